@@ -1,0 +1,34 @@
+# `make help` lists what there is. VENV=DIR names the environment, PYTHON=EXE what to make it with.
+SHELL := /bin/bash
+VENV ?= $(CURDIR)/.venv
+JOBS ?= 2
+export PYTHONPATH := $(CURDIR)
+python := $(VENV)/bin/python
+shell_files := run.sh $(wildcard bin/*.sh) .ci/run
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint bench clean
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-14s %s\n", $$1, $$2 }'
+
+setup: ## make the Python environment, or bring it up to requirements.txt
+	@bin/setup_env.sh > /dev/null
+
+demo: ## all stages of the demo: a made-up competition from sounds to report
+	@./run.sh
+
+test: lint ## lint, then all tests (JOBS=N at once)
+	OMP_NUM_THREADS=1 "$(python)" -m pytest -n $(JOBS) --dist loadfile
+
+lint: setup ## ruff (rules and layout) and shellcheck
+	"$(python)" -m ruff check .
+	"$(python)" -m ruff format --check .
+	"$(VENV)/bin/shellcheck" $(shell_files)
+
+bench: setup ## speed and memory, as ratios measured in this run
+	@set -e; for script in benchmarks/*.py; do echo "== $$script"; "$(python)" "$$script"; done
+
+clean: ## remove caches (not the environment, and nothing that a run wrote)
+	rm -rf .pytest_cache .ruff_cache .hypothesis
+	find . -path ./.venv -prune -o -name __pycache__ -type d -exec rm -rf {} +

@@ -1,0 +1,55 @@
+#!/usr/bin/env python3
+"""Stage 0: recordings -> one npz of features each, and a manifest.
+
+    bin/preprocess.py --recipe demo --nj 2
+
+Reads the tables in DUMPDIR/tables and the recordings they name below DATADIR; writes
+DUMPDIR/<feature-id>/<recording_id>.npz, manifest.csv and statistics.json. Recordings that cannot be
+read are listed in the manifest; above audio.max_invalid_share they stop the run.
+"""
+
+import os
+import sys
+
+from local.corpus import check_corpus, check_invalid_share, make_features, source_path
+from local.files import write_csv, write_json
+from local.runs import Stamp, log, run_script, set_threads, stage_parser, start
+from local.tables import read_tables
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the stage."""
+    run = start(stage_parser(__doc__).parse_args(argv), "preprocess")
+    set_threads()
+    tables = read_tables(run.tables)
+    folder = run.features
+    folder.mkdir(parents=True, exist_ok=True)
+    sources = [source_path(run.datadir, path) for path in tables.recordings["path"]]
+    files = [
+        (str(path), os.stat(path).st_size, os.stat(path).st_mtime_ns) if path.is_file() else None
+        for path in sources
+    ]
+    settings = {"id": folder.name, "files": files, "limit": run.config.audio.max_invalid_share}
+    stamp = Stamp(folder / "preprocess.done.json", settings, [run.tables / "recordings.csv"])
+    if stamp.is_done(run.force):
+        return 0
+    stamp.clear()
+    check_corpus(tables.recordings, folder, run.config)
+    if run.force:
+        for path in folder.glob("*.npz"):
+            path.unlink()
+    manifest, stats, n_made = make_features(
+        tables.recordings, run.datadir, folder, run.config, run.device, run.nj
+    )
+    write_csv(folder / "manifest.csv", manifest)
+    write_json(folder / "statistics.json", {"recordings": n_made, **stats.to_dict()})
+    check_invalid_share(manifest, run.config.audio.max_invalid_share)
+    stamp.write([folder / "manifest.csv"])
+    seconds = manifest["duration"].sum()
+    log.info("preprocess: %d of %d recordings made", n_made, len(manifest))
+    log.info("preprocess: %.1f h of sound in %s", seconds / 3600, folder)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(main))

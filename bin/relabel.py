@@ -1,0 +1,77 @@
+#!/usr/bin/env python3
+"""Stage 4: out-of-fold scores of one cycle -> pseudo events for the next.
+
+    bin/relabel.py --recipe demo --cycle 1
+
+Reads cycle<c-1>/oof.npz, proves that no score comes from a model that saw the recording's group,
+and writes cycle<c>/pseudo_events.csv and pseudo_summary.csv. run.sh then trains and infers cycle c.
+"""
+
+import sys
+
+import numpy as np
+
+from local.experiment import Experiment
+from local.files import write_csv
+from local.inference import load_scores
+from local.relabel import check_provenance, make_pseudo_events, summarise
+from local.results import corrected_test
+from local.runs import Stamp, log, run_script, stage_parser, start
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Make the pseudo events of one cycle."""
+    parser = stage_parser(__doc__)
+    parser.add_argument("--cycle", type=int, default=1, help="cycle to make labels for, from 1 on")
+    args = parser.parse_args(argv)
+    if args.cycle < 1:
+        parser.error("--cycle must be at least 1: cycle 0 knows true labels only")
+    run = start(args, "relabel")
+    experiment = Experiment(run)
+    config = run.config.relabel
+    before, folder = args.cycle - 1, run.cycle(args.cycle)
+    seen = [run.fold(before, fold) / "seen.csv" for fold in experiment.folds]
+    settings = {
+        "relabel": config.model_dump(mode="json", exclude={"n_cycles", "start"}),
+        "prior": run.config.prior.model_dump(mode="json") if config.use_prior else None,
+    }
+    inputs = [run.cycle(before) / "oof.npz", *seen, run.tables / "events.csv"]
+    stamp = Stamp(folder / "relabel.done.json", settings, inputs)
+    if stamp.is_done(run.force):
+        return 0
+    stamp.clear()
+    scores, members = load_scores(run.cycle(before) / "oof.npz")
+    check_provenance(
+        scores.recording_ids,
+        experiment.groups,
+        members["used"],
+        [experiment.seen_groups(before, fold) for fold in experiment.folds],
+    )
+    shift = corrected_test(experiment, before)[2].shift if config.use_prior else None
+    durations = experiment.tables.recordings.set_index("recording_id")["duration"].to_dict()
+    pseudo = make_pseudo_events(
+        scores,
+        experiment.ids(*config.subsets),
+        experiment.tables.events,
+        durations,
+        config,
+        args.cycle,
+        shift,
+    )
+    summary = summarise(pseudo, experiment.tables.labels)
+    write_csv(folder / "pseudo_events.csv", pseudo)
+    write_csv(folder / "pseudo_summary.csv", summary)
+    stamp.write([folder / "pseudo_events.csv", folder / "pseudo_summary.csv"])
+    per_class = summary["events"].to_numpy()
+    log.info(
+        "relabel: cycle %d has %d pseudo events, %d to %d a class",
+        args.cycle,
+        len(pseudo),
+        np.min(per_class),
+        np.max(per_class),
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(main))

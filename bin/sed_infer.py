@@ -1,0 +1,98 @@
+#!/usr/bin/env python3
+"""Stage 3: sliding-window inference, out-of-fold and on the test recordings.
+
+    bin/sed_infer.py --recipe demo --cycle 0
+
+Every fold's model scores the recordings that its training did not see, and all test recordings
+(EXPDIR/TAG/cycle<c>/fold<k>/scores.npz). Merged: oof.npz, each recording scored only by models that
+never saw its group (`used` says which), and test.npz, the mean of all folds in probability.
+"""
+
+import sys
+
+from local.checkpoint import load_model
+from local.experiment import Experiment
+from local.inference import clip_logits, load_scores, save_scores, score_recordings
+from local.runs import (
+    Run,
+    Stamp,
+    chosen_folds,
+    folds_parser,
+    log,
+    run_folds,
+    run_script,
+    set_threads,
+    start,
+)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the stage for the folds asked for, then merge them."""
+    argv = sys.argv[1:] if argv is None else argv
+    args = folds_parser(__doc__).parse_args(argv)
+    run = start(args, "infer")
+    if args.fold is not None:
+        set_threads()
+        infer_fold(run, args.cycle, args.fold)
+        return 0
+    experiment = Experiment(run)
+    folds = chosen_folds(args.folds, run.config.split.n_folds)
+    waiting = [
+        fold for fold in folds if not _stamp(experiment, args.cycle, fold).is_done(run.force)
+    ]
+    run_folds(run, waiting, args.n_gpus, argv)
+    merge(experiment, args.cycle, folds)
+    return 0
+
+
+def _stamp(experiment: Experiment, cycle: int, fold: int) -> Stamp:
+    run = experiment.run
+    folder = run.fold(cycle, fold)
+    settings = {
+        "inference": run.config.inference.model_dump(mode="json", exclude={"pool", "keep_frames"}),
+        "window": run.config.window.model_dump(mode="json"),
+    }
+    inputs = [folder / "best.pt", folder / "seen.csv", run.features / "manifest.csv"]
+    return Stamp(folder / "infer.done.json", settings, inputs)
+
+
+def infer_fold(run: Run, cycle: int, fold: int) -> None:
+    """Score with one fold's model."""
+    experiment = Experiment(run)
+    stamp = _stamp(experiment, cycle, fold)
+    stamp.clear()
+    labels = experiment.tables.labels
+    folder = run.fold(cycle, fold)
+    model = load_model(folder / "best.pt", labels, run.device)
+    names = experiment.scored_ids(cycle, fold)
+    progress = f"infer cycle{cycle}/fold{fold}"
+    scores = score_recordings(model, experiment.dump, names, labels, run.device, progress)
+    clip = clip_logits(scores, run.config.inference.pool)
+    save_scores(folder / "scores.npz", scores, clip, keep_frames=True)
+    stamp.write([folder / "scores.npz"])
+    log.info("cycle%d/fold%d: %d recordings scored", cycle, fold, len(names))
+
+
+def merge(experiment: Experiment, cycle: int, folds: list[int]) -> None:
+    """Write the out-of-fold and test scores of a cycle."""
+    run = experiment.run
+    folder = run.cycle(cycle)
+    paths = [run.fold(cycle, fold) / "scores.npz" for fold in folds]
+    seen = [run.fold(cycle, fold) / "seen.csv" for fold in folds]
+    settings = {"inference": run.config.inference.model_dump(mode="json"), "folds": folds}
+    stamp = Stamp(folder / "merge.done.json", settings, [*paths, *seen])
+    if stamp.is_done(run.force):
+        return
+    stamp.clear()
+    pool, keep = run.config.inference.pool, run.config.inference.keep_frames
+    parts = {fold: load_scores(path)[0] for fold, path in zip(folds, paths, strict=True)}
+    unseen, used = experiment.merge_unseen(cycle, parts)
+    save_scores(folder / "oof.npz", unseen, clip_logits(unseen, pool), keep, used=used)
+    test = experiment.merge_test(parts)
+    save_scores(folder / "test.npz", test, clip_logits(test, pool), keep)
+    stamp.write([folder / "oof.npz", folder / "test.npz"])
+    log.info("cycle%d: %d out-of-fold, %d test", cycle, len(used), len(test.recording_ids))
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(main))

@@ -1,0 +1,74 @@
+#!/usr/bin/env python3
+"""Stage 5: prior correction, submission.csv, results.json, report.html.
+
+    bin/submit.py --recipe demo
+
+Takes the last finished cycle, corrects class priors as section `prior` says, joins the scores on
+the ids of the sample submission, scores every cycle on known labels (and on truth where there is
+any: this is the only stage that opens it) and draws the report.
+"""
+
+import sys
+
+from local.errors import CanopyError
+from local.experiment import Experiment
+from local.files import write_csv, write_json
+from local.report.build import build_report
+from local.report.html import write_report
+from local.results import collect, corrected_test, cycles_done, table_of_cycles
+from local.runs import Stamp, log, run_script, stage_parser, start
+from local.submission import check_submission, make_submission, merge_columns, read_columns
+from local.tables import read_table
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the stage."""
+    run = start(stage_parser(__doc__).parse_args(argv), "submit")
+    experiment = Experiment(run)
+    cycles = cycles_done(experiment)
+    if not cycles:
+        raise CanopyError(f"{run.cycle(0)}: no scores yet; run stages 2 and 3 first")
+    stamp = _stamp(experiment, cycles)
+    if not stamp.is_done(run.force):
+        stamp.clear()
+        write_submission(experiment, cycles[-1])
+        results = collect(experiment, cycles)
+        write_json(run.exp / "results.json", results)
+        write_report(run.exp / "report.html", build_report(experiment, results))
+        print(table_of_cycles(results))
+        stamp.write([run.exp / name for name in ("submission.csv", "results.json", "report.html")])
+    log.info("submission: %s", run.exp / "submission.csv")
+    log.info("report: %s", run.exp / "report.html")
+    return 0
+
+
+def _stamp(experiment: Experiment, cycles: list[int]) -> Stamp:
+    run = experiment.run
+    inputs = [run.cycle(cycle) / name for cycle in cycles for name in ("oof.npz", "test.npz")]
+    inputs += [run.tables / "events.csv", run.tables / "classes.csv"]
+    truths = (run.config.score.test_truth, run.config.score.train_truth, run.config.prior.given)
+    inputs += [run.datadir / name for name in truths if name and (run.datadir / name).is_file()]
+    sections = ("prior", "score", "report", "relabel")
+    settings = {name: run.config.model_dump(mode="json")[name] for name in sections}
+    return Stamp(run.exp / "submit.done.json", settings, inputs)
+
+
+def write_submission(experiment: Experiment, cycle: int) -> None:
+    """Write submission.csv from the scores of a cycle."""
+    run = experiment.run
+    labels = experiment.tables.labels
+    _, (ids, logit), correction = corrected_test(experiment, cycle)
+    merged, names = merge_columns(
+        logit + correction.shift, labels, read_columns(run.tables, labels)
+    )
+    path = run.tables / "sample_submission.csv"
+    sample = read_table(path, ("recording_id",)) if path.exists() else None
+    submission, filled = make_submission(ids, merged, names, sample)
+    check_submission(submission)
+    if filled:
+        log.warning("%d test recordings were unreadable and got class means", len(filled))
+    write_csv(run.exp / "submission.csv", submission, float_format="%.17g")
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(main))

@@ -1,0 +1,106 @@
+"""Checkpoints: tensors and plain values only, written whole, the last two kept.
+
+`last.pt` and `previous.pt` hold all that training needs to go on; `best.pt` holds a model that can
+be used. Nothing is loaded that could run code (`weights_only=True`).
+"""
+
+import logging
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from local.errors import CanopyError
+from local.files import atomic_path
+from local.models import SedModel, create_model
+
+log = logging.getLogger("canopy")
+
+SCHEMA = 1
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write a state of tensors, numbers, strings, lists and dicts atomically."""
+    with atomic_path(path) as temporary:
+        torch.save({"schema": SCHEMA, **state}, temporary)
+
+
+def save_last(folder: Path, state: dict[str, Any]) -> None:
+    """Write `last.pt`; what was last becomes `previous.pt`."""
+    last = folder / "last.pt"
+    if last.exists():
+        os.replace(last, folder / "previous.pt")
+    save_checkpoint(last, state)
+
+
+def load_last(folder: Path) -> dict[str, Any] | None:
+    """State to go on from: `last.pt`, or `previous.pt` with a warning when that is damaged."""
+    for name in ("last.pt", "previous.pt"):
+        path = folder / name
+        if not path.exists():
+            continue
+        try:
+            return load_checkpoint(path)
+        except CanopyError as error:
+            log.warning("%s; trying an earlier checkpoint", error)
+    return None
+
+
+def load_checkpoint(path: Path | str) -> dict[str, Any]:
+    """Read a checkpoint onto the CPU; one that is damaged, foreign or holds objects is refused."""
+    path = Path(path)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise CanopyError(f"{path}: no such checkpoint; train this fold first") from None
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+        raise CanopyError(
+            f"{path}: not a checkpoint of tensors, or damaged ({reason}); delete it and train again"
+        ) from None
+    if not isinstance(state, dict) or state.get("schema") != SCHEMA:
+        found = state.get("schema") if isinstance(state, dict) else type(state).__name__
+        raise CanopyError(f"{path}: checkpoint schema {found!r}, this version reads {SCHEMA}")
+    return state
+
+
+def model_state(model: SedModel, recipe: dict[str, Any]) -> dict[str, Any]:
+    """What `load_model` needs: weights and how to build the model.
+
+    `recipe` has `name`, `params`, `n_classes`, `n_bands`, `labels`.
+    """
+    return {"model": model.state_dict(), "recipe": recipe}
+
+
+def load_model(path: Path | str, labels: list[str], device: str = "cpu") -> SedModel:
+    """Rebuild a trained model in evaluation mode; its classes must be `labels`, in that order."""
+    state = load_checkpoint(path)
+    recipe = state["recipe"]
+    if recipe["labels"] != labels:
+        raise CanopyError(
+            f"{path}: trained for {len(recipe['labels'])} classes "
+            f"({', '.join(recipe['labels'][:4])} ...), the tables have {len(labels)} "
+            f"({', '.join(labels[:4])} ...); train again"
+        )
+    model = create_model(recipe["name"], recipe["params"], recipe["n_classes"], recipe["n_bands"])
+    load_weights(model, state["model"], path)
+    return model.to(device).eval()
+
+
+def load_weights(model: SedModel, weights: dict[str, torch.Tensor], path: Path | str) -> None:
+    """Load weights that must fit key by key and shape by shape; the first misfit is named."""
+    own = model.state_dict()
+    for key, value in own.items():
+        if key not in weights:
+            raise CanopyError(f"{path}: has no weights for {key}; it is of another model")
+        if weights[key].shape != value.shape:
+            raise CanopyError(
+                f"{path}: {key} is {tuple(weights[key].shape)}, the model wants "
+                f"{tuple(value.shape)}; check model.params and the number of classes"
+            )
+    extra = sorted(set(weights) - set(own))
+    if extra:
+        raise CanopyError(f"{path}: has weights {extra[0]} that the model does not know")
+    model.load_state_dict(weights)

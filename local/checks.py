@@ -1,0 +1,77 @@
+"""Checks of a configuration against itself and against the prepared data, before any work."""
+
+import torch
+
+from local.config import Config
+from local.dataset import window_frames
+from local.errors import CanopyError
+from local.features import check_filters
+from local.inference import inference_overlap, inference_window, list_views
+from local.metrics import METRICS
+from local.models import create_model
+from local.runs import Run
+from local.tables import read_tables
+
+
+def check_config(config: Config) -> None:
+    """Everything that needs no data: filters, metric, model, windows.
+
+    The model scores one window of silence, so parameters that do not fit each other show here.
+    """
+    is_logmel = config.features.kind == "logmel"
+    if is_logmel:
+        check_filters(config.features, config.audio.sample_rate)
+    if config.score.metric not in METRICS:
+        raise CanopyError(
+            f"score.metric is {config.score.metric!r}, expected one of {', '.join(sorted(METRICS))}"
+        )
+    params = config.model.params
+    if config.model.params.get("pretrained"):
+        params = {**params, "pretrained": False}
+    n_bands = config.features.n_mels if is_logmel else 1
+    model = create_model(config.model.name, params, 2, n_bands).eval()
+    if model.input != config.features.kind:
+        raise CanopyError(
+            f"model.name {config.model.name} takes {model.input} input, features.kind is "
+            f"{config.features.kind}; change one of them"
+        )
+    window = window_frames(config, model.step)
+    _check_windows(config, model.step)
+    x = torch.zeros(1, 1, n_bands, window) if is_logmel else torch.zeros(1, window)
+    with torch.inference_mode():
+        try:
+            output = model(x)
+        except RuntimeError as error:
+            raise CanopyError(
+                f"model.params do not fit windows of {window} frames and {n_bands} bands ({error})"
+            ) from None
+    if output.frame_logit.shape[-1] != window // model.step:
+        raise CanopyError(
+            f"model {config.model.name} gives {output.frame_logit.shape[-1]} frames for a window "
+            f"of {window}, expected {window // model.step}; its declared step is wrong"
+        )
+
+
+def _check_windows(config: Config, step: int) -> None:
+    for view in list_views(config, step):
+        if view.window < step:
+            raise CanopyError(
+                f"inference window of {view.window} frames is shorter than one output frame of "
+                f"{step}; lengthen it"
+            )
+    inference_overlap(config.inference, config, inference_window(config, step))
+
+
+def check_data(run: Run) -> None:
+    """What the tables say against the settings; nothing when they are not there yet."""
+    if not (run.tables / "recordings.csv").exists():
+        return
+    recordings = read_tables(run.tables).recordings
+    shortest = recordings.loc[recordings["duration"].idxmin()]
+    window = run.config.window
+    if window.short == "refuse" and shortest["duration"] < window.length_s - 1e-6:
+        raise CanopyError(
+            f"recording {shortest['recording_id']} lasts {shortest['duration']:.3f} s, less than "
+            f"window.length_s {window.length_s:g}; shorten the window or set window.short to "
+            "repeat or silence"
+        )

@@ -1,0 +1,454 @@
+"""Typed configuration of a run: one YAML file a version, one section a concern.
+
+`load_config` reads a file, merges it over what its `base:` names, applies `--set section.key=v`,
+and validates the whole: unknown keys are refused with the nearest known one, every number has its
+range, and all faults are told at once. The result is immutable; every fold gets the same one.
+
+Seconds, hertz and decibels carry their unit in the key (`_s`, `_hz`, `_db`); counts begin `n_`.
+"""
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from local.errors import CanopyError
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """Base of all sections: unknown keys are errors, values cannot be changed after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+SectionType = TypeVar("SectionType", bound=Section)
+
+
+class AudioConfig(Section):
+    """How files become one channel of samples (stage 0 and detection)."""
+
+    sample_rate: Annotated[int, Field(ge=100)] = 32000
+    # What to do with a file of another rate: resample it, or refuse it.
+    other_rates: Literal["resample", "refuse"] = "resample"
+    channel: Literal["mix", "first"] | Annotated[int, Field(ge=0)] = "mix"
+    # Unreadable recordings are listed in the manifest; above this share of them the run stops.
+    max_invalid_share: Share = 0.0
+
+
+class FeatureConfig(Section):
+    """The front end: natural-log mel power spectrogram, or the waveform itself."""
+
+    kind: Literal["logmel", "wave"] = "logmel"
+    n_fft: Annotated[int, Field(ge=16)] = 2048
+    win_length: Count | None = None
+    hop_length: Count = 512
+    n_mels: Count = 128
+    f_min_hz: Annotated[float, Field(ge=0.0)] = 50.0
+    f_max_hz: Positive | None = None
+    mel_scale: Literal["slaney", "htk"] = "slaney"
+    floor: Positive = 1e-10
+    dtype: Literal["float16", "float32"] = "float16"
+
+
+class DataConfig(Section):
+    """What the annotations mean."""
+
+    # partial: what has no row is unknown. complete: what has no row is absent.
+    annotation: Literal["partial", "complete"] = "partial"
+
+
+class SplitConfig(Section):
+    """Stage 1."""
+
+    n_folds: Annotated[int, Field(ge=2)] = 5
+
+
+class WindowConfig(Section):
+    """Windows that training sees."""
+
+    length_s: Positive = 5.0
+    # What becomes of a recording shorter than a window: an error, or padded with its own repeats or
+    # with the feature floor.
+    short: Literal["refuse", "repeat", "silence"] = "refuse"
+    # Shares of the windows of an epoch: drawn around a true event, around a known negative, around
+    # a pseudo event, or anywhere in a random recording. Normalised; absent kinds fall away.
+    p_positive: Annotated[float, Field(ge=0.0)] = 0.6
+    p_negative: Annotated[float, Field(ge=0.0)] = 0.3
+    p_pseudo: Annotated[float, Field(ge=0.0)] = 0.3
+    p_random: Annotated[float, Field(ge=0.0)] = 0.1
+    balance_classes: bool = True
+    # An event counts in a window when this share of it, or this many seconds, is inside.
+    min_visible_share: Share = 0.5
+    min_visible_s: Positive = 1.0
+    # A window is a known negative of a class when negative spans cover at least this share of it.
+    # Below 1 it assumes that a rejected candidate speaks for its surroundings as well.
+    negative_cover: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+
+
+class ModelConfig(Section):
+    """A registered model by name; `params` are checked by that model's own schema."""
+
+    name: str = "crnn"
+    params: dict[str, Any] = {}
+    # Path of a checkpoint whose weights start the training (tensors only), or null.
+    init: str | None = None
+
+
+class LossConfig(Section):
+    """Masked binary cross-entropy over known cells, clip-wise and frame-wise."""
+
+    clip_weight: Annotated[float, Field(ge=0.0)] = 1.0
+    frame_weight: Annotated[float, Field(ge=0.0)] = 0.5
+    # Unknown cells: left out, or pulled with this weight towards this soft target.
+    unknown_weight: Annotated[float, Field(ge=0.0)] = 0.0
+    unknown_target: Share = 0.0
+
+    @model_validator(mode="after")
+    def _something_to_learn(self) -> "LossConfig":
+        if self.clip_weight == 0 and self.frame_weight == 0:
+            raise ValueError("clip_weight and frame_weight are both 0: nothing would be learned")
+        return self
+
+
+class AugmentConfig(Section):
+    """Augmentation of feature windows on the device."""
+
+    mixup_alpha: Annotated[float, Field(ge=0.0)] = 0.0
+    mixup_p: Share = 1.0
+    # soft: targets mixed by lambda; union: a class of either window is present.
+    mixup_target: Literal["soft", "union"] = "union"
+    gain_db: Annotated[float, Field(ge=0.0)] = 0.0
+    freq_masks: Annotated[int, Field(ge=0)] = 0
+    freq_mask_share: Share = 0.1
+    time_masks: Annotated[int, Field(ge=0)] = 0
+    time_mask_share: Share = 0.1
+    noise_std: Annotated[float, Field(ge=0.0)] = 0.0
+
+
+class TrainConfig(Section):
+    """Stage 2."""
+
+    n_epochs: Count = 30
+    # Windows drawn an epoch; null draws one for each true event and negative of the fold.
+    windows_per_epoch: Count | None = None
+    batch_size: Count = 32
+    lr: Positive = 1e-3
+    weight_decay: Annotated[float, Field(ge=0.0)] = 1e-2
+    warmup_share: Share = 0.05
+    grad_clip: Positive = 5.0
+    ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.99
+    amp: bool = True
+    # Validation is the full sliding-window inference on the held-out fold every so many epochs, and
+    # always after the last. select: none keeps the last weights, best those of the best score.
+    validate_every: Count = 5
+    select: Literal["none", "best"] = "none"
+    # A non-finite loss skips its step; more than so many in a run stop it.
+    max_bad_steps: Annotated[int, Field(ge=0)] = 10
+    n_workers: Annotated[int, Field(ge=0)] = 0
+
+
+class PoolConfig(Section):
+    """From scores over time to one score a recording."""
+
+    source: Literal["frame", "window"] = "frame"
+    method: Literal["max", "topk", "smooth_max"] = "max"
+    # topk: mean of the k seconds with the highest scores; smooth_max: length of the moving average.
+    seconds: Positive = 1.0
+
+
+class TtaConfig(Section):
+    """Test-time augmentation: every view is scored and the probabilities averaged."""
+
+    shifts_s: list[float] = [0.0]
+    speeds: list[Positive] = [1.0]
+    gains_db: list[float] = [0.0]
+    flip: bool = False
+    lengths_s: list[Positive] = []
+
+    @model_validator(mode="after")
+    def _at_least_one_view(self) -> "TtaConfig":
+        for key in ("shifts_s", "speeds", "gains_db"):
+            if not getattr(self, key):
+                raise ValueError(f"{key} is empty; the plain view is [0.0] (speeds: [1.0])")
+        return self
+
+
+class InferenceConfig(Section):
+    """Stage 3, validation and detection: the one sliding-window path."""
+
+    # Window length: seconds, or frames of the features; null takes the training window's.
+    window_s: Positive | None = None
+    window_frames: Count | None = None
+    # Overlap of neighbouring windows: seconds, or frames; null for both means half a window.
+    overlap_s: Annotated[float, Field(ge=0.0)] | None = None
+    overlap_frames: Annotated[int, Field(ge=0)] | None = None
+    stitch: Literal["max", "mean"] = "max"
+    pool: PoolConfig = PoolConfig()
+    tta: TtaConfig = TtaConfig()
+    batch_size: Count = 64
+    keep_frames: bool = True
+
+    @model_validator(mode="after")
+    def _one_unit_each(self) -> "InferenceConfig":
+        for quantity in ("window", "overlap"):
+            values = [getattr(self, f"{quantity}_{unit}") for unit in ("s", "frames")]
+            if None not in values:
+                raise ValueError(f"{quantity}_s and {quantity}_frames are both given; keep one")
+        return self
+
+
+class RelabelConfig(Section):
+    """Stage 4: pseudo events from scores of models that never saw the recording's group."""
+
+    n_cycles: Annotated[int, Field(ge=0)] = 1
+    threshold: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
+    # Hysteresis: an event grows from the threshold down to this probability.
+    low_threshold: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
+    min_duration_s: Annotated[float, Field(ge=0.0)] = 0.2
+    max_gap_s: Annotated[float, Field(ge=0.0)] = 0.2
+    weight: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
+    subsets: list[Literal["train", "test", "unlabelled"]] = ["train"]
+    # Cells below this probability become pseudo negatives; null (the default) makes none.
+    negative_below: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
+    # Apply the prior correction of section `prior` before thresholding.
+    use_prior: bool = False
+    # Weights each cycle starts from: fresh ones, or those of cycle 0 of the same fold.
+    start: Literal["scratch", "cycle0"] = "scratch"
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "RelabelConfig":
+        if self.low_threshold is not None and self.low_threshold > self.threshold:
+            raise ValueError(
+                f"low_threshold {self.low_threshold} is above threshold {self.threshold}"
+            )
+        return self
+
+
+class PriorConfig(Section):
+    """Stage 5: correction of the class priors, in odds."""
+
+    method: Literal["none", "given", "estimated"] = "none"
+    # given: a csv with columns label, prevalence; relative to the data folder or absolute.
+    given: str | None = None
+    # Exponent of the odds ratio: 1 is the exact label-shift form, less is a cautious one.
+    strength: Share = 1.0
+    # The ratio of odds is kept within [1/max_odds_ratio, max_odds_ratio].
+    max_odds_ratio: Annotated[float, Field(gt=1.0)] = 1000.0
+
+    @model_validator(mode="after")
+    def _given_has_a_file(self) -> "PriorConfig":
+        if (self.method == "given") != (self.given is not None):
+            raise ValueError("method: given goes with the path of a csv in key given, and only so")
+        return self
+
+
+class ScoreConfig(Section):
+    """How results are measured. Truth files are opened by scoring alone."""
+
+    metric: str = "lwlrap"
+    n_bootstrap: Annotated[int, Field(ge=0)] = 1000
+    # Clip-level truth of test and of train: csv of recording_id and one 0/1 column a class, below
+    # the data folder. What does not exist is passed over.
+    test_truth: str | None = None
+    train_truth: str | None = None
+    # True spans of test recordings, for pictures: csv of recording_id, species_id, t_min, t_max.
+    test_events: str | None = None
+
+
+class ReportConfig(Section):
+    """What report.html shows."""
+
+    n_recordings: Annotated[int, Field(ge=0)] = 6
+
+
+class Config(Section):
+    """A whole version."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    # Settings of the recipe's own preparation, checked by the recipe.
+    prepare: dict[str, Any] = {}
+    audio: AudioConfig = AudioConfig()
+    features: FeatureConfig = FeatureConfig()
+    data: DataConfig = DataConfig()
+    split: SplitConfig = SplitConfig()
+    window: WindowConfig = WindowConfig()
+    model: ModelConfig = ModelConfig()
+    loss: LossConfig = LossConfig()
+    augment: AugmentConfig = AugmentConfig()
+    train: TrainConfig = TrainConfig()
+    inference: InferenceConfig = InferenceConfig()
+    relabel: RelabelConfig = RelabelConfig()
+    prior: PriorConfig = PriorConfig()
+    score: ScoreConfig = ScoreConfig()
+    report: ReportConfig = ReportConfig()
+
+    @model_validator(mode="after")
+    def _front_end_fits(self) -> "Config":
+        nyquist = self.audio.sample_rate / 2
+        f_max = self.features.f_max_hz
+        if f_max is not None and f_max > nyquist:
+            raise ValueError(
+                f"features.f_max_hz {f_max:g} is above the Nyquist frequency {nyquist:g} of "
+                f"audio.sample_rate {self.audio.sample_rate}; lower it or raise the rate"
+            )
+        if self.features.f_min_hz >= (f_max or nyquist):
+            raise ValueError(
+                f"features.f_min_hz {self.features.f_min_hz:g} is not below the upper edge "
+                f"{f_max or nyquist:g}"
+            )
+        win_length = self.features.win_length
+        if win_length is not None and win_length > self.features.n_fft:
+            raise ValueError(
+                f"features.win_length {win_length} is longer than features.n_fft "
+                f"{self.features.n_fft}"
+            )
+        return self
+
+    @property
+    def hop_s(self) -> float:
+        """Seconds between feature frames (between samples for waveform input)."""
+        if self.features.kind == "wave":
+            return 1.0 / self.audio.sample_rate
+        return self.features.hop_length / self.audio.sample_rate
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Safe YAML that refuses duplicate keys, which plain YAML silently overrides."""
+
+
+def _strict_mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict[str, Any]:
+    seen: set[str] = set()
+    for key_node, _ in node.value:
+        key = str(loader.construct_object(key_node, deep=True))
+        if key in seen:
+            raise CanopyError(f"key {key!r} stands twice (line {key_node.start_mark.line + 1})")
+        seen.add(key)
+    loader.flatten_mapping(node)
+    return loader.construct_mapping(node, deep=True)
+
+
+_StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _strict_mapping)
+
+
+def load_config(path: Path | str, overrides: list[str] | None = None) -> Config:
+    """Read a version, its bases and the overrides `section.key=value`; validate the whole.
+
+    Raises
+    ------
+    CanopyError
+        One message that lists every fault with its key, value and remedy.
+    """
+    path = Path(path)
+    values = _read_with_bases(path, ())
+    for override in overrides or []:
+        _apply_override(values, override)
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        faults = "; ".join(_explain(fault, Config) for fault in error.errors())
+        raise CanopyError(f"{path}: {faults}") from None
+
+
+def parse_section(
+    section: type[SectionType], values: dict[str, Any], key: str, path: Path | str = "configuration"
+) -> SectionType:
+    """Validate `values` of a section whose schema lives elsewhere (a recipe's, a model's).
+
+    `key` is where the section stands in the configuration, for the error.
+    """
+    try:
+        return section.model_validate(values)
+    except ValidationError as error:
+        faults = "; ".join(_explain(fault, section, key) for fault in error.errors())
+        raise CanopyError(f"{path}: {faults}") from None
+
+
+def dump_config(config: Config) -> str:
+    """The resolved configuration as YAML that `load_config` reads back."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _read_with_bases(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+    resolved = path.resolve()
+    if resolved in above:
+        raise CanopyError(f"{path}: `base:` leads back to itself; break the circle")
+    values = _read_yaml(path)
+    base = values.pop("base", None)
+    if base is None:
+        return values
+    if not isinstance(base, str):
+        raise CanopyError(f"{path}: `base:` must be the path of another file, found {base!r}")
+    return _merge(_read_with_bases(path.parent / base, (*above, resolved)), values)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        # Safe: the loader derives from SafeLoader and builds plain values only.
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)  # noqa: S506
+    except FileNotFoundError:
+        raise CanopyError(f"{path}: no such configuration file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise CanopyError(f"{path}: not readable as YAML ({reason})") from None
+    except CanopyError as error:
+        raise CanopyError(f"{path}: {error}; keep one of them") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise CanopyError(f"{path}: expected sections with keys, found {type(values).__name__}")
+    return values
+
+
+def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """`above` over `below`, section by section. A model of another name starts from no params."""
+    merged = dict(below)
+    for key, value in above.items():
+        under = merged.get(key)
+        if isinstance(value, dict) and isinstance(under, dict):
+            if "name" in value and value["name"] != under.get("name"):
+                under = {name: item for name, item in under.items() if name != "params"}
+            merged[key] = _merge(under, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _apply_override(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise CanopyError(f"--set {override!r}: expected section.key=value")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise CanopyError(f"--set {override!r}: the value is not readable as YAML") from None
+    for part in reversed(parts):
+        value = {part: value}
+    merged = _merge(values, value)
+    values.clear()
+    values.update(merged)
+
+
+def _explain(fault: Any, schema: type[Section], prefix: str = "") -> str:
+    key = ".".join(str(part) for part in (prefix, *fault["loc"]) if part != "")
+    if fault["type"] == "extra_forbidden":
+        known = _known_keys(schema, fault["loc"][:-1])
+        near = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1, cutoff=0.0)
+        return f"unknown key {key}; the nearest known one is {near[0] if near else known}"
+    message = fault["msg"].removeprefix("Value error, ")
+    if fault["type"] == "value_error":
+        return f"{key}: {message}" if key else message
+    return f"{key}: {message}, found {fault['input']!r}"
+
+
+def _known_keys(section: Any, location: tuple[Any, ...]) -> list[str]:
+    """Keys of the section at `location` within `section`."""
+    for part in location:
+        section = section.model_fields[part].annotation
+    return list(section.model_fields)

@@ -1,0 +1,205 @@
+"""What the stages of training, inference and relabelling agree on: who trains on what, who scores
+whom, and where it is written. The leakage rules live here.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from local.dataset import Dump
+from local.errors import CanopyError
+from local.files import write_csv
+from local.folds import read_folds
+from local.inference import Scores, average_scores
+from local.runs import Run
+from local.tables import EVENT_COLUMNS, Tables, check_events, read_table, read_tables
+
+# Sections of the configuration that a trained model depends on.
+TRAINING_SECTIONS = (
+    "audio",
+    "features",
+    "data",
+    "split",
+    "window",
+    "model",
+    "loss",
+    "augment",
+    "train",
+)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One run's tables, folds and dump, and the rules between them."""
+
+    run: Run
+
+    @cached_property
+    def tables(self) -> Tables:
+        """The prepared tables."""
+        return read_tables(self.run.tables)
+
+    @cached_property
+    def dump(self) -> Dump:
+        """Features of stage 0."""
+        return Dump(self.run.features, self.run.config)
+
+    @cached_property
+    def fold_of(self) -> dict[str, int]:
+        """Fold of every recording."""
+        folds = read_folds(
+            self.run.exp / "folds.csv", self.tables.recordings, self.run.config.split.n_folds
+        )
+        return dict(zip(folds["recording_id"], folds["fold"].astype(int), strict=True))
+
+    @property
+    def folds(self) -> list[int]:
+        """Numbers of all folds."""
+        return list(range(self.run.config.split.n_folds))
+
+    @cached_property
+    def groups(self) -> dict[str, str]:
+        """Group of every recording."""
+        frame = self.tables.recordings
+        return dict(zip(frame["recording_id"], frame["group"], strict=True))
+
+    def ids(self, *subsets: str) -> list[str]:
+        """Readable recordings of the subsets, in table order."""
+        return [name for name in self.tables.subset(*subsets)["recording_id"] if name in self.dump]
+
+    # ---------------------------------------------------------------------------- who sees what
+
+    def events(self, cycle: int) -> pd.DataFrame:
+        """True rows, and from cycle 1 on the pseudo rows made for that cycle."""
+        if cycle == 0:
+            return self.tables.events[list(EVENT_COLUMNS)]
+        path = self.run.cycle(cycle) / "pseudo_events.csv"
+        pseudo = read_table(path, EVENT_COLUMNS)
+        durations = self.tables.recordings.set_index("recording_id")["duration"]
+        check_events(pseudo, durations, self.tables.labels, path)
+        return pd.concat([self.tables.events[list(EVENT_COLUMNS)], pseudo], ignore_index=True)
+
+    def training_ids(self, cycle: int, fold: int) -> list[str]:
+        """Recordings that fold `fold` may draw windows from: never its own.
+
+        Train recordings; in later cycles also those of other subsets that have pseudo rows.
+        """
+        names = set(self.ids("train"))
+        if cycle > 0:
+            names |= set(self.events(cycle)["recording_id"]) & set(self.dump_ids)
+        own = self.fold_of
+        return [name for name in self.dump_ids if name in names and own[name] != fold]
+
+    @cached_property
+    def dump_ids(self) -> list[str]:
+        """All readable recordings in table order."""
+        return [name for name in self.tables.recordings["recording_id"] if name in self.dump]
+
+    def held_out_ids(self, fold: int) -> list[str]:
+        """Train recordings of the fold."""
+        return [name for name in self.ids("train") if self.fold_of[name] == fold]
+
+    def write_seen(self, cycle: int, fold: int) -> Path:
+        """Note which recordings and groups a fold's model sees in training."""
+        names = self.training_ids(cycle, fold)
+        path = self.run.fold(cycle, fold) / "seen.csv"
+        groups = [self.groups[name] for name in names]
+        write_csv(path, pd.DataFrame({"recording_id": names, "group": groups}))
+        return path
+
+    def seen_groups(self, cycle: int, fold: int) -> set[str]:
+        """Groups that a fold's model saw, and those its starting weights saw."""
+        groups = set(self._read_seen(cycle, fold))
+        if cycle > 0 and self.run.config.relabel.start == "cycle0":
+            groups |= set(self._read_seen(0, fold))
+        return groups
+
+    def _read_seen(self, cycle: int, fold: int) -> list[str]:
+        path = self.run.fold(cycle, fold) / "seen.csv"
+        return read_table(path, ("recording_id", "group"))["group"].tolist()
+
+    # ---------------------------------------------------------------------------- who scores whom
+
+    def scored_ids(self, cycle: int, fold: int) -> list[str]:
+        """Recordings a fold's model scores: all that its training did not see, and all of test."""
+        seen = self.seen_groups(cycle, fold)
+        test = set(self.ids("test"))
+        return [name for name in self.dump_ids if name in test or self.groups[name] not in seen]
+
+    def merge_unseen(self, cycle: int, parts: dict[int, Scores]) -> tuple[Scores, np.ndarray]:
+        """Scores of every recording by models that never saw its group, and which took part.
+
+        Returns
+        -------
+        scores : of the recordings that at least one of the given folds may score.
+        used : (N, K) bool, fold k took part; K is the number of folds of the split.
+        """
+        seen = {fold: self.seen_groups(cycle, fold) for fold in parts}
+        chosen = {
+            name: tuple(fold for fold in parts if self.groups[name] not in seen[fold])
+            for name in self.dump_ids
+        }
+        names = [name for name in self.dump_ids if chosen[name]]
+        rows = {fold: _positions(scores) for fold, scores in parts.items()}
+        merged: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        for folds in sorted({chosen[name] for name in names}):
+            group = [name for name in names if chosen[name] == folds]
+            mean = average_scores([_take(parts[fold], rows[fold], group) for fold in folds])
+            for row, name in enumerate(group):
+                merged[name] = (mean.frames[row], mean.window[row])
+        used = np.zeros((len(names), len(self.folds)), dtype=bool)
+        for row, name in enumerate(names):
+            used[row, list(chosen[name])] = True
+        first = next(iter(parts.values()))
+        frames = [merged[name][0] for name in names]
+        window = np.stack([merged[name][1] for name in names])
+        return Scores(names, first.labels, frames, window, first.hop_s, first.start_s), used
+
+    def merge_test(self, parts: dict[int, Scores]) -> Scores:
+        """Fold mean on the test recordings."""
+        names = self.ids("test")
+        if not names:
+            raise CanopyError("recordings.csv has no test recordings; there is nothing to submit")
+        return average_scores(
+            [_take(scores, _positions(scores), names) for scores in parts.values()]
+        )
+
+    # ------------------------------------------------------------------------------ fingerprints
+
+    def training_settings(self, cycle: int, fold: int) -> dict[str, Any]:
+        """What a fold's model depends on beside its input files."""
+        config = self.run.config.model_dump(mode="json")
+        settings: dict[str, Any] = {name: config[name] for name in TRAINING_SECTIONS}
+        settings |= {"seed": config["seed"], "cycle": cycle, "fold": fold}
+        settings["features_id"] = self.run.features.name
+        if cycle > 0:
+            settings["start"] = config["relabel"]["start"]
+        if self.run.config.train.select == "best":
+            settings["inference"] = config["inference"]
+        return settings
+
+    def training_inputs(self, cycle: int, fold: int) -> list[Path]:
+        """Files a fold's model is made from."""
+        names = ("recordings", "events", "classes")
+        inputs = [self.run.tables / f"{name}.csv" for name in names]
+        inputs += [self.run.features / "manifest.csv", self.run.exp / "folds.csv"]
+        if cycle > 0:
+            inputs.append(self.run.cycle(cycle) / "pseudo_events.csv")
+            if self.run.config.relabel.start == "cycle0":
+                inputs.append(self.run.fold(0, fold) / "best.pt")
+        return inputs
+
+
+def _positions(scores: Scores) -> dict[str, int]:
+    return {name: row for row, name in enumerate(scores.recording_ids)}
+
+
+def _take(scores: Scores, position: dict[str, int], names: list[str]) -> Scores:
+    """The named recordings of `scores`, in that order."""
+    rows = [position[name] for name in names]
+    frames = [scores.frames[row] for row in rows] if scores.frames else []
+    return Scores(names, scores.labels, frames, scores.window[rows], scores.hop_s, scores.start_s)

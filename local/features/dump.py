@@ -1,0 +1,315 @@
+"""The npz of one recording: written whole, read in crops without touching the rest.
+
+Members: `feats` (n_mels, T) float16 or float32, or `wave` (n,) int16; and the scalars
+`sample_rate`, `hop_length` (1 for waveforms), `duration` in seconds and `schema`. Nothing is
+compressed, and `feats` is stored in Fortran order, frame after frame, so that a crop in time is one
+contiguous stretch of the file. `numpy.load` reads these files as any other npz.
+"""
+
+import os
+import struct
+import zipfile
+from dataclasses import dataclass
+from math import isfinite, prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.lib import format as npy_format
+
+from local.config import Config
+from local.errors import CanopyError
+from local.files import fingerprint, write_npz
+
+# Raised when the meaning or the layout of the members changes; older dumps are then refused.
+SCHEMA = 1
+
+_DTYPES = {"feats": ("float16", "float32"), "wave": ("int16",)}
+_SCALARS = ("sample_rate", "hop_length", "duration", "schema")
+_MAX_SCALAR_BYTES = 1024
+# Full scale of 16-bit sound: libsndfile divides by it, so whole numbers come back exactly.
+_FULL_SCALE = 32768.0
+
+
+@dataclass(frozen=True)
+class FeatureInfo:
+    """What a feature file says of itself.
+
+    `n_frames` counts frames of `hop_length` samples (samples themselves for waveforms), `n_mels` is
+    0 for waveforms, `sample_rate` is that of the samples behind the features, `duration` is the
+    recording's in seconds.
+    """
+
+    n_frames: int
+    n_mels: int
+    sample_rate: int
+    hop_length: int
+    duration: float
+    schema: int
+
+    @property
+    def kind(self) -> str:
+        """`logmel` or `wave`, as in the configuration."""
+        return "logmel" if self.n_mels else "wave"
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Where the array of a file lies, and by what the file is recognised as unchanged."""
+
+    info: FeatureInfo
+    dtype: np.dtype
+    fortran: bool
+    offset: int
+    stamp: tuple[int, int, int]
+
+
+def feature_id(config: Config, preparation_fingerprint: str) -> str:
+    """Ten hex digits that name the dump of a front end over a preparation's tables.
+
+    Everything that shapes the numbers goes in: the audio and features sections, the preparation,
+    and the schema of the files. How many invalid recordings are borne does not.
+    """
+    return fingerprint(
+        {
+            "audio": config.audio.model_dump(exclude={"max_invalid_share"}),
+            "features": config.features.model_dump(),
+            "preparation": preparation_fingerprint,
+            "schema": SCHEMA,
+        }
+    )[:10]
+
+
+def wave_to_int16(wave: np.ndarray) -> np.ndarray:
+    """Floating-point samples to 16 bits, rounded; what lies outside [-1, 1) is clipped."""
+    return np.clip(np.rint(wave * _FULL_SCALE), -_FULL_SCALE, _FULL_SCALE - 1).astype(np.int16)
+
+
+def wave_to_float(wave: np.ndarray) -> np.ndarray:
+    """16-bit samples to float32 in [-1, 1), the inverse of `wave_to_int16`."""
+    return wave.astype(np.float32) / np.float32(_FULL_SCALE)
+
+
+def write_features(
+    path: Path | str, array: np.ndarray, *, sample_rate: int, hop_length: int, duration: float
+) -> None:
+    """Write the features or the waveform of one recording, whole or not at all.
+
+    Parameters
+    ----------
+    path
+        The npz to write.
+    array
+        (n_mels, T) float16 or float32, written as `feats`; or (n,) int16, written as `wave`.
+    sample_rate, hop_length
+        In hertz and samples; `hop_length` is 1 for a waveform.
+    duration
+        Of the recording, in seconds.
+    """
+    member = {1: "wave", 2: "feats"}.get(array.ndim)
+    if member is None or array.dtype.name not in _DTYPES[member] or array.size == 0:
+        raise ValueError(
+            f"{path}: expected (n_mels, T) float16 or float32, or (n,) int16, not empty, found "
+            f"{array.dtype} of shape {array.shape}"
+        )
+    write_npz(
+        path,
+        **{member: np.asfortranarray(array)},
+        sample_rate=np.int64(sample_rate),
+        hop_length=np.int64(hop_length),
+        duration=np.float64(duration),
+        schema=np.int64(SCHEMA),
+    )
+
+
+class FeatureReader:
+    """Random access to many feature files.
+
+    The place of the array in each file is found once and remembered while the file stays the same
+    (inode, size and time of change), so that a crop costs one open and one read. No file is kept
+    open, nothing is shared between processes, and the object may be sent to workers.
+    """
+
+    def __init__(self) -> None:
+        self._layouts: dict[str, _Layout] = {}
+
+    def read_header(self, path: Path | str) -> FeatureInfo:
+        """What the file says of itself.
+
+        Raises
+        ------
+        CanopyError
+            Missing or damaged file, compressed or unknown members, another schema, or sizes that
+            contradict each other.
+        """
+        with _open(path) as stream:
+            return self._layout(path, stream.fileno()).info
+
+    def read_crop(self, path: Path | str, start: int, stop: int) -> np.ndarray:
+        """Frames [start, stop) of a file: (n_mels, stop - start), or (stop - start,) of a waveform.
+
+        The array is new, writable and of the stored type, float16, float32 or int16 (see
+        `wave_to_float`); features lie frame after frame in memory.
+
+        Raises
+        ------
+        CanopyError
+            As `read_header`; or the frames are not all there.
+        """
+        with _open(path) as stream:
+            layout = self._layout(path, stream.fileno())
+            if not 0 <= start <= stop <= layout.info.n_frames:
+                raise CanopyError(
+                    f"{path}: frames {start} to {stop} were asked for but it has "
+                    f"{layout.info.n_frames}; its manifest is older than the file, run stage "
+                    "preprocess again"
+                )
+            return _read(path, stream, layout, start, stop)
+
+    def _layout(self, path: Path | str, descriptor: int) -> _Layout:
+        status = os.fstat(descriptor)
+        stamp = (status.st_ino, status.st_size, status.st_mtime_ns)
+        layout = self._layouts.get(os.fspath(path))
+        if layout is None or layout.stamp != stamp:
+            layout = _find_layout(path, stamp)
+            self._layouts[os.fspath(path)] = layout
+        return layout
+
+
+def read_header(path: Path | str) -> FeatureInfo:
+    """`FeatureReader.read_header` for a single use."""
+    return FeatureReader().read_header(path)
+
+
+def read_crop(path: Path | str, start: int, stop: int) -> np.ndarray:
+    """`FeatureReader.read_crop` for a single use; keep a reader for many crops."""
+    return FeatureReader().read_crop(path, start, stop)
+
+
+def _open(path: Path | str) -> Any:
+    try:
+        # Unbuffered: a buffer would read ahead what no crop asked for.
+        return open(path, "rb", buffering=0)
+    except OSError as error:
+        raise _fault(path, f"cannot be opened ({error.strerror})") from None
+
+
+def _read(path: Path | str, stream: Any, layout: _Layout, start: int, stop: int) -> np.ndarray:
+    info = layout.info
+    if not layout.fortran and info.n_mels:
+        # Not ours, but legal: each band is a stretch of its own.
+        shape = (info.n_mels, info.n_frames)
+        stored = np.memmap(stream, layout.dtype, "r", layout.offset, shape)
+        return np.array(stored[:, start:stop], order="F")
+    width = max(1, info.n_mels)
+    stream.seek(layout.offset + start * width * layout.dtype.itemsize)
+    crop = np.fromfile(stream, dtype=layout.dtype, count=(stop - start) * width)
+    if len(crop) != (stop - start) * width:
+        raise _fault(path, f"ends inside the frames {start} to {stop}")
+    return crop.reshape(stop - start, width).T if info.n_mels else crop
+
+
+def _fault(path: Path | str, found: str) -> CanopyError:
+    return CanopyError(f"{path}: {found}; run stage preprocess again to write it anew")
+
+
+def _find_layout(path: Path | str, stamp: tuple[int, int, int]) -> _Layout:
+    """Walk the zip directory, the member's local header and the npy header; check each size."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            scalars = {name: _read_scalar(path, archive, name) for name in _SCALARS}
+            _check_scalars(path, scalars)
+            member, entry = _array_entry(path, archive)
+            with archive.open(entry) as stream:
+                shape, fortran, dtype = _read_npy_header(path, stream)
+                header_bytes = stream.tell()
+        data = _data_offset(path, entry)
+    except (zipfile.BadZipFile, ValueError, EOFError, struct.error, NotImplementedError) as error:
+        raise _fault(path, f"not readable as an npz ({' '.join(str(error).split())})") from None
+    _check_array(path, member, shape, dtype)
+    array_bytes = prod(shape) * dtype.itemsize
+    if header_bytes + array_bytes != entry.file_size:
+        raise _fault(
+            path,
+            f"member {member} of shape {shape} needs {array_bytes} bytes but holds "
+            f"{entry.file_size - header_bytes}",
+        )
+    if data + entry.file_size > stamp[1]:
+        raise _fault(path, f"member {member} reaches beyond the end of the file, it is truncated")
+    info = FeatureInfo(
+        n_frames=shape[-1],
+        n_mels=shape[0] if member == "feats" else 0,
+        sample_rate=int(scalars["sample_rate"]),
+        hop_length=int(scalars["hop_length"]),
+        duration=float(scalars["duration"]),
+        schema=int(scalars["schema"]),
+    )
+    return _Layout(info, dtype, fortran, data + header_bytes, stamp)
+
+
+def _stored_entry(path: Path | str, archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
+    try:
+        entry = archive.getinfo(f"{name}.npy")
+    except KeyError:
+        raise _fault(path, f"has no member {name}") from None
+    # Bit 0 marks encryption.
+    stored = entry.compress_type == zipfile.ZIP_STORED and not entry.flag_bits & 1
+    if not stored or entry.file_size != entry.compress_size:
+        raise _fault(path, f"member {name} is compressed or encrypted")
+    return entry
+
+
+def _array_entry(path: Path | str, archive: zipfile.ZipFile) -> tuple[str, zipfile.ZipInfo]:
+    members = [name for name in _DTYPES if f"{name}.npy" in archive.namelist()]
+    if len(members) != 1:
+        raise _fault(path, f"expected one member, feats or wave, found {len(members)}")
+    return members[0], _stored_entry(path, archive, members[0])
+
+
+def _read_scalar(path: Path | str, archive: zipfile.ZipFile, name: str) -> float | int:
+    entry = _stored_entry(path, archive, name)
+    if entry.file_size > _MAX_SCALAR_BYTES:
+        raise _fault(path, f"member {name} is no scalar")
+    with archive.open(entry) as stream:
+        value = npy_format.read_array(stream, allow_pickle=False)
+    if value.shape != () or value.dtype.kind not in "iuf":
+        raise _fault(path, f"member {name} is no scalar number")
+    return value.item()
+
+
+def _check_scalars(path: Path | str, scalars: dict[str, float | int]) -> None:
+    if scalars["schema"] != SCHEMA:
+        raise _fault(path, f"has schema {scalars['schema']}, this version reads {SCHEMA}")
+    for name in ("sample_rate", "hop_length", "duration"):
+        value = scalars[name]
+        whole = name == "duration" or float(value).is_integer()
+        if not (isfinite(value) and value > 0 and whole):
+            raise _fault(path, f"{name} is {value}")
+
+
+def _read_npy_header(path: Path | str, stream: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
+    version = npy_format.read_magic(stream)
+    if version == (1, 0):
+        return npy_format.read_array_header_1_0(stream)
+    if version == (2, 0):
+        return npy_format.read_array_header_2_0(stream)
+    raise _fault(path, f"has an array of npy version {version}")
+
+
+def _data_offset(path: Path | str, entry: zipfile.ZipInfo) -> int:
+    """First byte of a stored member: behind its local header, whose lengths are its own."""
+    with open(path, "rb") as stream:
+        stream.seek(entry.header_offset)
+        local = stream.read(30)
+    signature, name_bytes, extra_bytes = struct.unpack("<4s22xHH", local)
+    if signature != b"PK\x03\x04":
+        raise zipfile.BadZipFile("the directory points at no member")
+    return entry.header_offset + len(local) + name_bytes + extra_bytes
+
+
+def _check_array(path: Path | str, member: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
+    if dtype.name not in _DTYPES[member] or not dtype.isnative:
+        allowed = " or ".join(_DTYPES[member])
+        raise _fault(path, f"member {member} has type {dtype}, expected {allowed}")
+    if len(shape) != (2 if member == "feats" else 1) or min(shape) < 1:
+        raise _fault(path, f"member {member} has shape {shape}")

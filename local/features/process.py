@@ -1,0 +1,131 @@
+"""One recording from sound file to npz: the unit of work of stage 0."""
+
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from local.audio import AudioInfo, probe, stream_audio
+from local.config import AudioConfig, FeatureConfig
+from local.errors import CanopyError
+from local.features.dump import wave_to_int16, write_features
+from local.features.logmel import LogMel, stream_features
+from local.features.stats import RunningStats
+
+# Samples decoded at once: 4 MB as float32, and some 2000 frames of a common front end.
+_BLOCK_SAMPLES = 2**20
+# Resampling lets peaks pass full scale by a little; more than this share of clipped samples means
+# that the file is not scaled to [-1, 1] at all.
+_MAX_CLIPPED_SHARE = 0.01
+
+
+def process_recording(
+    path: Path | str,
+    out: Path | str,
+    audio_config: AudioConfig,
+    feature_config: FeatureConfig,
+    device: str | torch.device = "cpu",
+) -> dict[str, Any]:
+    """Decode `path`, compute its features block by block, and write them to the npz `out`.
+
+    Memory holds one block of samples and the finished features. It sets no thread count: who
+    starts many of these in processes gives each one thread.
+
+    Returns
+    -------
+    dict
+        `status`: "ok", or "invalid" when the recording cannot be used, and then nothing is written
+        and `message` says why; `message`: "" or that sentence; `n_frames`: frames written (samples
+        for waveforms), 0 when invalid; `duration`: seconds by the file's header, NaN when invalid;
+        `stats`: `RunningStats` per mel band (one row for waveforms), None when invalid.
+
+    Raises
+    ------
+    CanopyError
+        The front end itself is impossible at this rate, which no other recording would mend.
+    """
+    # Built before the recording is opened, so that its faults are not taken for the recording's.
+    front_end = (
+        _front_end(feature_config, audio_config.sample_rate, str(device))
+        if feature_config.kind == "logmel"
+        else None
+    )
+    try:
+        info = probe(path)
+        samples = stream_audio(path, audio_config, _BLOCK_SAMPLES / info.sample_rate)
+        if front_end is None:
+            member, stats = _wave(path, samples)
+        else:
+            member, stats = _logmel(samples, front_end, feature_config.dtype)
+    except CanopyError as error:
+        return {
+            "status": "invalid",
+            "message": str(error),
+            "n_frames": 0,
+            "duration": float("nan"),
+            "stats": None,
+        }
+    _write(Path(out), member, audio_config, feature_config, info)
+    return {
+        "status": "ok",
+        "message": "",
+        "n_frames": member.shape[-1],
+        "duration": info.duration,
+        "stats": stats,
+    }
+
+
+@lru_cache(maxsize=4)
+def _front_end(config: FeatureConfig, sample_rate: int, device: str) -> LogMel:
+    return LogMel(config, sample_rate).to(device)
+
+
+def _logmel(
+    samples: Iterator[np.ndarray], front_end: LogMel, dtype: str
+) -> tuple[np.ndarray, RunningStats]:
+    """Features (n_mels, T), frame after frame in memory, and their statistics before rounding."""
+    stats = RunningStats(front_end.n_mels)
+    parts = []
+    for block in stream_features(samples, front_end):
+        features = block.cpu().numpy()
+        stats.update(features)
+        parts.append(features.T.astype(dtype))
+    return np.concatenate(parts).T, stats
+
+
+def _wave(path: Path | str, samples: Iterator[np.ndarray]) -> tuple[np.ndarray, RunningStats]:
+    """Samples (n,) as int16, and the statistics of their floating-point values."""
+    stats = RunningStats(1)
+    parts = []
+    n_clipped = 0
+    for block in samples:
+        stats.update(block[None])
+        n_clipped += int(np.count_nonzero(np.abs(block) > 1.0))
+        parts.append(wave_to_int16(block))
+    wave = np.concatenate(parts)
+    if n_clipped > _MAX_CLIPPED_SHARE * len(wave):
+        raise CanopyError(
+            f"{path}: {n_clipped} of {len(wave)} samples lie outside [-1, 1] and would be clipped; "
+            "scale the file to full scale 1"
+        )
+    return wave, stats
+
+
+def _write(
+    out: Path,
+    member: np.ndarray,
+    audio_config: AudioConfig,
+    feature_config: FeatureConfig,
+    info: AudioInfo,
+) -> None:
+    is_wave = feature_config.kind == "wave"
+    write_features(
+        out,
+        member,
+        sample_rate=audio_config.sample_rate,
+        hop_length=1 if is_wave else feature_config.hop_length,
+        duration=info.duration,
+    )

@@ -1,0 +1,285 @@
+"""The only place where time meets index: events -> targets of frames and windows -> events.
+
+A frame is a cell of time. Feature frames come from a centred short-time transform: frame i is
+centred on sample i*hop and stands for [(i - 1/2) hop, (i + 1/2) hop). Samples stand for
+[i, i + 1) / rate. A `FrameGrid` holds that convention once; nothing else converts seconds.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from local.config import DataConfig, WindowConfig
+
+PSEUDO = "pseudo"
+
+
+@dataclass(frozen=True)
+class FrameGrid:
+    """`n` neighbouring cells of `hop_s` seconds; the first begins at `start_s`."""
+
+    n: int
+    hop_s: float
+    start_s: float = 0.0
+
+    @property
+    def end_s(self) -> float:
+        """End of the last cell in seconds."""
+        return self.start_s + self.n * self.hop_s
+
+    @property
+    def edges_s(self) -> np.ndarray:
+        """(n + 1,) borders of the cells in seconds."""
+        return self.start_s + self.hop_s * np.arange(self.n + 1)
+
+    @property
+    def centres_s(self) -> np.ndarray:
+        """(n,) centres of the cells in seconds."""
+        return self.start_s + self.hop_s * (np.arange(self.n) + 0.5)
+
+
+def grid_of(n_frames: int, hop_s: float, centred: bool, first: int = 0, step: int = 1) -> FrameGrid:
+    """Grid of a window of input frames seen through a model that makes one cell of `step` frames.
+
+    `n_frames` input frames of `hop_s` seconds from frame `first` on; `centred` as for features, not
+    for samples. A rest that fills no whole cell is left out.
+    """
+    start = (first - (0.5 if centred else 0.0)) * hop_s
+    return FrameGrid(n_frames // step, hop_s * step, start)
+
+
+def to_frames(seconds: float, hop_s: float) -> int:
+    """Whole number of frames nearest to a length of time."""
+    return int(np.floor(seconds / hop_s + 0.5))
+
+
+def overlap(
+    onset: np.ndarray, offset: np.ndarray, start: np.ndarray | float, end: np.ndarray | float
+) -> np.ndarray:
+    """Seconds that [onset, offset) and [start, end) share; broadcasts."""
+    return np.maximum(0.0, np.minimum(offset, end) - np.maximum(onset, start))
+
+
+def coverage(onset: np.ndarray, offset: np.ndarray, grid: FrameGrid) -> np.ndarray:
+    """Share of each cell that each event fills: (E,), (E,) seconds -> (E, n) in [0, 1]."""
+    edges = grid.edges_s
+    shared = overlap(np.asarray(onset)[:, None], np.asarray(offset)[:, None], edges[:-1], edges[1:])
+    return np.minimum(1.0, shared / grid.hop_s)
+
+
+@dataclass(frozen=True)
+class EventArrays:
+    """The events of one recording as arrays of length E."""
+
+    label: np.ndarray  # int, index of the class
+    onset: np.ndarray  # seconds
+    offset: np.ndarray  # seconds
+    polarity: np.ndarray  # 1 or -1
+    weight: np.ndarray  # (0, 1]
+    pseudo: np.ndarray  # bool, a machine said so
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+
+def events_by_recording(events: pd.DataFrame, labels: list[str]) -> dict[str, EventArrays]:
+    """Events table -> arrays for each recording that has any."""
+    index = {label: position for position, label in enumerate(labels)}
+    return {
+        str(recording_id): EventArrays(
+            label=rows["label"].map(index).to_numpy(dtype=np.int64),
+            onset=rows["onset"].to_numpy(dtype=np.float64),
+            offset=rows["offset"].to_numpy(dtype=np.float64),
+            polarity=rows["polarity"].to_numpy(dtype=np.float64),
+            weight=rows["weight"].to_numpy(dtype=np.float64),
+            pseudo=rows["source"].astype(str).str.startswith(PSEUDO).to_numpy(dtype=bool),
+        )
+        for recording_id, rows in events.groupby("recording_id", sort=True)
+    }
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Targets of one window. A mask is the weight of a cell; 0 means unknown."""
+
+    clip_target: np.ndarray  # (C,)
+    clip_mask: np.ndarray  # (C,)
+    frame_target: np.ndarray  # (C, n)
+    frame_mask: np.ndarray  # (C, n)
+
+
+def needed_s(duration_s: np.ndarray, rule: WindowConfig) -> np.ndarray:
+    """Seconds of an event that a window must show for the event to count.
+
+    The lesser of `min_visible_share` of it and `min_visible_s`.
+    """
+    return np.minimum(rule.min_visible_share * duration_s, rule.min_visible_s)
+
+
+def visible_enough(visible_s: np.ndarray, duration_s: np.ndarray, rule: WindowConfig) -> np.ndarray:
+    """Whether an event of `duration_s` counts in a window that shows `visible_s` of it.
+
+    The small slack keeps an event that is wholly inside from failing by rounding.
+    """
+    return (visible_s > 0) & (visible_s >= needed_s(duration_s, rule) - 1e-9)
+
+
+def window_targets(
+    events: EventArrays | None,
+    n_classes: int,
+    grid: FrameGrid,
+    rule: WindowConfig,
+    data: DataConfig,
+) -> Targets:
+    """Exact targets of a window from the events that reach into it.
+
+    - Positive and visible enough: clip target 1; its frames have target 1 with the share of the
+      frame that it fills as mask (times the event's weight).
+    - Positive but a sliver: its frames and its clip cell are unknown.
+    - Negative: its frames have target 0, masked likewise. The clip cell is a known 0 when negatives
+      cover `negative_cover` of the window and no positive reaches into it.
+    - Nothing said: unknown; known 0 when annotations are complete (then a frame's target is the
+      share that is filled, and its mask 1).
+    - Where rows disagree: true positive before true negative before pseudo event.
+    """
+    complete = data.annotation == "complete"
+    known = 1.0 if complete else 0.0
+    clip_target = np.zeros(n_classes, dtype=np.float32)
+    clip_mask = np.full(n_classes, known, dtype=np.float32)
+    frame_target = np.zeros((n_classes, grid.n), dtype=np.float32)
+    frame_mask = np.full((n_classes, grid.n), known, dtype=np.float32)
+    targets = Targets(clip_target, clip_mask, frame_target, frame_mask)
+    if events is None or len(events) == 0:
+        return targets
+    visible = overlap(events.onset, events.offset, grid.start_s, grid.end_s)
+    present = np.flatnonzero(visible > 0)
+    if len(present) == 0:
+        return targets
+    filled = np.zeros((len(events), grid.n))
+    filled[present] = coverage(events.onset[present], events.offset[present], grid)
+    counts = visible_enough(visible, events.offset - events.onset, rule)
+    # Later ones overwrite earlier ones: pseudo, then true negatives, then true positives.
+    order = sorted(present, key=lambda e: (not events.pseudo[e], events.polarity[e]))
+    for event in order:
+        if events.polarity[event] > 0:
+            _put_positive(targets, events, event, filled[event], bool(counts[event]), complete)
+        else:
+            _put_negative(targets, events, event, filled[event])
+    _put_clip_negatives(targets, events, filled, rule)
+    return targets
+
+
+def _put_positive(
+    targets: Targets,
+    events: EventArrays,
+    event: int,
+    filled: np.ndarray,
+    counts: bool,
+    complete: bool,
+) -> None:
+    label, weight = events.label[event], events.weight[event]
+    touched = filled > 0
+    if not counts:
+        # A sliver says nothing, unless a better visible event has already spoken for the cell.
+        undecided = touched & (targets.frame_target[label] == 0)
+        targets.frame_mask[label, undecided] = 0.0
+        if targets.clip_target[label] == 0:
+            targets.clip_mask[label] = 0.0
+        return
+    targets.clip_target[label] = 1.0
+    targets.clip_mask[label] = max(weight, targets.clip_mask[label] * (not complete))
+    if complete:
+        targets.frame_target[label] = np.maximum(targets.frame_target[label], filled)
+        targets.frame_mask[label, touched] = weight
+    else:
+        was_positive = targets.frame_target[label] > 0
+        before = np.where(was_positive, targets.frame_mask[label], 0.0)
+        targets.frame_target[label, touched] = 1.0
+        targets.frame_mask[label, touched] = np.maximum(before, filled * weight)[touched]
+
+
+def _put_negative(targets: Targets, events: EventArrays, event: int, filled: np.ndarray) -> None:
+    label, weight = events.label[event], events.weight[event]
+    touched = filled > 0
+    was_negative = targets.frame_target[label] == 0
+    before = np.where(was_negative, targets.frame_mask[label], 0.0)
+    targets.frame_target[label, touched] = 0.0
+    targets.frame_mask[label, touched] = np.maximum(before, filled * weight)[touched]
+
+
+def _put_clip_negatives(
+    targets: Targets, events: EventArrays, filled: np.ndarray, rule: WindowConfig
+) -> None:
+    """Known absences of a whole window: the union of negative spans against `negative_cover`."""
+    for label in np.unique(events.label[events.polarity < 0]):
+        of_label = events.label == label
+        if filled[of_label & (events.polarity > 0)].any():
+            continue
+        negative = of_label & (events.polarity < 0)
+        covered = filled[negative].max(axis=0).mean() if filled[negative].any() else 0.0
+        if covered >= rule.negative_cover - 1e-9:
+            targets.clip_target[label] = 0.0
+            targets.clip_mask[label] = events.weight[negative].max()
+
+
+@dataclass(frozen=True)
+class Span:
+    """A stretch of time with the highest score inside it."""
+
+    onset: float
+    offset: float
+    score: float
+
+
+def frames_to_events(
+    prob: np.ndarray,
+    grid: FrameGrid,
+    threshold: float,
+    low_threshold: float | None = None,
+    min_duration_s: float = 0.0,
+    max_gap_s: float = 0.0,
+) -> list[Span]:
+    """Scores over time of one class -> spans, by hysteresis.
+
+    A span is a run of cells at or above `low_threshold` (default: `threshold`) with at least one at
+    or above `threshold`. Spans nearer than `max_gap_s` are one; what is then shorter than
+    `min_duration_s` is dropped. Bounds are clipped at 0.
+
+    Parameters
+    ----------
+    prob : (n,) scores in any unit the thresholds share.
+    """
+    low = threshold if low_threshold is None else low_threshold
+    above = np.concatenate([[False], prob >= low, [False]])
+    changes = np.flatnonzero(above[1:] != above[:-1])
+    edges = grid.edges_s
+    spans: list[Span] = []
+    for first, last in zip(changes[::2], changes[1::2], strict=True):
+        peak = float(prob[first:last].max())
+        if peak < threshold:
+            continue
+        span = Span(max(0.0, float(edges[first])), float(edges[last]), peak)
+        if spans and span.onset - spans[-1].offset < max_gap_s:
+            before = spans.pop()
+            span = Span(before.onset, span.offset, max(before.score, peak))
+        spans.append(span)
+    return [span for span in spans if span.offset - span.onset >= min_duration_s - 1e-9]
+
+
+def subtract_spans(
+    onset: float, offset: float, taken: list[tuple[float, float]]
+) -> list[tuple[float, float]]:
+    """What is left of [onset, offset) when the `taken` spans are cut out of it."""
+    left, position = [], onset
+    for start, end in sorted(taken):
+        if end <= position:
+            continue
+        if start >= offset:
+            break
+        if start > position:
+            left.append((position, start))
+        position = max(position, end)
+    if position < offset:
+        left.append((position, offset))
+    return left

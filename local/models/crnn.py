@@ -1,0 +1,88 @@
+"""A small convolutional recurrent network that trains on two cores.
+
+Blocks of two 3x3 convolutions with batch normalisation, average-pooled; the frequency axis is
+folded by mean and maximum; a bidirectional GRU over frames; the attention head. After Cakir et al.
+2017 (convolutional recurrent networks for polyphonic sound event detection).
+"""
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from local.config import Section
+from local.models.base import SedModel, SedOutput, register
+from local.models.heads import AttentionHead, BandNorm, FrequencyCoordinate, LevelNorm
+
+
+class CrnnParams(Section):
+    """Parameters of `crnn`."""
+
+    # Channels of each block.
+    channels: list[int] = Field(default=[16, 32, 64, 128], min_length=1)
+    # Average pooling over (bands, frames) after each block; the product over frames is the step.
+    pool: list[tuple[int, int]] = Field(default=[(2, 2), (2, 2), (2, 2), (2, 1)])
+    # Convolutions in a block.
+    depth: int = Field(default=2, ge=1)
+    # Hidden size of each direction of the GRU; 0 leaves it out.
+    gru: int = Field(default=64, ge=0)
+    dropout: float = Field(default=0.2, ge=0.0, lt=1.0)
+    frequency_coordinate: bool = True
+    # Take the mean of each band over the window away before anything else.
+    level_norm: bool = False
+    # A further output that says whether anything calls.
+    activity: bool = False
+
+
+class Crnn(SedModel):
+    """See the module."""
+
+    def __init__(self, params: CrnnParams, n_classes: int, n_bands: int) -> None:
+        super().__init__()
+        self.step = 1
+        inputs: list[nn.Module] = [LevelNorm()] if params.level_norm else []
+        inputs.append(BandNorm(n_bands))
+        n_in = 1
+        if params.frequency_coordinate:
+            inputs.append(FrequencyCoordinate())
+            n_in = 2
+        self.input_layers = nn.Sequential(*inputs)
+        blocks: list[nn.Module] = []
+        for n_out, pool in zip(params.channels, params.pool, strict=True):
+            for layer in range(params.depth):
+                blocks += _convolution(n_in if layer == 0 else n_out, n_out)
+            blocks.append(nn.AvgPool2d(pool))
+            n_in = n_out
+            self.step *= pool[1]
+        self.blocks = nn.Sequential(*blocks)
+        self.dropout = nn.Dropout(params.dropout)
+        self.gru = (
+            nn.GRU(n_in, params.gru, batch_first=True, bidirectional=True) if params.gru else None
+        )
+        n_features = n_in + 2 * params.gru
+        self.head = AttentionHead(n_features, n_classes, params.dropout, params.activity)
+
+    def forward(self, x: torch.Tensor) -> SedOutput:
+        """(B, 1, F, T) log-mel -> scores with T' = T // step."""
+        x = self.blocks(self.input_layers(x))
+        x = self.dropout(x.mean(dim=2) + x.amax(dim=2))
+        if self.gru is not None:
+            # What the filters saw goes past the GRU too: the head need not learn to keep it.
+            context, _ = self.gru(x.transpose(1, 2))
+            x = torch.cat([x, context.transpose(1, 2)], dim=1)
+        return self.head(x)
+
+
+def _convolution(n_in: int, n_out: int) -> list[nn.Module]:
+    return [
+        nn.Conv2d(n_in, n_out, 3, padding=1, bias=False),
+        nn.BatchNorm2d(n_out),
+        nn.ReLU(inplace=True),
+    ]
+
+
+@register("crnn", CrnnParams)
+def build(params: CrnnParams, n_classes: int, n_bands: int) -> SedModel:
+    """Build a CRNN."""
+    if len(params.pool) != len(params.channels):
+        raise ValueError("pool and channels differ in length")
+    return Crnn(params, n_classes, n_bands)

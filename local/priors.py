@@ -1,0 +1,232 @@
+"""Correction of class priors: what a shifted prevalence does to the odds of each class.
+
+A model trained where a class has prevalence pi answers with odds that carry pi. Where the
+prevalence is pi' instead, and the sounds of a class are the same (label shift), the right odds are
+
+    p' / (1 - p') = p / (1 - p) * f,   f = [pi' / (1 - pi')] / [pi / (1 - pi)],
+
+one additive constant ln f a class on logits (Saerens, Latinne, Decaestecker 2002, each class taken
+as a two-class problem). It never changes the order of recordings within a class, only the order of
+classes within a recording. p = 0 and p = 1 (logits of -inf and +inf) stay what they are.
+
+`odds_shift` gives ln f, `apply_shift` adds it; the target prevalence comes from `read_prevalence`
+or, without any label of the target, from `estimate_em`.
+"""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+from scipy.special import expit
+from scipy.special import logit as logit_of
+
+from local.errors import CanopyError
+
+_log = logging.getLogger(__name__)
+
+
+def odds_shift(
+    source_prior: ArrayLike,
+    target_prior: ArrayLike,
+    strength: float = 1.0,
+    max_ratio: float = 1000.0,
+) -> np.ndarray:
+    """What to add to the logits (C,): `strength` * ln of the ratio of prior odds, bounded.
+
+    Parameters
+    ----------
+    source_prior : (C,)
+        Prevalence that the scores carry, in (0, 1).
+    target_prior : (C,)
+        Prevalence where they are used, in [0, 1].
+    strength : float
+        Exponent of the ratio: 1 is exact under label shift, less is cautious, 0 does nothing.
+    max_ratio : float
+        Above 1. The factor on the odds, `strength` included, stays in [1/max_ratio, max_ratio].
+    """
+    source = _checked_prior(source_prior, "source prior")
+    target = _checked_prior(target_prior, "target prior", closed=True)
+    if source.shape != target.shape:
+        raise CanopyError(
+            f"source prior has shape {source.shape} and target prior {target.shape}; both need "
+            "one value a class"
+        )
+    if not 0 <= strength < np.inf:
+        raise CanopyError(f"prior.strength is {strength}; it must be 0 or more, 1 being exact")
+    if not 1 < max_ratio < np.inf:
+        raise CanopyError(f"prior.max_odds_ratio is {max_ratio}; it must be above 1 and finite")
+    if strength == 0:
+        return np.zeros(source.shape)
+    bound = np.log(max_ratio)
+    return np.clip(strength * (logit_of(target) - logit_of(source)), -bound, bound)
+
+
+def apply_shift(logit: ArrayLike, shift: ArrayLike) -> np.ndarray:
+    """Logits (N, C) with the shift (C,) added, in float64; infinite logits stay as they are."""
+    logit, shift = _checked_logit(logit), np.asarray(shift, dtype=np.float64)
+    if shift.shape != logit.shape[1:] or not np.isfinite(shift).all():
+        raise CanopyError(
+            f"shift has shape {shift.shape}; expected {logit.shape[1:]} finite values, one a class"
+        )
+    return logit + shift
+
+
+def mean_probability(logit: ArrayLike) -> np.ndarray:
+    """Mean over recordings (C,) of the probabilities of logits (N, C), in float64."""
+    return expit(_checked_logit(logit)).mean(axis=0)
+
+
+def estimate_em(
+    logit: ArrayLike,
+    source_prior: ArrayLike,
+    *,
+    min_count: float = 1.0,
+    max_step: float = 1.0,
+    tolerance: float = 1e-7,
+    max_iterations: int = 5000,
+) -> np.ndarray:
+    """Prevalence (C,) of each class in unlabelled recordings, by expectation maximisation.
+
+    From pi' = pi: shift the logits by the ratio of prior odds, take the mean probability as the
+    new pi', repeat (Saerens et al. 2002). This climbs to the maximum of the likelihood of pi', a
+    concave function for a class by itself, so the start does not matter. It needs scores that are
+    calibrated under the source prior; it never sees a label.
+
+    Parameters
+    ----------
+    logit : (N, C)
+        Scores of the target recordings. At least one recording; NaN is refused.
+    source_prior : (C,)
+        Prevalence that the scores carry, in (0, 1).
+    min_count : float
+        A class whose estimate stands for fewer recordings than this has almost no mass: nothing
+        tells "absent" from "badly calibrated", and the estimate would run on towards 0. It keeps
+        its source prior, that is, it is not corrected, and a warning is logged (`is_thin` says
+        which). At the other end the estimate is held at 1 - min_count / N: N recordings cannot
+        show more.
+    max_step : float
+        Largest change of ln odds of pi' in one step, so that a poor start cannot overshoot.
+    tolerance : float
+        A class is done when its ln odds change by less.
+    max_iterations : int
+        The last value is taken then.
+    """
+    logit = _checked_logit(logit)
+    source = _checked_prior(source_prior, "source prior")
+    if source.shape != logit.shape[1:]:
+        raise CanopyError(
+            f"source prior has shape {source.shape} and logits {logit.shape}; expected one value "
+            "a class"
+        )
+    estimate = _iterate(logit, logit_of(source), max_step, tolerance, max_iterations)
+    thin = is_thin(estimate, len(logit), min_count)
+    if thin.any():
+        _log.warning(
+            "prevalence of class(es) number %s not estimated, almost no mass in %d recordings; "
+            "they keep their source prior",
+            ", ".join(str(index) for index in np.flatnonzero(thin)),
+            len(logit),
+        )
+    ceiling = np.maximum(1 - min_count / len(logit), source)
+    return np.where(thin, source, np.minimum(estimate, ceiling))
+
+
+def is_thin(prevalence: ArrayLike, n_recordings: int, min_count: float = 1.0) -> np.ndarray:
+    """Classes (C,) bool whose prevalence stands for fewer than `min_count` recordings."""
+    return np.asarray(prevalence, dtype=np.float64) * n_recordings < min_count
+
+
+def _iterate(
+    logit: np.ndarray,
+    source: np.ndarray,
+    max_step: float,
+    tolerance: float,
+    max_iterations: int,
+) -> np.ndarray:
+    """Prevalence (C,); works on ln odds, and only on the classes that still move."""
+    # Beyond this prevalence is 0 or 1 for any number of recordings; it keeps ln odds finite.
+    corner = 50.0
+    current, active = source.copy(), np.arange(len(source))
+    for _ in range(max_iterations):
+        mean = expit(logit[:, active] + (current[active] - source[active])).mean(axis=0)
+        wanted = np.clip(logit_of(mean), -corner, corner)
+        step = np.clip(wanted - current[active], -max_step, max_step)
+        current[active] += step
+        active = active[np.abs(step) >= tolerance]
+        if not active.size:
+            break
+    return expit(current)
+
+
+def read_prevalence(path: Path | str, labels: list[str]) -> np.ndarray:
+    """Prevalence (C,) in the order of `labels`, from a csv with columns label and prevalence.
+
+    Raises
+    ------
+    CanopyError
+        A missing or unreadable file or column, a label missing, unknown or listed twice, a
+        prevalence that is no number strictly between 0 and 1. Rows count from 1, the header.
+    """
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, skip_blank_lines=False)
+    except FileNotFoundError:
+        raise CanopyError(f"{path}: no such file; check prior.given") from None
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
+        raise CanopyError(f"{path}: not readable as csv ({error}); write it anew") from None
+    for column in ("label", "prevalence"):
+        if column not in table.columns:
+            raise CanopyError(f"{path}: no column {column}; needed are label and prevalence")
+    known: dict[str, float] = {}
+    for row, (label, text) in enumerate(
+        zip(table["label"], table["prevalence"], strict=True), start=2
+    ):
+        if label not in labels:
+            raise CanopyError(f"{path}, row {row}: label {label!r} is not a class; take it out")
+        if label in known:
+            raise CanopyError(f"{path}, row {row}: label {label} stands twice; keep one")
+        known[label] = _share(path, row, text)
+    missing = [label for label in labels if label not in known]
+    if missing:
+        raise CanopyError(f"{path}: no prevalence of {', '.join(missing)}; every class needs a row")
+    return np.array([known[label] for label in labels])
+
+
+def _share(path: Path | str, row: int, text: str) -> float:
+    try:
+        value = float(text)
+    except (TypeError, ValueError):
+        value = float("nan")
+    if not 0 < value < 1:
+        raise CanopyError(
+            f"{path}, row {row}: prevalence {text!r} must be a number between 0 and 1, both "
+            "excluded; for a class that is nearly absent give a small one, such as 0.001"
+        )
+    return value
+
+
+def _checked_logit(logit: ArrayLike) -> np.ndarray:
+    logit = np.asarray(logit, dtype=np.float64)
+    if logit.ndim != 2 or len(logit) == 0:
+        raise CanopyError(
+            f"logits have shape {logit.shape}; expected (recordings, classes) with a recording"
+        )
+    bad = np.isnan(logit)
+    if bad.any():
+        row, column = np.argwhere(bad)[0]
+        raise CanopyError(f"logit of row {row}, class {column} is NaN; mend the model's scores")
+    return logit
+
+
+def _checked_prior(prior: ArrayLike, name: str, closed: bool = False) -> np.ndarray:
+    prior = np.asarray(prior, dtype=np.float64)
+    inside = (prior >= 0) & (prior <= 1) if closed else (prior > 0) & (prior < 1)
+    if prior.ndim != 1 or not inside.all():
+        found = prior[~inside][0] if prior.ndim == 1 else f"shape {prior.shape}"
+        allowed = "from 0 to 1" if closed else "between 0 and 1, both excluded"
+        raise CanopyError(
+            f"{name} must be one probability a class, {allowed}, found {found}; estimate it from "
+            "counts with at least half a recording"
+        )
+    return prior

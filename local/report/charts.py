@@ -1,0 +1,178 @@
+"""The report's line charts: scores by cycle and training curves.
+
+Like `local.report.pictures`, every function gives a `Figure` of a width in CSS pixels.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from local.report.data import Baseline, Curve, ScoreRow
+from local.report.text import shorten
+from local.report.theme import (
+    LIGHT,
+    SERIES_COLOURS,
+    SERIES_DASHES,
+    SERIES_MARKERS,
+    drawing,
+    new_figure,
+    place,
+)
+
+_PLOT_PX = 170
+_LEFT_PX, _RIGHT_PX, _TOP_PX, _BOTTOM_PX = 52, 14, 30, 44
+# Plots narrower than this lose their letters.
+_MIN_PLOT_PX = 230
+_BASELINE_DASHES = (":", "--", "-.")
+
+
+def score_groups(scores: Sequence[ScoreRow]) -> dict[tuple[str, str], list[ScoreRow]]:
+    """Rows by (score, subset) in the order they came, each group in the order of its cycles."""
+    groups: dict[tuple[str, str], list[ScoreRow]] = {}
+    for row in scores:
+        groups.setdefault((row.name, row.subset), []).append(row)
+    return {key: sorted(rows, key=lambda row: row.cycle) for key, rows in groups.items()}
+
+
+def baselines_of(baselines: Sequence[Baseline], score: str, subset: str) -> list[Baseline]:
+    """The baselines that stand beside one score of one subset."""
+    return [item for item in baselines if item.score == score and item.subset == subset]
+
+
+def scores_figure(
+    scores: Sequence[ScoreRow], baselines: Sequence[Baseline], width_px: int
+) -> Figure:
+    """One plot a (score, subset): value and interval over cycles, baselines as level lines."""
+    groups = score_groups(scores)
+    with drawing():
+        figure, axes = _grid(len(groups), width_px)
+        for item, ((name, subset), rows) in zip(axes, groups.items(), strict=True):
+            item.set_title(shorten(f"{name}: {subset}", 40))
+            _draw_scores(item, rows, baselines_of(baselines, name, subset))
+    return figure
+
+
+def curve_lines(curves: Sequence[Curve]) -> dict[str, list[tuple[int, np.ndarray, np.ndarray]]]:
+    """Series name -> (fold, epochs, values), without missing values and without empty series.
+
+    A score that is only taken every few epochs thus gives a joined line.
+    """
+    lines: dict[str, list[tuple[int, np.ndarray, np.ndarray]]] = {}
+    for curve in curves:
+        for name, series in curve.series.items():
+            epochs = np.asarray(curve.epoch, dtype=np.float64)
+            values = np.asarray(series, dtype=np.float64)
+            known = np.isfinite(values)
+            if known.any():
+                lines.setdefault(name, []).append((curve.fold, epochs[known], values[known]))
+    return lines
+
+
+def curves_figure(curves: Sequence[Curve], width_px: int) -> Figure:
+    """One plot a series (loss, score, ...) over epochs, one line a fold."""
+    lines = curve_lines(curves)
+    folds = sorted({fold for of_name in lines.values() for fold, _, _ in of_name})
+    looks = {fold: fold_look(index) for index, fold in enumerate(folds)}
+    legend_columns = max(1, width_px // 90)
+    legend_px = 22 * math.ceil(len(folds) / legend_columns)
+    with drawing():
+        figure, axes = _grid(len(lines), width_px, extra_px=legend_px)
+        for item, (name, of_name) in zip(axes, lines.items(), strict=True):
+            item.set_title(shorten(name, 40))
+            item.set_xlabel("epoch")
+            item.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+            item.grid(axis="y")
+            for fold, epochs, values in of_name:
+                # Some six markers a line, whatever its length.
+                item.plot(epochs, values, markevery=max(1, len(values) // 6), **looks[fold])
+        handles = [Line2D([], [], label=f"fold {fold}", **look) for fold, look in looks.items()]
+        figure.legend(handles=handles, loc="lower left", ncols=legend_columns, handlelength=3)
+    return figure
+
+
+def fold_look(index: int) -> dict:
+    """Colour, dash and marker of the index-th line; together they repeat only after 35."""
+    return {
+        "color": SERIES_COLOURS[index % len(SERIES_COLOURS)],
+        "linestyle": SERIES_DASHES[index % len(SERIES_DASHES)],
+        "marker": SERIES_MARKERS[index % len(SERIES_MARKERS)],
+        "markersize": 5,
+    }
+
+
+def _grid(n: int, width_px: int, extra_px: float = 0) -> tuple[Figure, list[Axes]]:
+    """A figure with `n` plots in as many columns as the width holds."""
+    cell_px = _LEFT_PX + _RIGHT_PX + _MIN_PLOT_PX
+    n_columns = max(1, min(n, width_px // cell_px))
+    n_rows = max(1, math.ceil(n / n_columns))
+    row_px = _TOP_PX + _PLOT_PX + _BOTTOM_PX
+    figure = new_figure(width_px, n_rows * row_px + extra_px)
+    # A lone plot does not stretch over the whole page: points would drift apart.
+    column_px = min(width_px / n_columns, 460)
+    axes = [
+        place(
+            figure,
+            left=(index % n_columns) * column_px + _LEFT_PX,
+            top=(index // n_columns) * row_px + _TOP_PX,
+            width=column_px - _LEFT_PX - _RIGHT_PX,
+            height=_PLOT_PX,
+        )
+        for index in range(n)
+    ]
+    return figure, axes
+
+
+def _draw_scores(axes: Axes, rows: Sequence[ScoreRow], baselines: Sequence[Baseline]) -> None:
+    cycles = np.array([row.cycle for row in rows], dtype=np.float64)
+    values = np.array([row.value for row in rows], dtype=np.float64)
+    # A missing bound is drawn as no interval on that side.
+    below = np.nan_to_num(np.maximum(values - [row.low for row in rows], 0))
+    above = np.nan_to_num(np.maximum([row.high for row in rows] - values, 0))
+    axes.errorbar(
+        cycles,
+        values,
+        yerr=np.stack([below, above]),
+        color=LIGHT["blue"],
+        marker="o",
+        markersize=6,
+        capsize=4,
+        elinewidth=1.4,
+    )
+    for cycle, value in zip(cycles, values, strict=True):
+        if np.isfinite(value):
+            axes.annotate(
+                f"{value:.3f}",
+                (cycle, value),
+                xytext=(7, 5),
+                textcoords="offset points",
+                fontsize=11,
+            )
+    if not np.isfinite(values).any():
+        axes.text(0.5, 0.5, "no data", transform=axes.transAxes, ha="center")
+    for index, item in enumerate(baselines):
+        if np.isfinite(item.value):
+            dash = _BASELINE_DASHES[index % len(_BASELINE_DASHES)]
+            axes.axhline(item.value, color=LIGHT["muted"], linewidth=1.3, linestyle=dash)
+            # In turn at the right and at the left, so that close baselines stay readable.
+            side, place_x = (("right", 1.0), ("left", 0.01))[index % 2]
+            axes.annotate(
+                f"{shorten(item.name, 24)} {item.value:.3f}",
+                (place_x, item.value),
+                xycoords=("axes fraction", "data"),
+                xytext=(0, 3),
+                textcoords="offset points",
+                ha=side,
+                fontsize=10.5,
+                color=LIGHT["muted"],
+            )
+    axes.set_xticks(cycles)
+    axes.set_xticklabels([f"{int(cycle)}" for cycle in cycles])
+    axes.set_xlabel("cycle")
+    axes.set_xlim(cycles.min() - 0.4, cycles.max() + 0.6)
+    axes.margins(y=0.15)
+    axes.grid(axis="y")

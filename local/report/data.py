@@ -1,0 +1,234 @@
+"""What a report is made of: plain records, without any drawing.
+
+A value that is not known is NaN (numbers) or None (optional parts) and is shown as "no data". Ids,
+labels and names come from files that others wrote; nothing here trusts them, and the page
+escapes them all.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+NAN = float("nan")
+
+
+class EventKind(str, Enum):
+    """Where an event of a panel comes from."""
+
+    TRUE = "true"
+    KNOWN_POSITIVE = "known positive"
+    KNOWN_NEGATIVE = "known negative"
+    PSEUDO = "pseudo"
+    DETECTED = "detected"
+
+
+@dataclass(frozen=True)
+class ScoreRow:
+    """One score of one cycle with its bootstrap interval.
+
+    Attributes
+    ----------
+    name
+        The score, e.g. ``"LWLRAP"``.
+    cycle
+        0 for the first training, n for the n-th after relabelling.
+    subset
+        What was scored against what, e.g. ``"out-of-fold, known labels"``.
+    value, low, high
+        The score and its interval; NaN where there is none.
+    n
+        Number of recordings behind it.
+    """
+
+    name: str
+    cycle: int
+    subset: str
+    value: float
+    low: float = NAN
+    high: float = NAN
+    n: int | None = None
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What a system without ears reaches: the random ranking, the best constant row.
+
+    `score` and `subset` equal `ScoreRow.name` and `ScoreRow.subset` of the rows it belongs beside;
+    `name` is the baseline's own, e.g. ``"chance"``.
+    """
+
+    score: str
+    subset: str
+    name: str
+    value: float
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """One class: how much is known of it and how well it is found.
+
+    `scores` maps a column title (e.g. ``"known, cycle 1"``, ``"truth, cycle 1"``) to a score in
+    [0, 1]; `prevalence` maps a title (``"estimated"``, ``"in the truth"``) to a share of recordings
+    in [0, 1]. Classes may lack titles that others have.
+    """
+
+    label: str
+    name: str = ""
+    n_known: int | None = None
+    scores: Mapping[str, float] = field(default_factory=dict)
+    prevalence: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Training of one fold in one cycle: `series` maps a name to one value per entry of `epoch`."""
+
+    cycle: int
+    fold: int
+    epoch: Sequence[float]
+    series: Mapping[str, Sequence[float]]
+
+    def __post_init__(self) -> None:
+        for name, values in self.series.items():
+            if len(values) != len(self.epoch):
+                raise ValueError(
+                    f"curve {name!r} has {len(values)} values for {len(self.epoch)} epochs"
+                )
+
+    @classmethod
+    def from_log(
+        cls,
+        frame: pd.DataFrame,
+        cycle: int,
+        fold: int,
+        series: Sequence[str] | None = None,
+        epoch: str = "epoch",
+    ) -> "Curve":
+        """Take the columns `series` of a fold's log (default: every number but `epoch`)."""
+        numbers = frame.select_dtypes("number")
+        names = series if series is not None else [n for n in numbers.columns if n != epoch]
+        return cls(
+            cycle=cycle,
+            fold=fold,
+            epoch=frame[epoch].tolist(),
+            series={name: frame[name].tolist() for name in names if name in numbers.columns},
+        )
+
+
+@dataclass(frozen=True)
+class Detection:
+    """A span of a recording with a label.
+
+    Seconds from the start of the recording; hertz or None where the band is unknown; `score` is a
+    probability, NaN for events that have none (true and known ones).
+    """
+
+    onset: float
+    offset: float
+    label: str
+    score: float = NAN
+    kind: EventKind = EventKind.DETECTED
+    low_freq: float | None = None
+    high_freq: float | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "kind", EventKind(self.kind))
+
+
+@dataclass(frozen=True)
+class RecordingPanel:
+    """One recording to look at.
+
+    Attributes
+    ----------
+    recording_id
+        Its id.
+    feats
+        (n_mels, T) log-mel, any float type.
+    hop_s
+        Seconds between the columns of `feats`.
+    mel_centres_hz
+        (n_mels,) centre frequency of each row, increasing.
+    frame_logit
+        (C, T') logits over time; NaN where there is no score.
+    frame_hop_s
+        Seconds between the columns of `frame_logit`; frame i covers [i, i+1) * frame_hop_s.
+    labels
+        C labels in the order of `frame_logit`.
+    events
+        Detected, true, known and pseudo events in any order.
+    names
+        Names to show beside the labels, where there are any.
+    note
+        One line under the title, e.g. which model's scores these are.
+    """
+
+    recording_id: str
+    feats: np.ndarray
+    hop_s: float
+    mel_centres_hz: np.ndarray
+    frame_logit: np.ndarray
+    frame_hop_s: float
+    labels: Sequence[str]
+    events: Sequence[Detection] = ()
+    names: Mapping[str, str] = field(default_factory=dict)
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        if self.feats.ndim != 2 or min(self.feats.shape) < 1:
+            raise ValueError(f"feats must be (n_mels, T), not {self.feats.shape}")
+        if len(self.mel_centres_hz) != self.feats.shape[0]:
+            raise ValueError(
+                f"{len(self.mel_centres_hz)} mel_centres_hz for {self.feats.shape[0]} mel rows"
+            )
+        if self.frame_logit.ndim != 2 or self.frame_logit.shape[0] != len(self.labels):
+            raise ValueError(
+                f"frame_logit {self.frame_logit.shape} does not have one row for each of "
+                f"{len(self.labels)} labels"
+            )
+        if self.hop_s <= 0 or self.frame_hop_s <= 0:
+            raise ValueError("hop_s and frame_hop_s must be positive")
+
+    @property
+    def duration_s(self) -> float:
+        """Length of the shown time axis in seconds."""
+        return self.feats.shape[1] * self.hop_s
+
+    def peak_logit(self) -> np.ndarray:
+        """(C,) highest logit of each class; -inf for a class without any score."""
+        if self.frame_logit.shape[1] == 0:
+            return np.full(len(self.labels), -np.inf)
+        logit = np.asarray(self.frame_logit, dtype=np.float64)
+        return np.where(np.isnan(logit), -np.inf, logit).max(axis=1)
+
+    def title_of(self, label: str) -> str:
+        """The label, with its name where that says more."""
+        name = self.names.get(label, "")
+        return label if name in ("", label) else f"{label} {name}"
+
+    def top_labels(self, n: int) -> list[str]:
+        """The `n` labels with the highest peaks, highest first; ties in the order of `labels`."""
+        order = np.argsort(-self.peak_logit(), kind="stable")
+        return [self.labels[index] for index in order[:n]]
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that one page shows; every part may be empty.
+
+    `facts` are pairs of name and value under the title. `provenance` (commit, versions, device,
+    seed, command) may be nested.
+    """
+
+    title: str
+    facts: Sequence[tuple[str, str]] = ()
+    scores: Sequence[ScoreRow] = ()
+    baselines: Sequence[Baseline] = ()
+    classes: Sequence[ClassRow] = ()
+    curves: Sequence[Curve] = ()
+    panels: Sequence[RecordingPanel] = ()
+    provenance: Mapping[str, Any] = field(default_factory=dict)

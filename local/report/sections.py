@@ -1,0 +1,238 @@
+"""The sections of the page, one function each: report -> HTML, or "" when there is nothing to show.
+
+A new section is a function here and a line in `SECTIONS`; heading, place and link in the list of
+contents follow from that line.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
+
+from local.report.charts import (
+    baselines_of,
+    curve_lines,
+    curves_figure,
+    score_groups,
+    scores_figure,
+)
+from local.report.data import ClassRow, RecordingPanel, Report, ScoreRow
+from local.report.elements import Column, definitions, escape, picture, table
+from local.report.pictures import panel_figure, shown_labels
+from local.report.text import number
+
+# More rows than this would bury the page; the tables of the run hold them all.
+MAX_EVENT_ROWS = 200
+
+_HOW_TO_READ = (
+    "Each picture shows the log-mel spectrogram, and under it, on the same time axis, the "
+    "probability of the classes with the highest peaks or with given events, from 0 to 1. Bars "
+    "under a curve are events: given ones above, found ones below. A box on the spectrogram bears "
+    "the number of its class; it spans the whole height where the band is not known."
+)
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section's anchor, heading and content."""
+
+    anchor: str
+    title: str
+    content: Callable[[Report], str]
+
+
+def scores_section(report: Report) -> str:
+    """What was reached: a tile a score, a plot over cycles and all numbers beside baselines."""
+    if not report.scores:
+        return "<p>No scores: nothing with known labels was scored.</p>\n"
+    groups = score_groups(report.scores)
+    tiles = "".join(_tile(report, rows) for rows in groups.values())
+    names = _in_order(item.name for item in report.baselines)
+    rows = []
+    for (name, subset), group in groups.items():
+        beside = {item.name: item.value for item in baselines_of(report.baselines, name, subset)}
+        rows += [
+            [row.subset, row.name, row.cycle, row.value, _interval(row), row.n]
+            + [beside.get(baseline) for baseline in names]
+            for row in group
+        ]
+    columns = [
+        Column("scored on", "head"),
+        Column("score"),
+        Column("cycle", "number", 0),
+        Column("value", "number"),
+        Column("interval", "line"),
+        Column("recordings", "number", 0),
+        *(Column(name, "number") for name in names),
+    ]
+    alt = "Scores by cycle with intervals; the table below holds the same numbers."
+    return (
+        f'<div class="tiles">{tiles}</div>\n'
+        + picture(
+            partial(scores_figure, report.scores, report.baselines),
+            alt,
+            "Bars are bootstrap intervals over recordings; level lines are baselines.",
+        )
+        + table(columns, rows, "Scores by cycle")
+    )
+
+
+def classes_section(report: Report) -> str:
+    """Every class: how many known positives it has and how well it is found."""
+    if not report.classes:
+        return ""
+    titles = _in_order(title for row in report.classes for title in row.scores)
+    counts = [row.n_known for row in report.classes if row.n_known is not None]
+    columns = [
+        *_name_columns(report.classes),
+        Column("known positives", "bar", 0, top=max([*counts, 1])),
+        *(Column(title, "bar") for title in titles),
+    ]
+    rows = [
+        [*_names(row, report.classes), row.n_known, *(row.scores.get(title) for title in titles)]
+        for row in report.classes
+    ]
+    return table(columns, rows, "Scores by class; a heading sorts by its column", sortable=True)
+
+
+def prevalence_section(report: Report) -> str:
+    """Share of recordings in which each class sounds, as estimated and as seen."""
+    titles = _in_order(title for row in report.classes for title in row.prevalence)
+    if not titles:
+        return ""
+    columns = [
+        *_name_columns(report.classes),
+        *(Column(title, "percent", 1) for title in titles),
+    ]
+    rows = [
+        [*_names(row, report.classes), *(row.prevalence.get(title) for title in titles)]
+        for row in report.classes
+    ]
+    return table(columns, rows, "Prevalence by class: share of recordings", sortable=True)
+
+
+def recordings_section(report: Report) -> str:
+    """Some recordings to look at."""
+    if not report.panels:
+        return ""
+    articles = "".join(_panel(panel, index) for index, panel in enumerate(report.panels, start=1))
+    return f"<p>{_HOW_TO_READ}</p>\n{articles}"
+
+
+def curves_section(report: Report) -> str:
+    """Training of every fold, one figure a cycle."""
+    ordered = sorted(report.curves, key=lambda curve: curve.cycle)
+    parts = []
+    for cycle, group in groupby(ordered, key=lambda curve: curve.cycle):
+        curves = list(group)
+        names = ", ".join(curve_lines(curves))
+        if names:
+            alt = f"Training curves of cycle {cycle}, one line a fold: {names}."
+            parts.append(f"<h3>Cycle {cycle}</h3>\n" + picture(partial(curves_figure, curves), alt))
+    return "".join(parts)
+
+
+def provenance_section(report: Report) -> str:
+    """Where the numbers come from: commit, versions, settings."""
+    if not report.provenance:
+        return ""
+    pairs = [(str(key), _plain(value)) for key, value in report.provenance.items()]
+    return definitions(pairs, "provenance")
+
+
+SECTIONS = (
+    Section("scores", "Scores by cycle", scores_section),
+    Section("recordings", "Recordings", recordings_section),
+    Section("classes", "Classes", classes_section),
+    Section("prevalence", "Prevalence", prevalence_section),
+    Section("training", "Training", curves_section),
+    Section("provenance", "Where this comes from", provenance_section),
+)
+
+
+def _tile(report: Report, rows: Sequence[ScoreRow]) -> str:
+    """The last cycle of one score, large, with what it must be seen against."""
+    last = rows[-1]
+    lines = [f"cycle {last.cycle}" + (f", {last.n:,} recordings" if last.n is not None else "")]
+    if len(rows) > 1 and number(last.value - rows[0].value) != "no data":
+        lines.append(f"{last.value - rows[0].value:+.3f} since cycle {rows[0].cycle}")
+    lines += [
+        f"{item.name}: {number(item.value)}"
+        for item in baselines_of(report.baselines, last.name, last.subset)
+    ]
+    interval = _interval(last)
+    return (
+        f'<div class="tile"><h3>{escape(last.name)} <small>{escape(last.subset)}</small></h3>'
+        f'<p class="value">{number(last.value)}'
+        + (f" <small>{interval}</small>" if interval != "no data" else "")
+        + "</p>"
+        + "".join(f"<p>{escape(line)}</p>" for line in lines)
+        + "</div>\n"
+    )
+
+
+def _panel(panel: RecordingPanel, index: int) -> str:
+    labels = ", ".join(shown_labels(panel, 5))
+    alt = (
+        f"Spectrogram of {panel.recording_id}, {panel.duration_s:.1f} seconds, with scores over "
+        f"time of {labels or 'no class'} and {len(panel.events)} events."
+    )
+    note = f"<p>{escape(panel.note)}</p>" if panel.note else ""
+    return (
+        f'<article id="recording-{index}"><h3>{escape(panel.recording_id)}</h3>{note}'
+        + picture(partial(panel_figure, panel), alt)
+        + _events(panel)
+        + "</article>\n"
+    )
+
+
+def _events(panel: RecordingPanel) -> str:
+    if not panel.events:
+        return "<p>No events.</p>\n"
+    ordered = sorted(panel.events, key=lambda event: (event.onset, event.offset, event.label))
+    columns = [
+        Column("from, s", "number", 2),
+        Column("to, s", "number", 2),
+        Column("class", "head"),
+        Column("kind"),
+        Column("score", "number"),
+    ]
+    rows = [
+        [event.onset, event.offset, event.label, event.kind.value, event.score]
+        for event in ordered[:MAX_EVENT_ROWS]
+    ]
+    caption = f"Events of {panel.recording_id}"
+    more = len(ordered) - len(rows)
+    rest = f"<p>{more:,} more are not shown here.</p>\n" if more else ""
+    return (
+        f"<details><summary>{len(ordered):,} events as a table</summary>\n"
+        + table(columns, rows, caption, sortable=True)
+        + rest
+        + "</details>\n"
+    )
+
+
+def _name_columns(classes: Sequence[ClassRow]) -> list[Column]:
+    """The class, and its name where any class has one that differs from its label."""
+    named = any(row.name not in ("", row.label) for row in classes)
+    return [Column("class", "head"), Column("name")] if named else [Column("class", "head")]
+
+
+def _names(row: ClassRow, classes: Sequence[ClassRow]) -> list[str]:
+    return [row.label, row.name][: len(_name_columns(classes))]
+
+
+def _interval(row: ScoreRow) -> str:
+    low, high = number(row.low), number(row.high)
+    return "no data" if "no data" in (low, high) else f"{low} – {high}"
+
+
+def _in_order(items: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(items))
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, Mapping | list | tuple):
+        return json.dumps(value, default=str, ensure_ascii=False)
+    return str(value)

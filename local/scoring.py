@@ -1,0 +1,139 @@
+"""Scores of scores: how predictions stand against known labels, and against truth where it exists.
+
+Known labels are the rows a recipe came with (never pseudo events). They are partial, so two
+readings are given: the ranking metric over recordings with a known positive, in which unlabelled
+calls count as absent, and the span AUC, which compares confirmed with rejected spans and assumes
+nothing.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from local.config import Config
+from local.errors import CanopyError
+from local.inference import Scores
+from local.labels import PSEUDO, overlap
+from local.metrics import (
+    bootstrap_interval,
+    chance_score,
+    constant_row_score,
+    read_truth_table,
+    score_metric,
+    score_per_class,
+    span_auc,
+)
+from local.seeds import generator
+from local.tables import read_table
+
+
+def known_rows(events: pd.DataFrame) -> pd.DataFrame:
+    """Rows that people made."""
+    return events[~events["source"].astype(str).str.startswith(PSEUDO)]
+
+
+def known_positives(
+    events: pd.DataFrame, recording_ids: list[str], labels: list[str]
+) -> np.ndarray:
+    """(N, C) 1 where a recording has a known positive of the class."""
+    positive = known_rows(events)
+    positive = positive[positive["polarity"] > 0]
+    rows = {name: row for row, name in enumerate(recording_ids)}
+    columns = {label: column for column, label in enumerate(labels)}
+    truth = np.zeros((len(recording_ids), len(labels)), dtype=np.int8)
+    for name, label in zip(positive["recording_id"], positive["label"], strict=True):
+        if name in rows:
+            truth[rows[name], columns[label]] = 1
+    return truth
+
+
+def span_scores(scores: Scores, events: pd.DataFrame) -> pd.DataFrame:
+    """Known rows in scored recordings with the highest frame logit inside each, as `score`."""
+    place = {name: row for row, name in enumerate(scores.recording_ids)}
+    column = {label: index for index, label in enumerate(scores.labels)}
+    mine = known_rows(events)
+    mine = mine[mine["recording_id"].isin(place)].copy()
+    values = []
+    for event in mine.itertuples():
+        row = place[event.recording_id]
+        edges = scores.grid(row).edges_s
+        inside = overlap(edges[:-1], edges[1:], event.onset, event.offset) > 0
+        if not inside.any():
+            inside[-1] = True
+        values.append(float(scores.frames[row][column[event.label], inside].max()))
+    mine["score"] = np.array(values, dtype=np.float64)
+    mine["class"] = mine["label"].map(column).astype(int)
+    return mine
+
+
+def score_known(
+    scores: Scores, clip_logit: np.ndarray, events: pd.DataFrame, config: Config
+) -> dict[str, Any]:
+    """Metric with interval on known positives, its baselines, and the span AUC.
+
+    Returns
+    -------
+    dict with `value`, `low`, `high`, `chance`, `constant_row`, `n` (recordings with a known
+    positive), `per_class`, and `span_auc` when frames are kept.
+    """
+    truth = known_positives(events, scores.recording_ids, scores.labels)
+    has = truth.any(axis=1)
+    result = score_against(truth[has], clip_logit[has], config, "known")
+    if scores.frames:
+        spans = span_scores(scores, events)
+        result["span_auc"] = span_auc(spans["class"], spans["polarity"], spans["score"]).macro
+    return result
+
+
+def score_against(
+    truth: np.ndarray, clip_logit: np.ndarray, config: Config, name: str
+) -> dict[str, Any]:
+    """Metric with bootstrap interval over recordings, per class, and the two baselines."""
+    metric = config.score.metric
+    low, high = bootstrap_interval(
+        truth,
+        clip_logit,
+        generator(config.seed, "bootstrap", name),
+        config.score.n_bootstrap,
+        metric,
+    )
+    return {
+        "metric": metric,
+        "value": score_metric(metric, truth, clip_logit),
+        "low": low,
+        "high": high,
+        "chance": chance_score(truth, metric),
+        "constant_row": constant_row_score(truth, metric),
+        "n": len(truth),
+        "per_class": score_per_class(metric, truth, clip_logit),
+        "n_positive": truth.sum(axis=0),
+    }
+
+
+def read_truth(path: Path, recording_ids: list[str], columns: list[str]) -> np.ndarray:
+    """(N, C) truth for these recordings and columns, in this order."""
+    table = read_truth_table(path)
+    missing = [column for column in columns if column not in table.columns]
+    if missing:
+        raise CanopyError(f"{path}: no column {missing[0]}; expected one a class of the submission")
+    absent = [name for name in recording_ids if name not in table.index]
+    if absent:
+        raise CanopyError(
+            f"{path}: no row for recording {absent[0]} ({len(absent)} such recordings)"
+        )
+    return table.loc[recording_ids, columns].to_numpy()
+
+
+def read_truth_events(path: Path) -> pd.DataFrame:
+    """True spans as recording_id, label, onset, offset, from a csv with the rainforest's names."""
+    frame = read_table(path, ("recording_id", "species_id", "t_min", "t_max"))
+    return pd.DataFrame(
+        {
+            "recording_id": frame["recording_id"],
+            "label": "s" + frame["species_id"].astype(int).astype(str),
+            "onset": frame["t_min"],
+            "offset": frame["t_max"],
+        }
+    )

@@ -1,0 +1,138 @@
+"""From test scores to a submission: prior correction, merged columns, join on ids."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.special import expit
+
+from local.config import Config
+from local.errors import CanopyError
+from local.labels import PSEUDO
+from local.priors import estimate_em, odds_shift, read_prevalence
+from local.tables import Tables, read_table
+
+
+@dataclass(frozen=True)
+class Correction:
+    """Prior correction of C classes: added to the logits before classes are ranked."""
+
+    source: np.ndarray  # (C,) prevalence the scores carry
+    target: np.ndarray  # (C,) prevalence where they are used
+    shift: np.ndarray  # (C,) logits
+
+
+def training_prior(events: pd.DataFrame, labels: list[str], config: Config) -> np.ndarray:
+    """(C,) prevalence that training shows each class with, smoothed by one row of each kind.
+
+    Partial annotations: the share of confirmed rows among the looked-at ones (their weights; pseudo
+    rows are left out). Complete annotations say nothing by rows, so a class counts with its share
+    of recordings among those with any event.
+    """
+    rows = events[~events["source"].astype(str).str.startswith(PSEUDO)]
+    positive = rows[rows["polarity"] > 0]
+    if config.data.annotation == "complete":
+        n_positive = positive.groupby("label")["recording_id"].nunique()
+        n_all = pd.Series(rows["recording_id"].nunique(), index=labels)
+    else:
+        n_positive = positive.groupby("label")["weight"].sum()
+        n_all = rows.groupby("label")["weight"].sum()
+    n_positive = n_positive.reindex(labels).fillna(0.0).to_numpy(dtype=np.float64)
+    n_all = n_all.reindex(labels).fillna(0.0).to_numpy(dtype=np.float64)
+    return (n_positive + 1) / (n_all + 2)
+
+
+def prior_correction(
+    tables: Tables, test_logit: np.ndarray, config: Config, datadir: Path
+) -> Correction:
+    """The correction that section `prior` asks for.
+
+    Parameters
+    ----------
+    test_logit : (N, C) clip scores of the recordings whose prevalence counts.
+    """
+    labels = tables.labels
+    settings = config.prior
+    source = training_prior(tables.events, labels, config)
+    if settings.method == "none":
+        return Correction(source, source, np.zeros(len(labels)))
+    if settings.method == "given":
+        target = read_prevalence(datadir / str(settings.given), labels)
+    else:
+        target = estimate_em(test_logit, source)
+    shift = odds_shift(source, target, settings.strength, settings.max_odds_ratio)
+    return Correction(source, target, shift)
+
+
+def read_columns(tables_dir: Path, labels: list[str]) -> pd.DataFrame:
+    """Which class goes to which column of the submission (columns label, column)."""
+    path = tables_dir / "submission_columns.csv"
+    if not path.exists():
+        return pd.DataFrame({"label": labels, "column": labels})
+    columns = read_table(path, ("label", "column"))
+    missing = [label for label in labels if label not in set(columns["label"])]
+    if missing:
+        raise CanopyError(f"{path}: no row for class {missing[0]}; prepare the tables again")
+    return columns
+
+
+def merge_columns(
+    logit: np.ndarray, labels: list[str], columns: pd.DataFrame
+) -> tuple[np.ndarray, list[str]]:
+    """Classes that share a column (song types of a species) become their maximum.
+
+    (N, C) -> (N, K) and the K column names, in the order in which they first appear.
+    """
+    column_of = dict(zip(columns["label"], columns["column"], strict=True))
+    names = list(dict.fromkeys(column_of[label] for label in labels))
+    merged = [
+        logit[:, [row for row, label in enumerate(labels) if column_of[label] == name]].max(axis=1)
+        for name in names
+    ]
+    return np.stack(merged, axis=1), names
+
+
+def make_submission(
+    recording_ids: list[str], logit: np.ndarray, names: list[str], sample: pd.DataFrame | None
+) -> tuple[pd.DataFrame, list[str]]:
+    """Probabilities in the rows and columns of the sample submission, joined on recording_id.
+
+    A recording of the sample that could not be read gets the mean of each class, so that the file
+    is complete.
+
+    Returns
+    -------
+    submission : recording_id and one column a class.
+    filled : recordings that got the mean.
+    """
+    scores = pd.DataFrame(expit(np.asarray(logit, dtype=np.float64)), recording_ids, names)
+    if sample is None:
+        return scores.rename_axis("recording_id").reset_index(), []
+    columns = [column for column in sample.columns if column != "recording_id"]
+    if set(columns) != set(names):
+        odd = sorted(set(columns) ^ set(names))[0]
+        raise CanopyError(
+            f"sample_submission.csv has {len(columns)} classes, the model {len(names)}; {odd!r} is "
+            "in one of them only; prepare the tables again"
+        )
+    filled = [name for name in sample["recording_id"] if name not in scores.index]
+    for name in filled:
+        scores.loc[name] = scores.loc[recording_ids].mean()
+    joined = scores.loc[sample["recording_id"], columns]
+    return joined.rename_axis("recording_id").reset_index(), filled
+
+
+def check_submission(submission: pd.DataFrame) -> None:
+    """Refuse a submission with doubled ids, or values that are no probabilities."""
+    doubled = submission["recording_id"].duplicated()
+    if doubled.any():
+        raise CanopyError(f"submission: {submission['recording_id'][doubled].iloc[0]} stands twice")
+    values = submission.drop(columns="recording_id").to_numpy()
+    bad = np.argwhere(~((values >= 0) & (values <= 1)))
+    if len(bad):
+        row, column = bad[0]
+        raise CanopyError(
+            f"submission: {submission['recording_id'].iloc[row]} has {values[row, column]} for "
+            f"{submission.columns[column + 1]}, no probability; infer again"
+        )

@@ -1,0 +1,192 @@
+#!/usr/bin/env python3
+"""Rainforest competition layout -> the three tables.
+
+    recipes/rfcx/prepare.py --datadir data/rfcx --out dump/rfcx/tables --conf conf/rfcx/default.yaml
+
+Reads `train/`, `test/` (any audio libsndfile knows), `train_tp.csv`, `train_fp.csv` and
+`sample_submission.csv`, at any sample rate, duration and number of classes. Confirmed candidates
+become events of polarity 1 and source `tp`, rejected ones polarity -1 and source `fp`; everything
+else stays unknown. Nothing else in the folder is opened.
+"""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+from pydantic import Field
+
+from local.annotations import read_rainforest
+from local.audio import probe
+from local.config import Section, parse_section
+from local.errors import CanopyError
+from local.files import write_csv
+from local.runs import prepare_arguments, prepare_tables, run_script
+from local.tables import Tables, check_events, read_table, write_tables
+
+AUDIO_SUFFIXES = (".flac", ".wav", ".ogg", ".mp3", ".aiff", ".aif")
+
+
+class PrepareConfig(Section):
+    """The `prepare:` section of this recipe."""
+
+    # Song types of a species as classes of their own, merged by maximum at submission.
+    song_types: bool = False
+    # csv of recording_id and site (or session): what must not straddle folds; relative to the data.
+    groups: str | None = None
+    # Unreadable recordings are left out and listed; above this share of all they stop the run.
+    max_invalid_share: float = Field(default=0.0, ge=0.0, le=1.0)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Prepare the tables unless they are there already and up to date."""
+    args, config = prepare_arguments(__doc__, argv)
+    settings = parse_section(PrepareConfig, config.prepare, "prepare")
+    inputs = [args.datadir / name for name in ("train_tp.csv", "train_fp.csv")]
+    inputs += [args.datadir / "sample_submission.csv"]
+    inputs += [args.datadir / settings.groups] if settings.groups else []
+    return prepare_tables(
+        args,
+        settings=settings.model_dump(),
+        inputs=inputs,
+        folders=[args.datadir / "train", args.datadir / "test"],
+        convert=lambda: convert(
+            args.datadir,
+            args.out,
+            song_types=settings.song_types,
+            groups=args.datadir / settings.groups if settings.groups else None,
+            max_invalid_share=settings.max_invalid_share,
+        ),
+    )
+
+
+def convert(
+    datadir: Path,
+    out: Path,
+    *,
+    song_types: bool = False,
+    groups: Path | None = None,
+    max_invalid_share: float = 0.0,
+) -> None:
+    """Write the tables of a folder in the competition's layout to `out`.
+
+    Beside the three tables go `sample_submission.csv`, `submission_columns.csv` (label -> column)
+    and `invalid.csv` (recordings whose header could not be read, with the reason).
+    """
+    sample, columns = _read_sample(datadir / "sample_submission.csv")
+    events = _read_events(datadir)
+    recordings, invalid = _list_recordings(datadir)
+    if len(invalid) > max_invalid_share * (len(recordings) + len(invalid)):
+        raise CanopyError(
+            f"{len(invalid)} of {len(recordings) + len(invalid)} recordings cannot be read, the "
+            f"first: {invalid['reason'].iloc[0]}; mend them or raise prepare.max_invalid_share"
+        )
+    recordings["group"] = _groups(recordings, groups)
+    known = set(recordings["recording_id"]) | set(invalid["recording_id"])
+    absent = [name for name in sample["recording_id"] if name not in known]
+    if absent:
+        raise CanopyError(
+            f"{datadir / 'sample_submission.csv'}: recording {absent[0]!r} ({len(absent)} in all) "
+            f"has no file in {datadir / 'test'}; complete the download"
+        )
+    durations = recordings.set_index("recording_id")["duration"]
+    for name, frame in events.items():
+        frame = frame[~frame["recording_id"].isin(invalid["recording_id"])]
+        check_events(frame, durations, columns, datadir / name)
+        events[name] = frame
+    rows = pd.concat(events.values(), ignore_index=True)
+    column_of = {label: label for label in columns}
+    if song_types:
+        rows, column_of = _split_song_types(rows, columns)
+    tables = Tables(recordings, rows, _classes(rows, list(column_of)))
+    write_csv(out / "sample_submission.csv", sample)
+    mapping = pd.DataFrame({"label": list(column_of), "column": list(column_of.values())})
+    write_csv(out / "submission_columns.csv", mapping)
+    write_csv(out / "invalid.csv", invalid)
+    write_tables(out, tables, datadir)
+
+
+def _read_sample(path: Path) -> tuple[pd.DataFrame, list[str]]:
+    sample = read_table(path, ("recording_id",))
+    columns = [column for column in sample.columns if column != "recording_id"]
+    if not columns:
+        raise CanopyError(f"{path}: no class columns beside recording_id; expected s0, s1, ...")
+    return sample, columns
+
+
+def _read_events(datadir: Path) -> dict[str, pd.DataFrame]:
+    return {
+        "train_tp.csv": read_rainforest(datadir / "train_tp.csv", 1, "tp"),
+        "train_fp.csv": read_rainforest(datadir / "train_fp.csv", -1, "fp"),
+    }
+
+
+def _list_recordings(datadir: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Every audio file of train/ and test/ with its header; and those without a readable one."""
+    rows, invalid = [], []
+    for subset, path in _audio_files(datadir):
+        relative = path.relative_to(datadir).as_posix()
+        try:
+            info = probe(path)
+        except CanopyError as error:
+            invalid.append((path.stem, relative, subset, str(error)))
+            continue
+        rows.append((path.stem, relative, subset, info.duration, info.sample_rate, info.channels))
+    names = ["recording_id", "path", "subset", "duration", "sample_rate", "channels"]
+    return (
+        pd.DataFrame(rows, columns=names),
+        pd.DataFrame(invalid, columns=["recording_id", "path", "subset", "reason"]),
+    )
+
+
+def _audio_files(datadir: Path) -> Iterator[tuple[str, Path]]:
+    for subset in ("train", "test"):
+        folder = datadir / subset
+        if not folder.is_dir():
+            raise CanopyError(f"{folder}: no such folder; expected the competition's layout there")
+        files = [
+            path
+            for path in sorted(folder.iterdir())
+            if path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith(".")
+        ]
+        if not files:
+            raise CanopyError(f"{folder}: no audio files ({', '.join(AUDIO_SUFFIXES)})")
+        yield from ((subset, path) for path in files)
+
+
+def _groups(recordings: pd.DataFrame, path: Path | None) -> pd.Series:
+    if path is None:
+        return recordings["recording_id"]
+    table = read_table(path, ("recording_id", "site"))
+    sites = table.drop_duplicates("recording_id").set_index("recording_id")["site"]
+    groups = recordings["recording_id"].map(sites)
+    if groups.isna().any():
+        absent = recordings["recording_id"][groups.isna()].iloc[0]
+        raise CanopyError(f"{path}: no row for recording {absent!r}; give every recording a site")
+    return groups
+
+
+def _split_song_types(
+    rows: pd.DataFrame, columns: list[str]
+) -> tuple[pd.DataFrame, dict[str, str]]:
+    """A class for each (species, song type) seen; the first type keeps the species' own label."""
+    column_of = {label: label for label in columns}
+    first = rows.groupby("label")["songtype_id"].transform("min")
+    other = rows["songtype_id"] != first
+    rows = rows.copy()
+    names = rows["label"] + "_song" + rows["songtype_id"].astype(str)
+    added = pd.DataFrame({"label": names, "column": rows["label"]})[other].drop_duplicates()
+    rows["label"] = rows["label"].where(~other, names)
+    column_of.update(dict(added.sort_values("label").itertuples(index=False)))
+    return rows, column_of
+
+
+def _classes(rows: pd.DataFrame, labels: list[str]) -> pd.DataFrame:
+    """Classes in output order; the band is that of all their boxes, unknown without any."""
+    bands = rows.groupby("label").agg(low_freq=("low_freq", "min"), high_freq=("high_freq", "max"))
+    classes = pd.DataFrame({"label": labels, "name": labels})
+    return classes.join(bands, on="label")
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(main))

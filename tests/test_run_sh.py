@@ -1,0 +1,291 @@
+"""run.sh: what it accepts, what it calls and in which order. Python is replaced by a recorder."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+RECORDER = """#!{python}
+import json, os, sys
+if sys.argv[1] == "-I":  # set-up asks for the version
+    os.execv({python!r}, [{python!r}, *sys.argv[1:]])
+with open({record!r}, "a") as record:
+    record.write(json.dumps([sys.argv[1:], os.environ["PYTHONPATH"]]) + "\\n")
+if "--print" in sys.argv:
+    print(2)
+if os.environ.get("BREAK") and os.environ["BREAK"] in sys.argv[1]:
+    sys.exit(75)
+"""
+SCRIPTS = ["check_config", "prepare", "preprocess", "split", "sed_train", "sed_infer"]
+
+
+@pytest.fixture
+def clone(tmp_path):
+    """A clone with a recipe `mice`, and a ready environment whose Python writes down its calls."""
+    folder = tmp_path / "a clone"
+    for name in ("bin", "local", "recipes/demo", "recipes/mice", "conf/demo", "conf/mice"):
+        (folder / name).mkdir(parents=True)
+    shutil.copy(ROOT / "run.sh", folder)
+    shutil.copy(ROOT / "bin/setup_env.sh", folder / "bin")
+    for name in ("conf/demo/default.yaml", "conf/mice/default.yaml", "conf/mice/loud.yaml"):
+        (folder / name).write_text("")
+    for name in ("recipes/demo/prepare.py", "recipes/mice/prepare.py", "local/errors.py"):
+        (folder / name).write_text("")
+    (folder / "requirements.txt").write_text("# none\n")
+    venv = folder / ".venv"
+    (venv / "bin").mkdir(parents=True)
+    recorder = RECORDER.format(python=sys.executable, record=str(tmp_path / "calls"))
+    (venv / "bin/python").write_text(recorder)
+    (venv / "bin/python").chmod(0o755)
+    (hook,) = re.findall(
+        r"<<'PYTHON'\n(.*?)PYTHON\n", (ROOT / "bin/setup_env.sh").read_text(), re.S
+    )
+    version = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    (venv / "canopy.stamp").write_text(f"python {version}\n{hook}# none\n")
+    return folder
+
+
+def run(clone: Path, *options: str, cwd: Path | None = None, script: Path | None = None, **extra):
+    """Run run.sh; return rc, out, err and the calls that Python got, the newest run's only."""
+    record = clone.parent / "calls"
+    record.unlink(missing_ok=True)
+    hidden = ("VENV", "PYTHON", "PYTHONPATH", "SLURM_CPUS_PER_TASK", "SLURM_SUBMIT_DIR", "BREAK")
+    environment = {k: v for k, v in os.environ.items() if k not in hidden} | extra
+    ran = subprocess.run(
+        [script or clone / "run.sh", *options],
+        cwd=cwd or clone,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    lines = record.read_text().splitlines() if record.exists() else []
+    records = [json.loads(line) for line in lines]
+    return SimpleNamespace(
+        rc=ran.returncode,
+        out=ran.stdout,
+        err=ran.stderr,
+        calls=[arguments for arguments, _ in records],
+        paths={path for _, path in records},
+    )
+
+
+def scripts(calls: list[list[str]]) -> list[str]:
+    return [Path(call[0]).stem for call in calls]
+
+
+def option(call: list[str], name: str) -> str:
+    return call[call.index(name) + 1]
+
+
+def test_no_argument_runs_all_stages_of_the_demo(clone):
+    ran = run(clone, SLURM_CPUS_PER_TASK="3")
+    assert ran.rc == 0, ran.err
+    cycle = ["relabel", "sed_train", "sed_infer"]
+    assert (
+        scripts(ran.calls)
+        == [
+            SCRIPTS[0],
+            SCRIPTS[0],  # asked for the number of cycles
+            *SCRIPTS[1:],
+            *cycle,
+            *cycle,
+            "submit",
+        ]
+    )
+    assert [option(c, "--cycle") for c in ran.calls if "--cycle" in c] == list("00111222")
+    assert option(ran.calls[0], "--stages") == "0 1 2 3 4 5"
+    common = {
+        "--recipe": "demo",
+        "--conf": "conf/demo/default.yaml",
+        "--tag": "default",
+        "--datadir": "data/demo",
+        "--dumpdir": "dump/demo",
+        "--expdir": "exp/demo",
+        "--device": "auto",
+        "--nj": "3",
+    }
+    for call in ran.calls:
+        if Path(call[0]).stem != "prepare":
+            assert {name: option(call, name) for name in common} == common
+    assert ran.calls[2] == [
+        *("recipes/demo/prepare.py", "--datadir", "data/demo", "--out", "dump/demo/tables"),
+        *("--conf", "conf/demo/default.yaml", "--nj", "3"),
+    ]
+    assert ran.paths == {str(clone)}
+    assert "report: exp/demo/default/report.html" in ran.err
+
+
+def test_options_reach_the_scripts_as_they_were_given(clone):
+    ran = run(
+        clone,
+        *("--recipe", "mice", "--conf=conf/mice/loud.yaml", "--datadir", "/my data/it's"),
+        *("--set", "train.note=two  words $HOME", "--set=a.b=c=d", "--folds", "0 1"),
+        *("--n-cycles", "1", "--n-gpus=2", "--device", "cuda", "--force", "--nj", "7"),
+    )
+    assert ran.rc == 0, ran.err
+    assert scripts(ran.calls).count("relabel") == 1
+    for call in ran.calls:
+        settings = [call[i + 1] for i, word in enumerate(call) if word == "--set"]
+        assert settings == ["train.note=two  words $HOME", "a.b=c=d", "relabel.n_cycles=1"]
+        assert option(call, "--datadir") == "/my data/it's"
+        assert option(call, "--conf") == "conf/mice/loud.yaml"
+        assert option(call, "--nj") == "7"
+        assert call.count("--force") == 1
+        name = Path(call[0]).stem
+        if name != "prepare":
+            assert (option(call, "--tag"), option(call, "--device")) == ("loud", "cuda")
+        if name in ("sed_train", "sed_infer"):
+            assert option(call, "--folds") == "0 1"
+        else:
+            assert "--folds" not in call
+        assert ("--n-gpus" in call) == (name == "sed_train")
+
+
+@pytest.mark.parametrize(("first", "last"), [("2", "3"), ("train", "infer"), ("2", "infer")])
+def test_a_range_of_stages_by_number_or_name(clone, first, last):
+    ran = run(clone, "--stage", first, "--stop-stage", last)
+    assert ran.rc == 0, ran.err
+    assert scripts(ran.calls) == ["check_config", "sed_train", "sed_infer"]
+    assert option(ran.calls[0], "--stages") == "2 3"
+    assert "report:" not in ran.err
+
+
+def test_no_cycles_no_relabelling(clone):
+    ran = run(clone, "--stage", "relabel", "--n-cycles", "0")
+    assert scripts(ran.calls) == ["check_config", "submit"]
+
+
+def test_dry_run_prints_the_commands_of_the_run(clone):
+    options = ["--set", "a.b=two words's", "--n-cycles", "1", "--folds", "0 1"]
+    dry = run(clone, *options, "--dry-run")
+    assert (dry.rc, dry.calls) == (0, [])
+    printed = [shlex.split(line) for line in dry.out.splitlines()]
+    assert {command[0] for command in printed} == {str(clone / ".venv/bin/python")}
+    assert [command[1:] for command in printed] == run(clone, *options).calls
+    assert len(printed) == 10
+
+
+def test_dry_run_asks_a_ready_environment_for_the_cycles_and_needs_none(clone):
+    assert (
+        scripts([c.split()[2:] for c in run(clone, "--dry-run").out.splitlines()]).count("relabel")
+        == 2
+    )
+    shutil.rmtree(clone / ".venv")
+    ran = run(clone, "--dry-run")
+    assert ran.rc == 0, ran.err
+    assert ran.out.count("bin/relabel.py") == 1
+    assert not (clone / ".venv").exists()
+
+
+def test_a_failing_stage_says_which_and_how_to_go_on(clone):
+    ran = run(clone, "--tag", "x", "--set", "a.b=c d", BREAK="sed_infer")
+    assert ran.rc == 75
+    assert scripts(ran.calls)[-1] == "sed_infer"
+    last = ran.err.splitlines()[-1]
+    assert "stage 3 (infer) failed with exit code 75" in last
+    assert last.endswith("run.sh --tag x --set a.b=c\\ d --stage 3")
+
+
+def test_a_bad_configuration_stops_before_any_stage(clone):
+    ran = run(clone, BREAK="check_config")
+    assert (ran.rc, scripts(ran.calls)) == (75, ["check_config"])
+    assert "check of the configuration failed" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--stagee", "2"], "unknown option '--stagee'; known: --recipe --conf"),
+        (["--stagee=2"], "unknown option '--stagee'"),
+        (["demo"], "'demo' is no option"),
+        (["-x"], "'-x' is no option"),
+        (["--tag"], "--tag needs a value"),
+        (["--tag", "--force"], "--tag needs a value"),
+        (["--tag="], "--tag needs a value"),
+        (["--tag", "../x"], "--tag is '../x'"),
+        (["--stage", "6"], "--stage is '6', which is no stage: give 0 to 5 or one of preprocess"),
+        (["--stop-stage", "tain"], "--stop-stage is 'tain'"),
+        (["--stage", "3", "--stop-stage", "train"], "comes after"),
+        (["--nj", "0"], "--nj is '0'"),
+        (["--n-cycles", "-1"], "--n-cycles is '-1'"),
+        (["--folds", "0,1"], "--folds is '0,1'"),
+        (["--device", "tpu"], "--device is 'tpu'"),
+        (["--launcher", "slurm"], "not built yet"),
+        (["--launcher", "pbs"], "--launcher is 'pbs'"),
+        (["--recipe", "rats"], "give one of demo mice"),
+        (["--conf", "conf/none.yaml"], "--conf is 'conf/none.yaml'"),
+        (["--force=yes"], "--force"),
+    ],
+)
+def test_wrong_usage_is_one_sentence_and_runs_nothing(clone, options, words):
+    ran = run(clone, *options)
+    assert (ran.rc, ran.out, ran.calls) == (2, "", [])
+    assert ran.err.count("\n") == 1
+    assert words in ran.err
+
+
+def test_help_names_every_option(clone):
+    ran = run(clone, "--recipe", "rats", "--help")
+    assert (ran.rc, ran.calls) == (0, [])
+    known = run(clone, "--nope").err.split("known: ")[1].rstrip(".\n").split()
+    assert len(known) == 18
+    assert re.findall(r"^  (--[a-z-]+) ", ran.out, re.M) == known[:-1]  # all but --help itself
+
+
+def test_from_another_folder_and_through_a_link(clone, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "mine.yaml").write_text("")
+    (elsewhere / "go").symlink_to(clone / "run.sh")
+    options = ["--stage", "1", "--stop-stage", "1", "--conf", "mine.yaml", "--datadir=sounds"]
+    ran = run(clone, *options, cwd=elsewhere, script=elsewhere / "go")
+    assert ran.rc == 0, ran.err
+    (_, split) = ran.calls
+    assert option(split, "--conf") == str(elsewhere / "mine.yaml")
+    assert option(split, "--datadir") == str(elsewhere / "sounds")
+    assert option(split, "--expdir") == "exp/demo"
+    assert option(split, "--tag") == "mine"
+
+
+def test_a_copy_given_to_slurm_finds_the_folder_of_submission(clone, tmp_path):
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    shutil.copy(clone / "run.sh", spool / "slurm_script")
+    copy = spool / "slurm_script"
+    ran = run(clone, "--stage", "5", script=copy, SLURM_SUBMIT_DIR=str(clone))
+    assert ran.rc == 0, ran.err
+    assert scripts(ran.calls) == ["check_config", "submit"]
+    lost = run(clone, script=copy, SLURM_SUBMIT_DIR=str(tmp_path))
+    assert lost.rc == 2
+    assert "no project in" in lost.err
+
+
+def test_set_up_that_fails_stops_the_run(clone):
+    shutil.rmtree(clone / ".venv")
+    ran = run(clone, PYTHON="/absent/python")
+    assert (ran.rc, ran.calls) == (1, [])
+    assert ran.err.count("\n") == 1
+
+
+def test_another_environment(clone, tmp_path):
+    (clone / ".venv").rename(tmp_path / "shared env")
+    ran = run(clone, "--stage=1", "--stop-stage=split", VENV=str(tmp_path / "shared env"))
+    assert scripts(ran.calls) == ["check_config", "split"]
+    assert not (clone / ".venv").exists()
+
+
+def test_make_help_lists_the_targets():
+    told = subprocess.run(["make", "-C", ROOT, "help"], capture_output=True, text=True, check=True)
+    assert re.findall(r"^  make (\w+)", told.stdout, re.M) == [
+        *("help", "setup", "demo", "test", "lint", "bench", "clean")
+    ]
