@@ -27,7 +27,7 @@ lint: setup ## ruff (rules and layout) and shellcheck
 	"$(VENV)/bin/shellcheck" $(shell_files)
 
 bench: setup ## speed and memory, as ratios measured in this run
-	@set -e; for script in benchmarks/*.py; do echo "== $$script"; "$(python)" "$$script"; done
+	@set -e; for script in tests/bench/*.py; do echo "== $$script"; "$(python)" "$$script"; done
 
 clean: ## remove caches (not the environment, and nothing that a run wrote)
 	rm -rf .pytest_cache .ruff_cache .hypothesis

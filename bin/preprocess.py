@@ -11,7 +11,8 @@ read are listed in the manifest; above audio.max_invalid_share they stop the run
 import os
 import sys
 
-from local.corpus import check_corpus, check_invalid_share, make_features, source_path
+from local.checks import check_data
+from local.corpus import all_there, check_corpus, check_invalid_share, make_features, source_path
 from local.files import write_csv, write_json
 from local.runs import Stamp, log, run_script, set_threads, stage_parser, start
 from local.tables import read_tables
@@ -31,8 +32,9 @@ def main(argv: list[str] | None = None) -> int:
     ]
     settings = {"id": folder.name, "files": files, "limit": run.config.audio.max_invalid_share}
     stamp = Stamp(folder / "preprocess.done.json", settings, [run.tables / "recordings.csv"])
-    if stamp.is_done(run.force):
+    if all_there(folder) and stamp.is_done(run.force):
         return 0
+    check_data(run)
     stamp.clear()
     check_corpus(tables.recordings, folder, run.config)
     if run.force:

@@ -36,6 +36,9 @@ def main(argv: list[str] | None = None) -> int:
         "prior": run.config.prior.model_dump(mode="json") if config.use_prior else None,
     }
     inputs = [run.cycle(before) / "oof.npz", *seen, run.tables / "events.csv"]
+    if config.use_prior:
+        inputs.append(run.cycle(before) / "test.npz")
+        inputs += [run.datadir / run.config.prior.given] if run.config.prior.given else []
     stamp = Stamp(folder / "relabel.done.json", settings, inputs)
     if stamp.is_done(run.force):
         return 0

@@ -63,8 +63,10 @@ def train_fold(run: Run, cycle: int, fold: int) -> None:
     experiment = Experiment(run)
     folder = run.fold(cycle, fold)
     stamp = _stamp(experiment, cycle, fold)
-    stamp.clear()
+    if stamp.is_done(run.force):
+        return
     _clear_stale(run, stamp, folder)
+    stamp.clear()
     seen = experiment.write_seen(cycle, fold)
     events = experiment.events(cycle)
     names = experiment.training_ids(cycle, fold)
@@ -90,10 +92,14 @@ def train_fold(run: Run, cycle: int, fold: int) -> None:
 
 
 def _clear_stale(run: Run, stamp: Stamp, folder: Path) -> None:
-    """Take away what another configuration left; checkpoints of this one are kept to go on from."""
+    """Take away what another configuration left; checkpoints of this one are kept to go on from.
+
+    A stamp that is still there says that the fold was done and lost a file since: nothing is kept.
+    """
     mark = folder / "training.json"
     now = {"fingerprint": stamp.fingerprint}
-    if not run.force and mark.is_file() and read_json(mark) == now:
+    unfinished = mark.is_file() and not stamp.path.exists()
+    if unfinished and not run.force and read_json(mark) == now:
         return
     if folder.exists():
         shutil.rmtree(folder)

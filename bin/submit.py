@@ -46,8 +46,11 @@ def _stamp(experiment: Experiment, cycles: list[int]) -> Stamp:
     run = experiment.run
     inputs = [run.cycle(cycle) / name for cycle in cycles for name in ("oof.npz", "test.npz")]
     inputs += [run.tables / "events.csv", run.tables / "classes.csv"]
-    truths = (run.config.score.test_truth, run.config.score.train_truth, run.config.prior.given)
-    inputs += [run.datadir / name for name in truths if name and (run.datadir / name).is_file()]
+    score = run.config.score
+    given = (score.test_truth, score.train_truth, score.test_events, run.config.prior.given)
+    optional = [run.datadir / name for name in given if name]
+    optional += [run.tables / f"{name}.csv" for name in ("sample_submission", "submission_columns")]
+    inputs += [path for path in optional if path.is_file()]
     sections = ("prior", "score", "report", "relabel")
     settings = {name: run.config.model_dump(mode="json")[name] for name in sections}
     return Stamp(run.exp / "submit.done.json", settings, inputs)

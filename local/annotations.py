@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from local.tables import EVENT_COLUMNS, read_table
+from local.tables import EVENT_COLUMNS, fail_at, read_table
 
 RAINFOREST_COLUMNS = (
     "recording_id",
@@ -32,6 +32,13 @@ def read_rainforest(path: Path | str, polarity: int, source: str) -> pd.DataFram
     Columns of `events` and two integer columns `species_id`, `songtype_id`.
     """
     frame = read_table(path, RAINFOREST_COLUMNS)
+    for column in ("species_id", "songtype_id"):
+        fail_at(
+            ~(frame[column] % 1 == 0),
+            Path(path),
+            frame,
+            lambda row, column=column: f"{column} is {row[column]}, expected a whole number",
+        )
     events = pd.DataFrame(
         {
             "recording_id": frame["recording_id"],

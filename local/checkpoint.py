@@ -7,6 +7,7 @@ be used. Nothing is loaded that could run code (`weights_only=True`).
 import logging
 import os
 import pickle
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 
 from local.errors import CanopyError
 from local.files import atomic_path
-from local.models import SedModel, create_model
+from local.models import SedModel, create_model, without_start
 
 log = logging.getLogger("canopy")
 
@@ -23,8 +24,10 @@ SCHEMA = 1
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write a state of tensors, numbers, strings, lists and dicts atomically."""
-    with atomic_path(path) as temporary:
-        torch.save({"schema": SCHEMA, **state}, temporary)
+    # Through a stream: given a path, torch writes the (temporary) name into the file, and equal
+    # states would differ in bytes.
+    with atomic_path(path) as temporary, open(temporary, "wb") as stream:
+        torch.save({"schema": SCHEMA, **state}, stream)
 
 
 def save_last(folder: Path, state: dict[str, Any]) -> None:
@@ -44,7 +47,10 @@ def load_last(folder: Path) -> dict[str, Any] | None:
         try:
             return load_checkpoint(path)
         except CanopyError as error:
-            log.warning("%s; trying an earlier checkpoint", error)
+            # Out of the way: the next save would put it in the place of the good earlier one.
+            aside = folder / f"damaged_{name}"
+            os.replace(path, aside)
+            log.warning("%s; set aside as %s, trying an earlier checkpoint", error, aside.name)
     return None
 
 
@@ -77,14 +83,18 @@ def model_state(model: SedModel, recipe: dict[str, Any]) -> dict[str, Any]:
 def load_model(path: Path | str, labels: list[str], device: str = "cpu") -> SedModel:
     """Rebuild a trained model in evaluation mode; its classes must be `labels`, in that order."""
     state = load_checkpoint(path)
+    if not {"recipe", "model"} <= set(state):
+        raise CanopyError(f"{path}: holds no model that is ready for use; name a fold's best.pt")
     recipe = state["recipe"]
     if recipe["labels"] != labels:
+        pairs = enumerate(zip_longest(recipe["labels"], labels, fillvalue="nothing"), start=1)
+        place, (trained, here) = next((i, pair) for i, pair in pairs if pair[0] != pair[1])
         raise CanopyError(
-            f"{path}: trained for {len(recipe['labels'])} classes "
-            f"({', '.join(recipe['labels'][:4])} ...), the tables have {len(labels)} "
-            f"({', '.join(labels[:4])} ...); train again"
+            f"{path}: trained for {len(recipe['labels'])} classes, the tables have {len(labels)}; "
+            f"the first difference is class {place}, {trained} there and {here} here; train again"
         )
-    model = create_model(recipe["name"], recipe["params"], recipe["n_classes"], recipe["n_bands"])
+    params = without_start(recipe["params"])
+    model = create_model(recipe["name"], params, recipe["n_classes"], recipe["n_bands"])
     load_weights(model, state["model"], path)
     return model.to(device).eval()
 

@@ -6,6 +6,7 @@ from local.config import Config
 from local.dataset import window_frames
 from local.errors import CanopyError
 from local.features import check_filters
+from local.folds import check_enough
 from local.inference import inference_overlap, inference_window, list_views
 from local.metrics import METRICS
 from local.models import create_model
@@ -66,7 +67,9 @@ def check_data(run: Run) -> None:
     """What the tables say against the settings; nothing when they are not there yet."""
     if not (run.tables / "recordings.csv").exists():
         return
-    recordings = read_tables(run.tables).recordings
+    tables = read_tables(run.tables)
+    recordings = tables.recordings
+    check_enough(recordings, tables.events, tables.labels, run.config.split.n_folds)
     shortest = recordings.loc[recordings["duration"].idxmin()]
     window = run.config.window
     if window.short == "refuse" and shortest["duration"] < window.length_s - 1e-6:

@@ -83,7 +83,8 @@ class WindowConfig(Section):
     p_pseudo: Annotated[float, Field(ge=0.0)] = 0.3
     p_random: Annotated[float, Field(ge=0.0)] = 0.1
     balance_classes: bool = True
-    # An event counts in a window when this share of it, or this many seconds, is inside.
+    # An event counts in a window when this share of it (of the window, if that is shorter), or this
+    # many seconds, is inside.
     min_visible_share: Share = 0.5
     min_visible_s: Positive = 1.0
     # A window is a known negative of a class when negative spans cover at least this share of it.

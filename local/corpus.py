@@ -23,6 +23,7 @@ from local.config import Config
 from local.errors import CanopyError
 from local.features import FeatureReader, RunningStats, check_filters, process_recording
 from local.features.dump import FeatureInfo
+from local.tables import read_table
 
 log = logging.getLogger("canopy")
 
@@ -115,6 +116,22 @@ def make_features(
         columns=["recording_id", "file", "n_frames", "duration", "status", "reason"],
     )
     return manifest, stats, len(waiting)
+
+
+def all_there(folder: Path) -> bool:
+    """Whether each recording that the manifest calls usable has a whole file still."""
+    path = folder / "manifest.csv"
+    if not path.is_file():
+        return False
+    manifest = read_table(path, ("file", "status"))
+    reader = FeatureReader()
+    try:
+        for name in manifest["file"][manifest["status"] == "ok"]:
+            reader.read_header(folder / name)
+    except CanopyError as error:
+        log.warning("%s", error)
+        return False
+    return True
 
 
 def check_invalid_share(manifest: pd.DataFrame, limit: float) -> None:

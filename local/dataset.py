@@ -185,9 +185,13 @@ def _place(
     """First frames of windows drawn evenly from all those that show enough of the event."""
     onset, offset = pool.event_onset[rows], pool.event_offset[rows]
     needed = needed_s(offset - onset, config.window)
-    earliest = (onset + needed) / config.hop_s - window
-    latest = (offset - needed) / config.hop_s
-    start = np.floor(rng.uniform(earliest, np.maximum(latest, earliest)) + 0.5).astype(np.int64)
+    # A window from frame s on shows [s, s + window) frames, half a frame earlier when centred.
+    early_s = config.hop_s * (0.5 if config.features.kind == "logmel" else 0.0)
+    earliest = np.ceil((onset + needed + early_s) / config.hop_s - window - 1e-6)
+    latest = np.floor((offset - needed + early_s) / config.hop_s + 1e-6)
+    start = rng.integers(
+        earliest.astype(np.int64), np.maximum(latest, earliest).astype(np.int64) + 1
+    )
     room = np.maximum(0, pool.n_frames[pool.event_recording[rows]] - window)
     return np.clip(start, 0, room)
 
@@ -218,6 +222,10 @@ class WindowDataset(Dataset):
         targets = window_targets(
             self._pool.events.get(name), self._n_classes, grid, config.window, config.data
         )
+        if config.window.short == "repeat":
+            # The repeats of a short recording sound again where no annotation speaks.
+            inside = max(1, -(-(self._pool.n_frames[row] - start) // self._step))
+            targets.frame_mask[:, inside:] = 0.0
         return {
             "x": torch.from_numpy(x[None] if self._dump.centred else x),
             "clip_target": torch.from_numpy(targets.clip_target),

@@ -189,8 +189,10 @@ class Experiment:
         inputs += [self.run.features / "manifest.csv", self.run.exp / "folds.csv"]
         if cycle > 0:
             inputs.append(self.run.cycle(cycle) / "pseudo_events.csv")
-            if self.run.config.relabel.start == "cycle0":
-                inputs.append(self.run.fold(0, fold) / "best.pt")
+        if cycle > 0 and self.run.config.relabel.start == "cycle0":
+            inputs.append(self.run.fold(0, fold) / "best.pt")
+        elif self.run.config.model.init is not None:
+            inputs.append(Path(self.run.config.model.init))
         return inputs
 
 

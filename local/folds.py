@@ -67,6 +67,14 @@ def assign_folds(
     return folds.sort_values("recording_id", ignore_index=True)
 
 
+def check_enough(
+    recordings: pd.DataFrame, events: pd.DataFrame, labels: list[str], n_folds: int
+) -> None:
+    """Refuse what `assign_folds` would refuse, without assigning."""
+    recordings, events = _checked(recordings, events, labels, n_folds)
+    _check_enough(recordings, _count_rows(recordings, events, labels), labels, n_folds)
+
+
 def write_folds(path: Path | str, folds: pd.DataFrame) -> None:
     """Write `recording_id, fold` atomically."""
     write_csv(path, folds[["recording_id", "fold"]])

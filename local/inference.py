@@ -4,6 +4,7 @@ Validation, out-of-fold scores, test scores and relabelling all come through `sc
 Averages over views and models are means of probabilities, kept as logits that never saturate.
 """
 
+import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise, product
@@ -358,8 +359,11 @@ def load_scores(path: Path | str) -> tuple[Scores, dict[str, np.ndarray]]:
             members = {name: stored[name] for name in stored.files}
     except FileNotFoundError:
         raise CanopyError(f"{path}: no such scores; run stage 3 first") from None
-    except (ValueError, OSError, EOFError) as error:
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise CanopyError(f"{path}: not readable as npz ({error}); run stage 3 again") from None
+    missing = {"recording_id", "label", "clip_logit", "window_logit"} - set(members)
+    if missing:
+        raise CanopyError(f"{path}: has no member {min(missing)}; run stage 3 again")
     ids, labels = members["recording_id"].tolist(), members["label"].tolist()
     if "frame_logit" in members:
         frames = [

@@ -112,9 +112,11 @@ class Targets:
 def needed_s(duration_s: np.ndarray, rule: WindowConfig) -> np.ndarray:
     """Seconds of an event that a window must show for the event to count.
 
-    The lesser of `min_visible_share` of it and `min_visible_s`.
+    The lesser of `min_visible_s` and `min_visible_share` of the event, or of the window when that
+    is shorter: a window shorter than `min_visible_s` could show no long event otherwise.
     """
-    return np.minimum(rule.min_visible_share * duration_s, rule.min_visible_s)
+    longest = np.minimum(duration_s, rule.length_s)
+    return np.minimum(rule.min_visible_share * longest, rule.min_visible_s)
 
 
 def visible_enough(visible_s: np.ndarray, duration_s: np.ndarray, rule: WindowConfig) -> np.ndarray:
@@ -153,11 +155,12 @@ def window_targets(
     if events is None or len(events) == 0:
         return targets
     visible = overlap(events.onset, events.offset, grid.start_s, grid.end_s)
-    present = np.flatnonzero(visible > 0)
-    if len(present) == 0:
+    if not (visible > 0).any():
         return targets
     filled = np.zeros((len(events), grid.n))
-    filled[present] = coverage(events.onset[present], events.offset[present], grid)
+    filled[visible > 0] = coverage(events.onset[visible > 0], events.offset[visible > 0], grid)
+    _cut_pseudo(events, filled, visible, grid.hop_s)
+    present = np.flatnonzero(visible > 0)
     counts = visible_enough(visible, events.offset - events.onset, rule)
     # Later ones overwrite earlier ones: pseudo, then true negatives, then true positives.
     order = sorted(present, key=lambda e: (not events.pseudo[e], events.polarity[e]))
@@ -168,6 +171,16 @@ def window_targets(
             _put_negative(targets, events, event, filled[event])
     _put_clip_negatives(targets, events, filled, rule)
     return targets
+
+
+def _cut_pseudo(events: EventArrays, filled: np.ndarray, visible: np.ndarray, hop_s: float) -> None:
+    """Take from pseudo events, in place, the cells where a true row of their class speaks."""
+    for event in np.flatnonzero(events.pseudo & (visible > 0)):
+        true_rows = ~events.pseudo & (events.label == events.label[event])
+        spoken = (filled[true_rows] > 0).any(axis=0)
+        if spoken.any():
+            filled[event, spoken] = 0.0
+            visible[event] = filled[event].sum() * hop_s
 
 
 def _put_positive(
@@ -187,14 +200,15 @@ def _put_positive(
         if targets.clip_target[label] == 0:
             targets.clip_mask[label] = 0.0
         return
+    was_positive = targets.frame_target[label] > 0
+    before = np.where(was_positive, targets.frame_mask[label], 0.0)
+    before_clip = targets.clip_mask[label] if targets.clip_target[label] > 0 else 0.0
     targets.clip_target[label] = 1.0
-    targets.clip_mask[label] = max(weight, targets.clip_mask[label] * (not complete))
+    targets.clip_mask[label] = max(weight, before_clip)
     if complete:
         targets.frame_target[label] = np.maximum(targets.frame_target[label], filled)
-        targets.frame_mask[label, touched] = weight
+        targets.frame_mask[label, touched] = np.maximum(before, weight)[touched]
     else:
-        was_positive = targets.frame_target[label] > 0
-        before = np.where(was_positive, targets.frame_mask[label], 0.0)
         targets.frame_target[label, touched] = 1.0
         targets.frame_mask[label, touched] = np.maximum(before, filled * weight)[touched]
 
@@ -216,8 +230,8 @@ def _put_clip_negatives(
         of_label = events.label == label
         if filled[of_label & (events.polarity > 0)].any():
             continue
-        negative = of_label & (events.polarity < 0)
-        covered = filled[negative].max(axis=0).mean() if filled[negative].any() else 0.0
+        negative = of_label & (events.polarity < 0) & filled.any(axis=1)
+        covered = filled[negative].max(axis=0).mean() if negative.any() else 0.0
         if covered >= rule.negative_cover - 1e-9:
             targets.clip_target[label] = 0.0
             targets.clip_mask[label] = events.weight[negative].max()

@@ -124,7 +124,9 @@ def start(args: argparse.Namespace, stage: str) -> Run:
         nj=args.nj,
         force=args.force,
     )
-    check_source(run.tables, run.datadir)
+    # With --force the check of the configuration goes on: the preparation makes the tables anew.
+    if not (run.force and stage == "check"):
+        check_source(run.tables, run.datadir)
     start_log(run.exp / "logs" / f"{stage}.log")
     write_text(run.exp / "config.yaml", dump_config(config))
     return run
@@ -269,6 +271,9 @@ def prepare_tables(
     """
     if not args.force:
         check_source(args.out, args.datadir)
+    absent = [path for path in inputs if not path.is_file()]
+    if absent:
+        raise CanopyError(f"{absent[0]}: no such file; complete the data or check --datadir")
     listings = {folder.name: _listing(folder) for folder in folders}
     stamp = Stamp(args.out / "prepare.done.json", {**settings, "files": listings}, inputs)
     if stamp.is_done(args.force):

@@ -89,7 +89,7 @@ def read_table(path: Path | str, columns: tuple[str, ...]) -> pd.DataFrame:
     """Read a CSV that must have `columns`; numbers become floats, empty ones NaN, all else text."""
     path = Path(path)
     try:
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        frame = _read_text(path)
     except FileNotFoundError:
         raise CanopyError(f"{path}: no such table; run stage 0 first, or check the path") from None
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
@@ -107,9 +107,35 @@ def read_table(path: Path | str, columns: tuple[str, ...]) -> pd.DataFrame:
     return frame
 
 
+def _read_text(path: Path) -> pd.DataFrame:
+    """Rows of a CSV as text, one a line of the file; lines of another length are refused."""
+    lines = pd.read_csv(
+        path,
+        header=None,
+        dtype=str,
+        keep_default_na=False,
+        encoding="utf-8-sig",
+        skip_blank_lines=False,
+    )
+    # Where a line has too few fields, pandas puts NaN; empty lines at the end do no harm.
+    filled = ~(lines.isna() | (lines == "")).all(axis=1).to_numpy()
+    lines = lines.iloc[: int(np.flatnonzero(filled)[-1]) + 1 if filled.any() else 0]
+    if lines.empty:
+        raise pd.errors.EmptyDataError("No columns to parse from file")
+    frame = lines.iloc[1:].set_axis(lines.iloc[0].tolist(), axis=1).reset_index(drop=True)
+    fail_at(
+        frame.isna().any(axis=1),
+        path,
+        frame,
+        lambda row: f"{row.notna().sum()} fields for {len(row)} columns; complete the line",
+    )
+    return frame
+
+
 def _to_numbers(column: pd.Series, path: Path) -> pd.Series:
-    numbers = pd.to_numeric(column.str.strip().replace("", np.nan), errors="coerce")
-    bad = numbers.isna() & (column.str.strip() != "")
+    text = column.str.strip()
+    numbers = pd.to_numeric(text.where(text != "", None), errors="coerce")
+    bad = ~np.isfinite(numbers.astype(float)) & (text != "")
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
         raise CanopyError(
@@ -143,7 +169,11 @@ def check_source(directory: Path | str, datadir: Path | str) -> None:
 
 def tables_digest(directory: Path | str, *names: str) -> str:
     """Digest of the named tables' content, for stamps and feature ids."""
-    return fingerprint({name: file_digest(Path(directory) / f"{name}.csv") for name in names})
+    paths = {name: Path(directory) / f"{name}.csv" for name in names}
+    absent = [str(path) for path in paths.values() if not path.is_file()]
+    if absent:
+        raise CanopyError(f"{absent[0]}: no such table; run stage 0 first, or check --dumpdir")
+    return fingerprint({name: file_digest(path) for name, path in paths.items()})
 
 
 def check_tables(tables: Tables, directory: Path | str = "") -> None:

@@ -18,11 +18,10 @@ import pandas as pd
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from local.augment import Batch, augment
-from local.checkpoint import load_last, model_state, save_checkpoint, save_last
+from local.checkpoint import load_last, load_weights, model_state, save_checkpoint, save_last
 from local.config import Config
 from local.dataset import Dump, Pool, WindowDataset, plan_epoch, window_frames
 from local.errors import CanopyError
@@ -80,7 +79,7 @@ class Trainer:
             config.model.name, config.model.params, len(task.labels), task.dump.n_bands
         )
         if initial is not None:
-            model.load_state_dict(initial)
+            load_weights(model, initial, config.model.init or "the weights of cycle 0")
         _check_input(model, task.dump)
         self.model = model.to(self.device, memory_format=torch.channels_last)
         self.ema = _averaged(self.model, config.train.ema_decay)
@@ -104,6 +103,9 @@ class Trainer:
         """Train to the last epoch, from the last checkpoint when there is one."""
         self._resume()
         n_epochs = self.config.train.n_epochs
+        # Takes seconds to import, which inference need not wait for.
+        from torch.utils.tensorboard import SummaryWriter
+
         writer = SummaryWriter(
             str(self.task.folder / "tensorboard"), purge_step=self.progress.epoch
         )
@@ -122,7 +124,7 @@ class Trainer:
             bar.close()
             writer.close()
 
-    def _epoch(self, writer: SummaryWriter) -> None:
+    def _epoch(self, writer: Any) -> None:
         epoch = self.progress.epoch
         begun = time.monotonic()
         seed_torch(self.config.seed, self.task.name, "epoch", epoch)
@@ -215,6 +217,11 @@ class Trainer:
 
     def _bad_step(self, rows: torch.Tensor) -> None:
         self.progress.bad_steps += 1
+        # Normalisation has seen the batch already: its statistics go back to their averages, or a
+        # NaN would stay in them for good.
+        with torch.no_grad():
+            for own, kept in zip(self.model.buffers(), self.ema.module.buffers(), strict=True):
+                own.copy_(kept)
         names = ", ".join(self.task.pool.recording_ids[row] for row in rows.tolist()[:8])
         log.warning(
             "%s: loss or gradient not finite, step skipped (%d so far); recordings %s ...",

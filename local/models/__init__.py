@@ -4,9 +4,17 @@ Every model maps a batch of windows to a `SedOutput`; `create_model(name, ...)` 
 own typed parameters. A family is one file that registers its builders.
 """
 
-from local.models.base import SedModel, SedOutput, create_model, model_names
+from local.models.base import SedModel, SedOutput, create_model, model_names, without_start
 
 # Importing a family registers its models.
 from local.models import crnn, timm_sed  # isort: skip
 
-__all__ = ["SedModel", "SedOutput", "create_model", "crnn", "model_names", "timm_sed"]
+__all__ = [
+    "SedModel",
+    "SedOutput",
+    "create_model",
+    "crnn",
+    "model_names",
+    "timm_sed",
+    "without_start",
+]

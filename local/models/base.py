@@ -61,6 +61,14 @@ def model_names() -> list[str]:
     return sorted(_REGISTRY)
 
 
+def without_start(params: dict[str, Any]) -> dict[str, Any]:
+    """Parameters without those that say where first weights come from (a file, a network).
+
+    For a model whose weights are loaded afterwards: neither may be at hand any more.
+    """
+    return {key: value for key, value in params.items() if key not in ("pretrained", "weights")}
+
+
 def create_model(name: str, params: dict[str, Any], n_classes: int, n_bands: int) -> SedModel:
     """Build a model.
 

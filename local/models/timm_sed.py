@@ -5,11 +5,13 @@ frames for most. Pretrained weights come from a file (`weights`), or from timm's
 `pretrained` is set and a network is there.
 """
 
+import pickle
 from pathlib import Path
+from typing import Any
 
-import timm
 import torch
 from pydantic import Field
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
@@ -75,6 +77,9 @@ class TimmSed(SedModel):
 
 
 def _backbone(params: TimmParams, n_in: int) -> nn.Module:
+    # Takes seconds to import, which stages without a timm model need not wait for.
+    import timm
+
     if params.backbone not in timm.list_models():
         near = (
             ", ".join(timm.list_models(f"*{params.backbone[:6]}*")[:5]) or "see timm.list_models()"
@@ -84,7 +89,7 @@ def _backbone(params: TimmParams, n_in: int) -> nn.Module:
         )
     options = {"features_only": True, "in_chans": n_in, "out_indices": [params.level]}
     if params.weights is not None:
-        return _from_file(params, n_in, options)
+        return _from_file(params, options)
     try:
         return timm.create_model(params.backbone, pretrained=params.pretrained, **options)
     except (OSError, RuntimeError, ValueError) as error:
@@ -96,19 +101,60 @@ def _backbone(params: TimmParams, n_in: int) -> nn.Module:
         ) from None
 
 
-def _from_file(params: TimmParams, n_in: int, options: dict) -> nn.Module:
+def _from_file(params: TimmParams, options: dict[str, Any]) -> nn.Module:
+    import timm
+
     path = Path(str(params.weights))
-    if not path.is_file():
-        raise CanopyError(f"model.params.weights: {path} is missing; put the file there")
-    overlay = {"file": str(path)}
-    if path.suffix != ".safetensors":
-        # timm would unpickle; tensors only.
-        overlay = {"state_dict": torch.load(path, map_location="cpu", weights_only=True)}
-    else:
-        overlay = {"state_dict": load_file(path)}
-    return timm.create_model(
-        params.backbone, pretrained=True, pretrained_cfg_overlay=overlay, **options
-    )
+    overlay = {"state_dict": _read_weights(path)}
+    # timm passes over keys that it does not find. Built twice from one seed, once with the file,
+    # layers that come out alike were not in it.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        fresh = timm.create_model(params.backbone, pretrained=False, **options)
+        torch.manual_seed(0)
+        try:
+            loaded = timm.create_model(
+                params.backbone, pretrained=True, pretrained_cfg_overlay=overlay, **options
+            )
+        except (RuntimeError, KeyError) as error:
+            raise CanopyError(
+                f"model.params.weights: {path} does not fit {params.backbone} "
+                f"({' '.join(str(error).split())[:120]}); name the backbone's own file"
+            ) from None
+    after = dict(loaded.named_parameters())
+    bare = [
+        name
+        for name, before in fresh.named_parameters()
+        if before.ndim > 1 and before.std() > 0 and torch.equal(before, after[name])
+    ]
+    if bare:
+        raise CanopyError(
+            f"model.params.weights: {path} has no weights for {bare[0]} ({len(bare)} layers in "
+            f"all); name a file of {params.backbone}"
+        )
+    return loaded
+
+
+def _read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """Tensors by name; nothing is unpickled but tensors."""
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise CanopyError(f"model.params.weights: {path} is missing; put the file there") from None
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, OSError, EOFError) as error:
+        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+        raise CanopyError(
+            f"model.params.weights: {path} is no file of tensors, or damaged ({reason}); fetch it "
+            "again, best as safetensors"
+        ) from None
+    if not isinstance(weights, dict) or not all(map(torch.is_tensor, weights.values())):
+        raise CanopyError(
+            f"model.params.weights: {path} holds more than tensors by name; save the backbone's "
+            "state_dict alone"
+        )
+    return weights
 
 
 @register("timm", TimmParams)

@@ -1,6 +1,6 @@
 """Speed of the front end and of the feature files, as ratios measured in one run.
 
-    python benchmarks/features.py
+    python tests/bench/features.py
 
 Each ratio compares two ways of doing the same thing on this machine, one thread each, in turns, by
 the median of repeats; the targets are the project's own.

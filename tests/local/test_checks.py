@@ -1,0 +1,58 @@
+"""Faults of the configuration and the tables are told before any work."""
+
+import pandas as pd
+import pytest
+
+from local.checks import check_config, check_data
+from local.errors import CanopyError
+
+
+def test_a_sound_configuration_passes(toy, toy_config):
+    check_config(toy_config())
+    check_data(toy().run)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"features__n_mels": 128}, "mel"),
+        ({"score__metric": "accuracy"}, r"score\.metric is 'accuracy', expected one of auroc, lwlrap"),
+        ({"model__name": "crn"}, r"model\.name is 'crn', expected one of crnn"),
+        ({"model": {"name": "crnn", "params": {"chanels": [4]}}}, r"model\.params\.chanels.*channels"),
+        ({"model": {"name": "crnn", "params": {"channels": [4], "pool": [[2, 2], [2, 2]]}}}, "pool has 2 entries, channels 1"),
+        ({"model": {"name": "crnn", "params": {"channels": [4], "pool": [[16, 2]]}}}, r"model\.params do not fit windows of 20 frames and 8 bands"),
+        ({"features": {"kind": "wave"}}, r"model\.name crnn takes logmel input, features\.kind is wave"),
+        ({"inference__window_frames": 20, "inference__overlap_frames": 25}, r"inference\.overlap is 25 frames"),
+        ({"inference__window_frames": 1}, "shorter than one output frame of 2"),
+    ],
+)
+def test_faults_of_the_configuration(toy_config, changes, words):
+    with pytest.raises(CanopyError, match=words) as fault:
+        check_config(toy_config(**changes))
+    assert "\n" not in str(fault.value)
+
+
+@pytest.mark.parametrize("short", ["refuse", "repeat", "silence"])
+def test_a_recording_shorter_than_the_window(toy, short):
+    run = toy(window__length_s=7.0, window__short=short).run
+    if short != "refuse":
+        check_data(run)
+        return
+    with pytest.raises(CanopyError, match=r"recording r00 lasts 6\.000 s, less than window\.length_s 7; .*window\.short"):
+        check_data(run)
+
+
+def test_a_class_with_fewer_groups_than_folds(toy):
+    run = toy().run
+    path = run.tables / "events.csv"
+    events = pd.read_csv(path)
+    kept = (events["label"] != "b") | (events["polarity"] < 0) | (events["recording_id"] < "r03")
+    events[kept].to_csv(path, index=False)
+    with pytest.raises(CanopyError, match=r"folds \(3\), found b: 1; drop the class"):
+        check_data(run)
+
+
+def test_tables_that_are_not_there_yet_are_no_fault(toy):
+    run = toy().run
+    (run.tables / "recordings.csv").unlink()
+    check_data(run)
