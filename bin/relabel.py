@@ -12,7 +12,7 @@ import sys
 import numpy as np
 
 from local.experiment import Experiment
-from local.files import write_csv
+from local.files import file_digest, write_csv
 from local.inference import load_scores
 from local.relabel import check_provenance, make_pseudo_events, summarise
 from local.results import corrected_test
@@ -64,7 +64,10 @@ def main(argv: list[str] | None = None) -> int:
     summary = summarise(pseudo, experiment.tables.labels)
     write_csv(folder / "pseudo_events.csv", pseudo)
     write_csv(folder / "pseudo_summary.csv", summary)
-    stamp.write([folder / "pseudo_events.csv", folder / "pseudo_summary.csv"])
+    stamp.write(
+        [folder / "pseudo_events.csv", folder / "pseudo_summary.csv"],
+        made_from=file_digest(run.cycle(before) / "oof.npz"),
+    )
     per_class = summary["events"].to_numpy()
     log.info(
         "relabel: cycle %d has %d pseudo events, %d to %d a class",

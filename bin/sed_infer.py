@@ -37,6 +37,8 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     experiment = Experiment(run)
     folds = chosen_folds(args.folds, run.config.split.n_folds)
+    for fold in folds:
+        experiment.require_trained(args.cycle, fold)
     waiting = [
         fold for fold in folds if not _stamp(experiment, args.cycle, fold).is_done(run.force)
     ]

@@ -44,25 +44,17 @@ def main(argv: list[str] | None = None) -> int:
     experiment.dump.check_lengths()
     folds = chosen_folds(args.folds, run.config.split.n_folds)
     waiting = [
-        fold for fold in folds if not _stamp(experiment, args.cycle, fold).is_done(run.force)
+        fold for fold in folds if not experiment.training_stamp(args.cycle, fold).is_done(run.force)
     ]
     run_folds(run, waiting, args.n_gpus, argv)
     return 0
-
-
-def _stamp(experiment: Experiment, cycle: int, fold: int) -> Stamp:
-    return Stamp(
-        experiment.run.fold(cycle, fold) / "train.done.json",
-        experiment.training_settings(cycle, fold),
-        experiment.training_inputs(cycle, fold),
-    )
 
 
 def train_fold(run: Run, cycle: int, fold: int) -> None:
     """Train one fold to its end."""
     experiment = Experiment(run)
     folder = run.fold(cycle, fold)
-    stamp = _stamp(experiment, cycle, fold)
+    stamp = experiment.training_stamp(cycle, fold)
     if stamp.is_done(run.force):
         return
     _clear_stale(run, stamp, folder)

@@ -7,6 +7,8 @@ be used. Nothing is loaded that could run code (`weights_only=True`).
 import logging
 import os
 import pickle
+import zipfile
+import zlib
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,19 @@ from local.models import SedModel, create_model, without_start
 log = logging.getLogger("canopy")
 
 SCHEMA = 1
+# The formats' own errors, and what unpacking arbitrary bytes was seen to raise.
+_DAMAGED = (
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+    zlib.error,
+    RuntimeError,
+    OSError,
+    EOFError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+)
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -58,10 +73,15 @@ def load_checkpoint(path: Path | str) -> dict[str, Any]:
     """Read a checkpoint onto the CPU; one that is damaged, foreign or holds objects is refused."""
     path = Path(path)
     try:
+        # torch reads past flipped bits; the archive's own checksums do not.
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged:
+            raise zipfile.BadZipFile(f"checksum of {damaged}")
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise CanopyError(f"{path}: no such checkpoint; train this fold first") from None
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+    except _DAMAGED as error:
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise CanopyError(
             f"{path}: not a checkpoint of tensors, or damaged ({reason}); delete it and train again"

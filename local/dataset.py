@@ -141,6 +141,10 @@ def plan_epoch(
     events keep their natural balance, which carries the prior of the recordings.
     """
     rule = config.window
+    if not pool.recording_ids:
+        raise CanopyError(
+            "no readable train recording is left for this fold; look at the reasons in manifest.csv"
+        )
     shares = np.array([rule.p_positive, rule.p_negative, rule.p_pseudo, rule.p_random])
     rows_of = [np.flatnonzero(pool.event_kind == kind) for kind in range(3)]
     for kind, rows in enumerate(rows_of):

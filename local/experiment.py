@@ -15,7 +15,7 @@ from local.errors import CanopyError
 from local.files import write_csv
 from local.folds import read_folds
 from local.inference import Scores, average_scores
-from local.runs import Run
+from local.runs import Run, Stamp
 from local.tables import EVENT_COLUMNS, Tables, check_events, read_table, read_tables
 
 # Sections of the configuration that a trained model depends on.
@@ -181,6 +181,22 @@ class Experiment:
         if self.run.config.train.select == "best":
             settings["inference"] = config["inference"]
         return settings
+
+    def training_stamp(self, cycle: int, fold: int) -> Stamp:
+        """The mark that a fold's model was trained with these settings on these inputs."""
+        return Stamp(
+            self.run.fold(cycle, fold) / "train.done.json",
+            self.training_settings(cycle, fold),
+            self.training_inputs(cycle, fold),
+        )
+
+    def require_trained(self, cycle: int, fold: int) -> None:
+        """Refuse a model that is not there, or was trained with other settings or tables."""
+        if not self.training_stamp(cycle, fold).matches():
+            raise CanopyError(
+                f"{self.run.fold(cycle, fold)}: no model that was trained with these settings on "
+                "these tables; run stage 2 first"
+            )
 
     def training_inputs(self, cycle: int, fold: int) -> list[Path]:
         """Files a fold's model is made from."""

@@ -14,6 +14,8 @@ or, without any label of the target, from `estimate_em`.
 """
 
 import logging
+import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -131,6 +133,52 @@ def estimate_em(
         )
     ceiling = np.maximum(1 - min_count / len(logit), source)
     return np.where(thin, source, np.minimum(estimate, ceiling))
+
+
+@dataclass(frozen=True)
+class FoldScores:
+    """Scores of one model for recordings it never saw, on a scale that is its own.
+
+    known: (M, C) scores of held-out labelled recordings; positive: (M, C) 1 where a person
+    confirmed the class; target: (N, C) scores of the recordings whose prevalence is wanted.
+    """
+
+    known: np.ndarray
+    positive: np.ndarray
+    target: np.ndarray
+
+
+def estimate_tail(folds: list[FoldScores], min_share: float = 0.4) -> np.ndarray:
+    """Prevalence (C,) from confirmed positives alone: no negatives, no calibration are needed.
+
+    At a threshold t that negatives seldom pass, the share of target recordings above t is the
+    prevalence times the share of positives above t, so prevalence = q_target(t) / q_positive(t)
+    (mixture proportion estimation; Garg et al. 2021 take the best such t). High thresholds are
+    noisy, low ones let negatives in; here it is the median over all t, each the score of a
+    positive, that keep at least `min_share` of the positives, and the mean over folds. Positives
+    that are easier than the target's make the estimate low, for all classes alike, which ranking
+    forgives.
+
+    A class without a confirmed positive in any fold is NaN.
+    """
+    estimates = []
+    for fold in folds:
+        target, n_target = np.sort(fold.target, axis=0), len(fold.target)
+        values = np.full(fold.target.shape[1], np.nan)
+        for column in range(len(values)):
+            positives = np.sort(fold.known[fold.positive[:, column] == 1, column])[::-1]
+            if len(positives) == 0:
+                continue
+            kept = np.arange(1, len(positives) + 1) / len(positives)
+            above = 1 - np.searchsorted(target[:, column], positives, side="left") / n_target
+            usable = kept >= min_share
+            values[column] = np.median(above[usable] / kept[usable])
+        estimates.append(values)
+    with warnings.catch_warnings():
+        # All folds without a positive: NaN is what we promise.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        mean = np.nanmean(np.stack(estimates), axis=0)
+    return np.minimum(mean, 1.0)
 
 
 def is_thin(prevalence: ArrayLike, n_recordings: int, min_count: float = 1.0) -> np.ndarray:

@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 
 from local.experiment import Experiment
-from local.inference import Scores, load_scores
+from local.inference import Scores, clip_logits, load_scores
+from local.priors import FoldScores
 from local.runs import environment_record
 from local.scoring import known_positives, read_truth, score_against, score_known
 from local.submission import Correction, merge_columns, prior_correction, read_columns
@@ -25,14 +26,26 @@ def metric_title(results: dict[str, Any]) -> str:
 
 
 def cycles_done(experiment: Experiment) -> list[int]:
-    """Cycles up to the configured last whose scores are there, without a gap."""
-    last = experiment.run.config.relabel.n_cycles
-    done = []
-    for cycle in range(last + 1):
-        if not (experiment.run.cycle(cycle) / "merge.done.json").exists():
+    """Cycles up to the configured last whose scores are there, each made from the one before."""
+    run = experiment.run
+    done: list[int] = []
+    for cycle in range(run.config.relabel.n_cycles + 1):
+        folder = run.cycle(cycle)
+        if not (folder / "merge.done.json").exists():
+            break
+        if cycle > 0 and not _follows(folder, run.cycle(cycle - 1)):
+            log.warning("%s was made from other scores than those of the cycle before", folder)
             break
         done.append(cycle)
     return done
+
+
+def _follows(folder: Path, before: Path) -> bool:
+    """Whether the pseudo events of a cycle came from the scores that the one before has now."""
+    stamp = folder / "relabel.done.json"
+    if not stamp.exists():
+        return False
+    return read_json(stamp)["notes"].get("made_from") == file_digest(before / "oof.npz")
 
 
 def collect(experiment: Experiment, cycles: list[int]) -> dict[str, Any]:
@@ -98,8 +111,32 @@ def corrected_test(
     run = experiment.run
     scores, members = load_scores(run.cycle(cycle) / "test.npz")
     logit = members["clip_logit"].astype(np.float64)
-    correction = prior_correction(experiment.tables, logit, run.config, run.datadir)
+    folds = fold_evidence(experiment, cycle) if run.config.prior.method == "estimated" else []
+    correction = prior_correction(experiment.tables, logit, run.config, run.datadir, folds)
     return scores, (scores.recording_ids, logit), correction
+
+
+def fold_evidence(experiment: Experiment, cycle: int) -> list[FoldScores]:
+    """Each fold's scores of its held-out train recordings and of the test recordings."""
+    tables, pool = experiment.tables, experiment.run.config.inference.pool
+    test = experiment.ids("test")
+    evidence = []
+    for fold in experiment.folds:
+        path = experiment.run.fold(cycle, fold) / "scores.npz"
+        if not path.exists():
+            continue
+        scores, _ = load_scores(path)
+        row = {name: index for index, name in enumerate(scores.recording_ids)}
+        clip = clip_logits(scores, pool)
+        held_out = [name for name in experiment.held_out_ids(fold) if name in row]
+        evidence.append(
+            FoldScores(
+                known=clip[[row[name] for name in held_out]],
+                positive=known_positives(tables.events, held_out, tables.labels),
+                target=clip[[row[name] for name in test]],
+            )
+        )
+    return evidence
 
 
 def _add_truth(
@@ -137,7 +174,11 @@ def table_of_cycles(results: dict[str, Any]) -> str:
                 f"{cycle['cycle']:>5}  {SCORE_TITLES[name]:<34} {score['value']:>7.4f}  "
                 f"{interval:<15} {score['chance']:>6.3f}  {score['constant_row']:>8.3f}"
             )
-        auc = cycle["scores"]["oof_known"].get("span_auc")
-        if auc is not None:
-            lines.append(f"{cycle['cycle']:>5}  {'out-of-fold, span AUC':<34} {auc:>7.4f}")
+        known = cycle["scores"]["oof_known"]
+        if known.get("span_auc") is not None:
+            interval = f"{known['span_auc_low']:.3f}-{known['span_auc_high']:.3f}"
+            lines.append(
+                f"{cycle['cycle']:>5}  {'out-of-fold, span AUC':<34} {known['span_auc']:>7.4f}  "
+                f"{interval:<15} {0.5:>6.3f}  {'-':>8}"
+            )
     return "\n".join(lines)

@@ -156,7 +156,9 @@ def chosen_folds(text: str, n_folds: int) -> list[int]:
 
 def run_folds(run: Run, folds: list[int], n_gpus: int, argv: list[str]) -> None:
     """Run the calling script once a fold, in processes of their own, several at a time."""
-    n_parallel = run.nj
+    # Not by how many folds are waiting: the number of threads decides the last digits, and a fold
+    # that is made again must come out the same.
+    n_parallel = min(run.nj, run.config.split.n_folds)
     if run.device == "cuda":
         n_parallel = min(n_gpus or torch.cuda.device_count(), torch.cuda.device_count())
     script = Path(sys.argv[0]).resolve()
@@ -211,19 +213,23 @@ class Stamp:
 
     def is_done(self, force: bool = False) -> bool:
         """True, with a log line, when the stage has nothing to do."""
-        if force or not self.path.is_file():
+        done = not force and self.matches()
+        if done:
+            log.info("%s: done before with the same inputs and settings, skipped", self.path)
+        return done
+
+    def matches(self) -> bool:
+        """Whether the mark is there, of these inputs and settings, and the outputs are whole."""
+        if not self.path.is_file():
             return False
         try:
             stamp = json.loads(self.path.read_text(encoding="utf-8"))
             outputs = stamp["outputs"]
-            whole = stamp["fingerprint"] == self.fingerprint and all(
+            return stamp["fingerprint"] == self.fingerprint and all(
                 file_digest(self.path.parent / name) == digest for name, digest in outputs.items()
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return False
-        if whole:
-            log.info("%s: done before with the same inputs and settings, skipped", self.path)
-        return whole
 
     def clear(self) -> None:
         """Take the mark away before work begins that will change the outputs."""
@@ -301,10 +307,11 @@ def _listing(folder: Path) -> list[tuple[str, int, int]]:
 def run_each(script: Path, tasks: list[list[str]], n_parallel: int, device: str) -> None:
     """Run `script` once for each list of options, `n_parallel` at a time.
 
-    Each process computes on its share of the cores, and on a GPU of its own when there are several.
+    Each process computes on one share of `n_parallel` of the cores, and on a GPU of its own when
+    there are several.
     The first failure stops the rest and is raised.
     """
-    threads = max(1, (os.cpu_count() or 1) // max(1, min(n_parallel, len(tasks))))
+    threads = max(1, (os.cpu_count() or 1) // n_parallel)
     waiting, running = list(enumerate(tasks)), []
     try:
         while waiting or running:

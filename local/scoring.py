@@ -24,6 +24,7 @@ from local.metrics import (
     score_metric,
     score_per_class,
     span_auc,
+    span_auc_interval,
 )
 from local.seeds import generator
 from local.tables import read_table
@@ -83,7 +84,14 @@ def score_known(
     result = score_against(truth[has], clip_logit[has], config, "known")
     if scores.frames:
         spans = span_scores(scores, events)
-        result["span_auc"] = span_auc(spans["class"], spans["polarity"], spans["score"]).macro
+        rows = (spans["class"], spans["polarity"], spans["score"])
+        result["span_auc"] = span_auc(*rows).macro
+        result["span_auc_low"], result["span_auc_high"] = span_auc_interval(
+            *rows,
+            spans["recording_id"],
+            generator(config.seed, "bootstrap", "spans"),
+            config.score.n_bootstrap,
+        )
     return result
 
 

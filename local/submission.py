@@ -1,5 +1,6 @@
 """From test scores to a submission: prior correction, merged columns, join on ids."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from scipy.special import expit
 from local.config import Config
 from local.errors import CanopyError
 from local.labels import PSEUDO
-from local.priors import estimate_em, odds_shift, read_prevalence
+from local.priors import FoldScores, estimate_em, estimate_tail, odds_shift, read_prevalence
 from local.tables import Tables, read_table
 
 
@@ -44,13 +45,18 @@ def training_prior(events: pd.DataFrame, labels: list[str], config: Config) -> n
 
 
 def prior_correction(
-    tables: Tables, test_logit: np.ndarray, config: Config, datadir: Path
+    tables: Tables,
+    test_logit: np.ndarray,
+    config: Config,
+    datadir: Path,
+    folds: Sequence[FoldScores] = (),
 ) -> Correction:
     """The correction that section `prior` asks for.
 
     Parameters
     ----------
     test_logit : (N, C) clip scores of the recordings whose prevalence counts.
+    folds : out-of-fold evidence, for the estimator `tail`.
     """
     labels = tables.labels
     settings = config.prior
@@ -59,10 +65,19 @@ def prior_correction(
         return Correction(source, source, np.zeros(len(labels)))
     if settings.method == "given":
         target = read_prevalence(datadir / str(settings.given), labels)
-    else:
+    elif settings.estimator == "em":
         target = estimate_em(test_logit, source)
+    else:
+        target = _within_reach(estimate_tail(list(folds)), len(test_logit))
     shift = odds_shift(source, target, settings.strength, settings.max_odds_ratio)
     return Correction(source, target, shift)
+
+
+def _within_reach(target: np.ndarray, n_recordings: int) -> np.ndarray:
+    """N recordings cannot show less than half a recording; what is unknown takes the median."""
+    half = 0.5 / n_recordings
+    middle = np.nanmedian(target) if np.isfinite(target).any() else 0.5
+    return np.clip(np.where(np.isnan(target), middle, target), half, 1 - half)
 
 
 def read_columns(tables_dir: Path, labels: list[str]) -> pd.DataFrame:

@@ -93,8 +93,9 @@ def read_table(path: Path | str, columns: tuple[str, ...]) -> pd.DataFrame:
     except FileNotFoundError:
         raise CanopyError(f"{path}: no such table; run stage 0 first, or check the path") from None
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
         raise CanopyError(
-            f"{path}: not readable as CSV ({error}); expected columns {', '.join(columns)}"
+            f"{path}: not readable as CSV ({reason}); expected columns {', '.join(columns)}"
         ) from None
     missing = [column for column in columns if column not in frame.columns]
     if missing:
@@ -108,7 +109,11 @@ def read_table(path: Path | str, columns: tuple[str, ...]) -> pd.DataFrame:
 
 
 def _read_text(path: Path) -> pd.DataFrame:
-    """Rows of a CSV as text, one a line of the file; lines of another length are refused."""
+    """Rows of a CSV as text, one a line of the file, so that errors can name lines.
+
+    Empty lines at the end do no harm. A line with more fields than the header is an error of the
+    parser; with the header read as such, pandas would shift all columns by one instead.
+    """
     lines = pd.read_csv(
         path,
         header=None,
@@ -117,19 +122,15 @@ def _read_text(path: Path) -> pd.DataFrame:
         encoding="utf-8-sig",
         skip_blank_lines=False,
     )
-    # Where a line has too few fields, pandas puts NaN; empty lines at the end do no harm.
-    filled = ~(lines.isna() | (lines == "")).all(axis=1).to_numpy()
+    lines = lines.fillna("")
+    filled = (lines != "").any(axis=1).to_numpy()
     lines = lines.iloc[: int(np.flatnonzero(filled)[-1]) + 1 if filled.any() else 0]
     if lines.empty:
         raise pd.errors.EmptyDataError("No columns to parse from file")
-    frame = lines.iloc[1:].set_axis(lines.iloc[0].tolist(), axis=1).reset_index(drop=True)
-    fail_at(
-        frame.isna().any(axis=1),
-        path,
-        frame,
-        lambda row: f"{row.notna().sum()} fields for {len(row)} columns; complete the line",
-    )
-    return frame
+    twice = lines.iloc[0][lines.iloc[0].duplicated()]
+    if len(twice):
+        raise CanopyError(f"{path}: column {twice.iloc[0]!r} stands twice; keep one of them")
+    return lines.iloc[1:].set_axis(lines.iloc[0].tolist(), axis=1).reset_index(drop=True)
 
 
 def _to_numbers(column: pd.Series, path: Path) -> pd.Series:

@@ -229,7 +229,6 @@ class Trainer:
             self.progress.bad_steps,
             names,
         )
-        self.scheduler.step()
         if self.progress.bad_steps > self.config.train.max_bad_steps:
             raise CanopyError(
                 f"{self.task.name}: {self.progress.bad_steps} steps were not finite, more than "

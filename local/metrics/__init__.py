@@ -41,7 +41,7 @@ from local.metrics.ranking import (
     n_skipped,
     per_class_lwlrap,
 )
-from local.metrics.spans import SpanAuc, span_auc
+from local.metrics.spans import SpanAuc, span_auc, span_auc_interval
 
 __all__ = [
     "METRICS",
@@ -68,4 +68,5 @@ __all__ = [
     "score_metric",
     "score_per_class",
     "span_auc",
+    "span_auc_interval",
 ]

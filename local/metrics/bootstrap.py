@@ -85,9 +85,9 @@ def ratio_interval(
     parts = np.stack([np.asarray(numerator, float), np.asarray(denominator, float)], axis=1)
     values = [
         np.divide(sums[:, 0], sums[:, 1], out=np.full(len(sums), np.nan), where=sums[:, 1] > 0)
-        for sums in (counts @ parts for counts in _counts(len(parts), rng, n_resamples))
+        for sums in (counts @ parts for counts in resample_counts(len(parts), rng, n_resamples))
     ]
-    return _percentiles(np.concatenate([*values, np.empty(0)]), confidence)
+    return percentiles(np.concatenate([*values, np.empty(0)]), confidence)
 
 
 def generic_interval(
@@ -104,13 +104,15 @@ def generic_interval(
     every = np.arange(n_rows)
     values = [
         statistic(np.repeat(every, row))
-        for counts in _counts(n_rows, rng, n_resamples)
+        for counts in resample_counts(n_rows, rng, n_resamples)
         for row in counts
     ]
-    return _percentiles(np.asarray(values, dtype=np.float64), confidence)
+    return percentiles(np.asarray(values, dtype=np.float64), confidence)
 
 
-def _counts(n_rows: int, rng: np.random.Generator, n_resamples: int) -> Iterator[np.ndarray]:
+def resample_counts(
+    n_rows: int, rng: np.random.Generator, n_resamples: int
+) -> Iterator[np.ndarray]:
     """Multinomial counts (block, n_rows), `n_resamples` in all; blocks do not alter the draws."""
     if n_rows == 0:
         return
@@ -120,7 +122,8 @@ def _counts(n_rows: int, rng: np.random.Generator, n_resamples: int) -> Iterator
         yield rng.multinomial(n_rows, share, size=min(block, n_resamples - start))
 
 
-def _percentiles(values: np.ndarray, confidence: float) -> tuple[float, float]:
+def percentiles(values: np.ndarray, confidence: float) -> tuple[float, float]:
+    """The middle `confidence` of resampled values; NaN values are left out."""
     if not 0 < confidence < 1:
         raise CanopyError(f"confidence is {confidence}; it must lie between 0 and 1, as 0.95 does")
     values = values[~np.isnan(values)]

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from local.errors import CanopyError
+from local.metrics.bootstrap import percentiles, resample_counts
 from local.metrics.ranking import auroc, mean_of_known
 
 
@@ -59,6 +60,53 @@ def span_auc(
         counts[:, index] = positive.sum(), (~positive).sum()
         per_class[index] = auroc(positive[:, None], score[mine, None])[0]
     return SpanAuc(per_class, mean_of_known(per_class), counts[0], counts[1])
+
+
+def span_auc_interval(
+    label_index: ArrayLike,
+    polarity: ArrayLike,
+    score: ArrayLike,
+    recording: ArrayLike,
+    rng: np.random.Generator,
+    n_resamples: int = 1000,
+    confidence: float = 0.95,
+) -> tuple[float, float]:
+    """Bootstrap interval of the macro `span_auc` over recordings; (NaN, NaN) without data.
+
+    A drawn recording brings all its rows, so a row counts as often as its recording was drawn. The
+    AUROC of a class is then the share of (positive, negative) pairs in the right order, each pair
+    counted by the product of its rows' counts.
+
+    Parameters
+    ----------
+    recording : (E,) what each row belongs to, any hashable ids.
+    """
+    label_index, polarity = np.asarray(label_index), np.asarray(polarity)
+    score = np.asarray(score, dtype=np.float64)
+    _check_spans(label_index, polarity, score, None)
+    names, row_of = np.unique(np.asarray(recording), return_inverse=True)
+    values = []
+    for counts in resample_counts(len(names), rng, n_resamples):
+        weight = counts[:, row_of].astype(np.float64)
+        per_class = [
+            _weighted_auc(polarity[mine], score[mine], weight[:, mine])
+            for index in np.unique(label_index)
+            for mine in [np.flatnonzero(label_index == index)]
+        ]
+        known = np.ma.masked_invalid(np.stack(per_class))
+        values.append(known.mean(axis=0).filled(np.nan))
+    return percentiles(np.concatenate([*values, np.empty(0)]), confidence)
+
+
+def _weighted_auc(polarity: np.ndarray, score: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """AUROC (B,) of one class under B sets of row weights (B, E); NaN where a side is empty."""
+    positive = polarity == 1
+    difference = score[positive][:, None] - score[~positive][None, :]
+    ordered = (difference > 0) + 0.5 * (difference == 0)
+    up, down = weight[:, positive], weight[:, ~positive]
+    pairs = up.sum(axis=1) * down.sum(axis=1)
+    right = ((up @ ordered) * down).sum(axis=1)
+    return np.divide(right, pairs, out=np.full(len(weight), np.nan), where=pairs > 0)
 
 
 def _check_spans(

@@ -6,7 +6,7 @@ folded by mean and maximum; a bidirectional GRU over frames; the attention head.
 """
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import nn
 
 from local.config import Section
@@ -22,8 +22,8 @@ class CrnnParams(Section):
     channels: list[int] = Field(default=[16, 32, 64, 128], min_length=1)
     # Average pooling over (bands, frames) after each block; the product over frames is the step.
     pool: list[tuple[int, int]] = Field(default=[(2, 2), (2, 2), (2, 2), (2, 1)])
-    # Convolutions in a block.
-    depth: int = Field(default=2, ge=1)
+    # Convolutions in each block, or one number for all; the first blocks cost the most.
+    depth: int | list[int] = 2
     # Hidden size of each direction of the GRU; 0 leaves it out.
     gru: int = Field(default=64, ge=0)
     dropout: float = Field(default=0.2, ge=0.0, lt=1.0)
@@ -32,6 +32,23 @@ class CrnnParams(Section):
     level_norm: bool = False
     # A further output that says whether anything calls.
     activity: bool = False
+
+    @model_validator(mode="after")
+    def _one_entry_a_block(self) -> "CrnnParams":
+        n_blocks = len(self.channels)
+        if len(self.pool) != n_blocks or len(self.depths()) != n_blocks:
+            raise ValueError(
+                f"channels has {n_blocks} blocks, pool {len(self.pool)}, depth "
+                f"{len(self.depths())}; give one entry a block"
+            )
+        sizes = [*self.channels, *self.depths(), *(size for pair in self.pool for size in pair)]
+        if min(sizes) < 1:
+            raise ValueError("channels, depth and pool must be 1 or more")
+        return self
+
+    def depths(self) -> list[int]:
+        """Convolutions of each block."""
+        return self.depth if isinstance(self.depth, list) else [self.depth] * len(self.channels)
 
 
 class Crnn(SedModel):
@@ -48,8 +65,8 @@ class Crnn(SedModel):
             n_in = 2
         self.input_layers = nn.Sequential(*inputs)
         blocks: list[nn.Module] = []
-        for n_out, pool in zip(params.channels, params.pool, strict=True):
-            for layer in range(params.depth):
+        for n_out, pool, depth in zip(params.channels, params.pool, params.depths(), strict=True):
+            for layer in range(depth):
                 blocks += _convolution(n_in if layer == 0 else n_out, n_out)
             blocks.append(nn.AvgPool2d(pool))
             n_in = n_out

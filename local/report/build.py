@@ -74,7 +74,15 @@ def _score_rows(results: dict[str, Any]) -> list[ScoreRow]:
         for name, score in entry["scores"].items()
     ]
     spans = [
-        ScoreRow("span AUC", entry["cycle"], SCORE_TITLES["oof_known"], score["span_auc"])
+        ScoreRow(
+            "span AUC",
+            entry["cycle"],
+            SCORE_TITLES["oof_known"],
+            score["span_auc"],
+            score["span_auc_low"],
+            score["span_auc_high"],
+            score["n"],
+        )
         for entry in results["cycles"]
         if (score := entry["scores"]["oof_known"]).get("span_auc") is not None
     ]
@@ -128,15 +136,15 @@ def _curves(experiment: Experiment, cycles: list[int]) -> list[Curve]:
 
 
 def _panels(experiment: Experiment, cycle: int) -> list[RecordingPanel]:
-    """Test recordings evenly through the table, with the scores that were submitted."""
+    """Test recordings evenly through the table."""
     run = experiment.run
     n_panels = run.config.report.n_recordings
-    scores, (names, _), correction = corrected_test(experiment, cycle)
+    scores, (names, _), _ = corrected_test(experiment, cycle)
     if n_panels == 0 or not scores.frames or run.config.features.kind != "logmel":
         return []
     truth = _true_events(experiment)
     rows = np.unique(np.linspace(0, len(names) - 1, min(n_panels, len(names))).round().astype(int))
-    return [_panel(experiment, scores, row, correction.shift, truth) for row in rows]
+    return [_panel(experiment, scores, row, truth) for row in rows]
 
 
 def _true_events(experiment: Experiment) -> pd.DataFrame | None:
@@ -151,7 +159,6 @@ def _panel(
     experiment: Experiment,
     scores: Scores,
     row: int,
-    shift: np.ndarray,
     truth: pd.DataFrame | None,
 ) -> RecordingPanel:
     run, name = experiment.run, scores.recording_ids[row]
@@ -159,7 +166,7 @@ def _panel(
     n_frames = min(experiment.dump.n_frames(name), int(MAX_PANEL_S / config.hop_s))
     feats = FeatureReader().read_crop(run.features / f"{name}.npz", 0, n_frames)
     end_s = n_frames * config.hop_s
-    logit = scores.frames[row].astype(np.float64) + shift[:, None]
+    logit = scores.frames[row].astype(np.float64)
     n_cells = max(1, int(np.ceil(end_s / scores.hop_s)))
     events = _detections(experiment, logit, scores, row, end_s)
     if truth is not None:
@@ -178,7 +185,7 @@ def _panel(
         labels=experiment.tables.labels,
         events=events,
         names=dict(experiment.tables.classes[["label", "name"]].itertuples(index=False)),
-        note="mean of all folds of the last cycle, prior corrected as submitted",
+        note="mean of all folds of the last cycle, before the prior correction",
     )
 
 

@@ -81,6 +81,7 @@ def convert(
             f"{len(invalid)} of {len(recordings) + len(invalid)} recordings cannot be read, the "
             f"first: {invalid['reason'].iloc[0]}; mend them or raise prepare.max_invalid_share"
         )
+    _check_unique(pd.concat([recordings, invalid]))
     recordings["group"] = _groups(recordings, groups)
     known = set(recordings["recording_id"]) | set(invalid["recording_id"])
     absent = [name for name in sample["recording_id"] if name not in known]
@@ -139,6 +140,14 @@ def _list_recordings(datadir: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     )
 
 
+def _check_unique(recordings: pd.DataFrame) -> None:
+    twice = recordings[recordings["recording_id"].duplicated(keep=False)]
+    if len(twice):
+        name = twice["recording_id"].iloc[0]
+        first, second = twice.loc[twice["recording_id"] == name, "path"].iloc[:2]
+        raise CanopyError(f"{first} and {second} are both recording {name!r}; rename or remove one")
+
+
 def _audio_files(datadir: Path) -> Iterator[tuple[str, Path]]:
     for subset in ("train", "test"):
         folder = datadir / subset
@@ -158,7 +167,14 @@ def _groups(recordings: pd.DataFrame, path: Path | None) -> pd.Series:
     if path is None:
         return recordings["recording_id"]
     table = read_table(path, ("recording_id", "site"))
-    sites = table.drop_duplicates("recording_id").set_index("recording_id")["site"]
+    table = table[["recording_id", "site"]].drop_duplicates()
+    twice = table["recording_id"].duplicated()
+    if twice.any():
+        raise CanopyError(
+            f"{path}: recording {table['recording_id'][twice].iloc[0]!r} stands at two sites; keep "
+            "one of its rows"
+        )
+    sites = table.set_index("recording_id")["site"]
     groups = recordings["recording_id"].map(sites)
     if groups.isna().any():
         absent = recordings["recording_id"][groups.isna()].iloc[0]

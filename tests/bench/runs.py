@@ -3,8 +3,8 @@
     python tests/bench/runs.py
 
 Runs `./run.sh` as a new user would (the demo, from simulation to report), and, where real
-recordings lie in ../shared/data/soundscapes, the rainforest recipe on them. Everything is written to
-a temporary folder. Set-up must be done before.
+recordings lie in ../shared/data/soundscapes, the rainforest recipe on them. Everything is written
+to a temporary folder. Set-up must be done before.
 """
 
 import argparse

@@ -43,7 +43,9 @@ SETTINGS = {
 
 def merged(settings: dict, changes: dict) -> dict:
     """`changes` as {"section.key": value} over `settings`."""
-    result = {key: dict(value) if isinstance(value, dict) else value for key, value in settings.items()}
+    result = {
+        key: dict(value) if isinstance(value, dict) else value for key, value in settings.items()
+    }
     for key, value in changes.items():
         section, _, name = key.partition(".")
         if name:
@@ -119,7 +121,7 @@ def toy(tmp_path):
             if subset == "train":
                 k, onset, offset = calls[position % 3]
                 events.append((name, LABELS[k], onset, offset, 1, "tp"))
-                other, onset, offset = calls[(position + 1) % 3]
+                _, onset, offset = calls[(position + 1) % 3]
                 events.append((name, LABELS[k], onset, offset, -1, "fp"))
         recordings = pd.DataFrame(names, columns=["recording_id", "subset", "group"])
         recordings["path"] = recordings["recording_id"] + ".wav"

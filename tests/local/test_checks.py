@@ -16,13 +16,31 @@ def test_a_sound_configuration_passes(toy, toy_config):
     ("changes", "words"),
     [
         ({"features__n_mels": 128}, "mel"),
-        ({"score__metric": "accuracy"}, r"score\.metric is 'accuracy', expected one of auroc, lwlrap"),
+        (
+            {"score__metric": "accuracy"},
+            r"score\.metric is 'accuracy', expected one of auroc, lwlrap",
+        ),
         ({"model__name": "crn"}, r"model\.name is 'crn', expected one of crnn"),
-        ({"model": {"name": "crnn", "params": {"chanels": [4]}}}, r"model\.params\.chanels.*channels"),
-        ({"model": {"name": "crnn", "params": {"channels": [4], "pool": [[2, 2], [2, 2]]}}}, "pool has 2 entries, channels 1"),
-        ({"model": {"name": "crnn", "params": {"channels": [4], "pool": [[16, 2]]}}}, r"model\.params do not fit windows of 20 frames and 8 bands"),
-        ({"features": {"kind": "wave"}}, r"model\.name crnn takes logmel input, features\.kind is wave"),
-        ({"inference__window_frames": 20, "inference__overlap_frames": 25}, r"inference\.overlap is 25 frames"),
+        (
+            {"model": {"name": "crnn", "params": {"chanels": [4]}}},
+            r"model\.params\.chanels.*channels",
+        ),
+        (
+            {"model": {"name": "crnn", "params": {"channels": [4], "pool": [[2, 2], [2, 2]]}}},
+            "channels has 1 blocks, pool 2",
+        ),
+        (
+            {"model": {"name": "crnn", "params": {"channels": [4], "pool": [[16, 2]]}}},
+            r"model\.params do not fit windows of 20 frames and 8 bands",
+        ),
+        (
+            {"features": {"kind": "wave"}},
+            r"model\.name crnn takes logmel input, features\.kind is wave",
+        ),
+        (
+            {"inference__window_frames": 20, "inference__overlap_frames": 25},
+            r"inference\.overlap is 25 frames",
+        ),
         ({"inference__window_frames": 1}, "shorter than one output frame of 2"),
     ],
 )
@@ -38,7 +56,10 @@ def test_a_recording_shorter_than_the_window(toy, short):
     if short != "refuse":
         check_data(run)
         return
-    with pytest.raises(CanopyError, match=r"recording r00 lasts 6\.000 s, less than window\.length_s 7; .*window\.short"):
+    with pytest.raises(
+        CanopyError,
+        match=r"recording r00 lasts 6\.000 s, less than window\.length_s 7; .*window\.short",
+    ):
         check_data(run)
 
 

@@ -100,7 +100,9 @@ def test_no_score_that_makes_labels_comes_from_a_model_that_saw_the_group(finish
     for cycle in (1, 2):
         labelled = pd.read_csv(made.run.cycle(cycle) / "pseudo_events.csv")["recording_id"]
         assert len(labelled)
-        assert set(labelled) <= set(load_scores(made.run.cycle(cycle - 1) / "oof.npz")[0].recording_ids)
+        assert set(labelled) <= set(
+            load_scores(made.run.cycle(cycle - 1) / "oof.npz")[0].recording_ids
+        )
         subsets = set(recordings.loc[labelled.unique(), "subset"])
         assert subsets <= set(changes.get("relabel__subsets", ["train"]))
 
@@ -116,7 +118,11 @@ def test_test_recordings_get_the_fold_mean_until_they_are_labelled(finished):
         labelled = set(experiment.events(cycle)["recording_id"])
         assert bool(cycle) == bool(labelled & {"t2", "t3", "t4", "t5"})
         for name in ("t2", "t3", "t4", "t5"):  # groups of their own
-            others = {n for n in ("t2", "t3", "t4", "t5") if experiment.groups[n] == experiment.groups[name]}
+            others = {
+                n
+                for n in ("t2", "t3", "t4", "t5")
+                if experiment.groups[n] == experiment.groups[name]
+            }
             assert used[name] == (1 if cycle and others & labelled else 3)
         for name in ("t0", "t1"):  # of a group that train holds: only its own fold has not seen it
             row = oof.recording_ids.index(name)
@@ -127,6 +133,35 @@ def test_test_recordings_get_the_fold_mean_until_they_are_labelled(finished):
         for row, name in enumerate(test.recording_ids):
             frames = [p.frames[p.recording_ids.index(name)].astype(np.float64) for p in parts]
             np.testing.assert_allclose(test.frames[row], mean_logit(np.stack(frames)), atol=1e-5)
+
+
+def test_a_model_of_other_settings_scores_nothing(toy, script):
+    made = toy(**QUICK)
+    train, infer = script("sed_train"), script("sed_infer")
+    for fold in range(3):
+        train.train_fold(made.run, 0, fold)
+    experiment = Experiment(made.run)
+    experiment.require_trained(0, 1)
+    with pytest.raises(CanopyError, match=r"fold0: no model that was trained with these settings"):
+        infer.main([*made.options, "--set", "train.lr=0.5"])
+    (made.run.fold(0, 1) / "best.pt").write_bytes(b"")
+    with pytest.raises(CanopyError, match=r"fold1: no model .*run stage 2 first"):
+        infer.main(made.options)
+
+
+def test_a_fold_that_lost_its_model_is_trained_anew(toy, script):
+    made = toy(**QUICK)
+    train = script("sed_train")
+    train.train_fold(made.run, 0, 0)
+    best = made.run.fold(0, 0) / "best.pt"
+    whole = best.read_bytes()
+    for spoil in (lambda: best.unlink(), lambda: best.write_bytes(whole[:200])):
+        spoil()
+        train.train_fold(made.run, 0, 0)
+        assert best.read_bytes() == whole
+    seconds = best.stat().st_mtime_ns
+    train.train_fold(made.run, 0, 0)
+    assert best.stat().st_mtime_ns == seconds
 
 
 def test_folds_keep_groups_together_and_out_of_their_own_training(toy):
@@ -166,7 +201,9 @@ def test_where_a_cycle_starts(toy, script, monkeypatch, start, fresh):
     began = []
     module = script("sed_train")
     monkeypatch.setattr(
-        module, "Trainer", lambda task, config, initial: began.append(initial) or SimpleNamespace(run=lambda: None)
+        module,
+        "Trainer",
+        lambda task, config, initial: began.append(initial) or SimpleNamespace(run=lambda: None),
     )
     monkeypatch.setattr(module.Stamp, "write", lambda *a, **k: None)
     module.train_fold(made.run, 2, 1)
@@ -261,9 +298,18 @@ def test_what_a_model_depends_on(toy, tmp_path):
         return Experiment(toy(**changes).run).training_settings(1, 0)
 
     base = settings()
-    for changes in ({"train__lr": 0.1}, {"seed": 3}, {"relabel__start": "cycle0"}, {"loss__frame_weight": 0.1}):
+    for changes in (
+        {"train__lr": 0.1},
+        {"seed": 3},
+        {"relabel__start": "cycle0"},
+        {"loss__frame_weight": 0.1},
+    ):
         assert settings(**changes) != base
-    for changes in ({"inference__batch_size": 3}, {"prior__method": "estimated"}, {"report__n_recordings": 0}):
+    for changes in (
+        {"inference__batch_size": 3},
+        {"prior__method": "estimated"},
+        {"report__n_recordings": 0},
+    ):
         assert settings(**changes) == base
     best = settings(train__select="best")
     assert settings(train__select="best", inference__stitch="mean") != best

@@ -88,11 +88,12 @@ def test_mean_logit_does_not_saturate():
 
 def test_models_are_averaged_in_probability_not_by_maximum():
     # Defect 33.
-    frames = [np.array([[4.0, -4.0]]), np.array([[-4.0, -4.0]])]
+    frames = [np.array([[4.0, -4.0]]), np.array([[-8.0, -4.0]])]
     parts = [Scores(["r"], ["a"], [f], f.max(1, keepdims=True), 0.1, 0.0) for f in frames]
     mean = average_scores(parts)
-    np.testing.assert_allclose(mean.frames[0], [[0.0, -4.0]], atol=1e-12)
-    np.testing.assert_allclose(mean.window, [[0.0]], atol=1e-12)
+    expected = logit((expit(4.0) + expit(-8.0)) / 2)
+    np.testing.assert_allclose(mean.frames[0], [[expected, -4.0]], atol=1e-12)
+    np.testing.assert_allclose(mean.window, [[logit((expit(4.0) + expit(-4.0)) / 2)]], atol=1e-12)
 
 
 def test_scores_of_other_recordings_are_not_averaged():
@@ -177,7 +178,9 @@ def test_a_local_model_sees_no_windows(toy_dump, toy_config, stitch, n_frames):
 
 @pytest.mark.parametrize("short", ["refuse", "repeat", "silence"])
 @pytest.mark.parametrize("n_frames", [2, 3, 7, 19])
-def test_short_recordings_get_one_window_and_their_own_length(toy_dump, toy_config, short, n_frames):
+def test_short_recordings_get_one_window_and_their_own_length(
+    toy_dump, toy_config, short, n_frames
+):
     # Defect 31.
     config = toy_config(window__short=short)
     array, model = noise(n_frames), Bands()
@@ -342,6 +345,8 @@ def test_damaged_scores_are_one_sentence(tmp_path, scores, fault):
     elif fault == "member":
         np.savez(path, recording_id=np.array(["x"]))
     else:
-        path.write_bytes({"empty": b"", "cut": whole[: len(whole) // 2], "text": b"a,b\n1,2\n"}[fault])
+        path.write_bytes(
+            {"empty": b"", "cut": whole[: len(whole) // 2], "text": b"a,b\n1,2\n"}[fault]
+        )
     with pytest.raises(CanopyError, match=r"oof\.npz.*run stage 3"):
         load_scores(path)

@@ -42,9 +42,7 @@ def make(scores, truth=None, names=None, cycle=1, shift=None, durations=None, **
     names = scores.recording_ids if names is None else names
     durations = durations or dict.fromkeys(scores.recording_ids, 5.0)
     truth = true_rows() if truth is None else truth
-    return make_pseudo_events(
-        scores, names, truth, durations, RelabelConfig(**rules), cycle, shift
-    )
+    return make_pseudo_events(scores, names, truth, durations, RelabelConfig(**rules), cycle, shift)
 
 
 def spans(events, label="a"):
@@ -99,9 +97,7 @@ def test_what_is_left_beside_a_true_row_must_be_long_enough():
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.sampled_from("#+."), min_size=20, max_size=20),
-    st.lists(
-        st.tuples(st.floats(0, 9), st.floats(0.01, 4), st.sampled_from([1, -1])), max_size=4
-    ),
+    st.lists(st.tuples(st.floats(0, 9), st.floats(0.01, 4), st.sampled_from([1, -1])), max_size=4),
     st.sampled_from([None, 0.3]),
     st.sampled_from([None, 0.2]),
 )
@@ -153,7 +149,9 @@ def test_the_first_cell_of_centred_features_begins_at_zero():
 
 def test_pseudo_events_are_not_balanced(toy):
     # Defect 41: drawn as often as they stand there; true rows are drawn class by class.
-    made = toy(window={"length_s": 2.0, "p_positive": 1, "p_negative": 0, "p_pseudo": 1, "p_random": 0})
+    made = toy(
+        window={"length_s": 2.0, "p_positive": 1, "p_negative": 0, "p_pseudo": 1, "p_random": 0}
+    )
     experiment = Experiment(made.run)
     rows = [(f"r{i:02d}", "a" if i % 9 else "b", 5.6, 5.9, 1, "pseudo:cycle1") for i in range(18)]
     events = pd.concat([experiment.tables.events, true_rows(*rows)], ignore_index=True)

@@ -32,7 +32,10 @@ def scored(toy):
     """
 
     def make(n_cycles=2, keep_frames=True, **changes):
-        made = toy(score={"test_truth": "truth.csv", "train_truth": "none.csv", "n_bootstrap": 20}, **changes)
+        made = toy(
+            score={"test_truth": "truth.csv", "train_truth": "none.csv", "n_bootstrap": 20},
+            **changes,
+        )
         experiment = Experiment(made.run)
         truth = np.array([[1, 0, 0], [1, 1, 0], [1, 1, 0], [0, 1, 0], [0, 1, 0], [0, 0, 1]])
         names = [f"t{i}" for i in range(6)]
@@ -43,12 +46,17 @@ def scored(toy):
             for kind, ids in (("oof", experiment.dump_ids), ("test", names)):
                 frames = [rng.normal(size=(3, 30)).astype(np.float32) for _ in ids]
                 if kind == "test" and cycle == 1:
-                    frames = [f - 9 + 18 * row[:, None].astype(np.float32) for f, row in zip(frames, truth, strict=True)]
+                    frames = [
+                        f - 9 + 18 * row[:, None].astype(np.float32)
+                        for f, row in zip(frames, truth, strict=True)
+                    ]
                 window = np.stack([f.max(axis=1) for f in frames])
                 scores = Scores(list(ids), LABELS, frames, window, 0.2, -0.05)
                 clip = clip_logits(scores, made.run.config.inference.pool)
                 extra = {"used": np.ones((len(ids), 3), dtype=bool)} if kind == "oof" else {}
-                save_scores(made.run.cycle(cycle) / f"{kind}.npz", scores, clip, keep_frames, **extra)
+                save_scores(
+                    made.run.cycle(cycle) / f"{kind}.npz", scores, clip, keep_frames, **extra
+                )
             write_json(made.run.cycle(cycle) / "merge.done.json", {})
         return experiment, truth
 

@@ -164,7 +164,10 @@ def test_the_dump_of_other_data_is_refused(tmp_path):
     source = tmp_path / "dump" / "tables" / "source.json"
     source.write_text(json.dumps({"datadir": str(tmp_path / "others")}))
     for stage, more in (("train", ()), ("check", ()), ("train", ("--force",))):
-        with pytest.raises(CanopyError, match=r"was made from .*others, not from .*data; give another --dumpdir, or --force"):
+        with pytest.raises(
+            CanopyError,
+            match=r"was made from .*others, not from .*data; give another --dumpdir, or --force",
+        ):
             start(options(tmp_path, *more), stage)
     # As the message says; the preparation that follows writes the tables anew.
     start(options(tmp_path, "--force"), "check")
@@ -245,7 +248,9 @@ def test_folds_asked_for(text, folds):
     assert chosen_folds(text, 3) == folds
 
 
-@pytest.mark.parametrize(("text", "words"), [("3", "names fold 3"), ("-1", "fold -1"), ("a", "'a'")])
+@pytest.mark.parametrize(
+    ("text", "words"), [("3", "names fold 3"), ("-1", "fold -1"), ("a", "'a'")]
+)
 def test_folds_that_are_none(text, words):
     with pytest.raises(CanopyError, match=words):
         chosen_folds(text, 3)

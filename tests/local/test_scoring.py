@@ -71,7 +71,7 @@ def test_known_scores(toy_config):
     assert result["n"] == 2
     assert result["value"] == pytest.approx(lwlrap([[1, 0], [0, 1]], clip[:2]))
     assert result["low"] <= result["value"] <= result["high"]
-    spans = span_scores(scores, EVENTS).set_index(["class", "polarity"])["score"]
+    spans = span_scores(scores, EVENTS).set_index(["class", "polarity"])["score"].sort_index()
     auc_a = float(spans[(0, 1)].item() > spans[(0, -1)].item())
     auc_b = (spans.loc[(1, 1)] > spans[(1, -1)].item()).mean()
     assert result["span_auc"] == pytest.approx((auc_a + auc_b) / 2)

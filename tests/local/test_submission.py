@@ -9,6 +9,7 @@ from scipy.special import expit, logit
 
 from local.errors import CanopyError
 from local.metrics import lwlrap
+from local.priors import FoldScores
 from local.submission import (
     check_submission,
     make_submission,
@@ -74,10 +75,24 @@ def test_estimated_prevalence_follows_the_scores(toy_config, tmp_path):
     rng = np.random.default_rng(0)
     present = rng.random((500, 3)) < [0.05, 0.9, 0.5]
     scores = np.where(present, 4.0, -4.0) + rng.normal(size=(500, 3))
-    config = toy_config(prior={"method": "estimated"})
+    config = toy_config(prior={"method": "estimated", "estimator": "em"})
     found = prior_correction(tables_of(), scores, config, tmp_path)
     np.testing.assert_allclose(found.target, [0.05, 0.9, 0.5], atol=0.06)
     assert found.shift[0] < 0 < found.shift[1]
+
+
+def test_prevalence_estimated_from_confirmed_positives(toy_config, tmp_path):
+    # Scores on a scale of their own: negatives about -9, positives about -5.
+    rng = np.random.default_rng(1)
+    present = rng.random((2000, 3)) < [0.05, 0.6, 0.2]
+    target = np.where(present, -5.0, -9.0) + 0.5 * rng.normal(size=present.shape)
+    positive = np.tile(np.eye(3, dtype=int), (40, 1))
+    known = np.where(positive, -5.0, -9.0) + 0.5 * rng.normal(size=positive.shape)
+    folds = [FoldScores(known, positive, target)]
+    config = toy_config(prior={"method": "estimated", "estimator": "tail"})
+    found = prior_correction(tables_of(), target, config, tmp_path, folds)
+    np.testing.assert_allclose(found.target, [0.05, 0.6, 0.2], rtol=0.25)
+    assert found.shift[0] < found.shift[2] < found.shift[1]
 
 
 def test_song_types_merge_by_maximum():
@@ -114,9 +129,7 @@ def test_without_a_sample_all_test_recordings_stand_there():
 
 def test_an_unreadable_recording_gets_the_mean_of_the_readable():
     scores = logit(np.array([[0.2, 0.4], [0.6, 0.8]]))
-    made, filled = make_submission(
-        ["a", "b"], scores, ["s0", "s1"], sample(["a", "q", "b", "p"])
-    )
+    made, filled = make_submission(["a", "b"], scores, ["s0", "s1"], sample(["a", "q", "b", "p"]))
     assert filled == ["q", "p"]
     np.testing.assert_allclose(made.set_index("recording_id").loc[["q", "p"]], [[0.4, 0.6]] * 2)
 

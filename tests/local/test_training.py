@@ -40,7 +40,7 @@ def train(toy, folder, fold=0, initial=None):
     return trainer
 
 
-class Stop(Exception):
+class PlugPulledError(Exception):
     """Somebody pulls the plug."""
 
 
@@ -52,7 +52,7 @@ def stop_after(monkeypatch, epoch):
         if self.progress.epoch == epoch:
             before["n"] += 1
             if before["n"] == 3:
-                raise Stop
+                raise PlugPulledError
         return step(self, batch, rows)
 
     monkeypatch.setattr(Trainer, "_step", dying)
@@ -98,9 +98,10 @@ def test_a_stopped_run_goes_on_as_if_it_had_not(toy, tmp_path, monkeypatch, sele
         augment={"gain_db": 6, "freq_masks": 1, "mixup_alpha": 0.5, "noise_std": 0.1},
     )
     train(toy, tmp_path / "unbroken")
-    with monkeypatch.context() as patch, pytest.raises(Stop):
+    with monkeypatch.context() as patch:
         stop_after(patch, epoch)
-        train(toy, tmp_path / "broken")
+        with pytest.raises(PlugPulledError):
+            train(toy, tmp_path / "broken")
     assert load_checkpoint(tmp_path / "broken" / "last.pt")["progress"]["epoch"] == epoch
     torch.rand(7)  # whatever else happened to the generators
     train(toy, tmp_path / "broken")
@@ -113,9 +114,10 @@ def test_a_stopped_run_goes_on_as_if_it_had_not(toy, tmp_path, monkeypatch, sele
 def test_a_damaged_last_checkpoint_costs_an_epoch_not_the_run(toy, tmp_path, monkeypatch):
     toy = toy()
     train(toy, tmp_path / "unbroken")
-    with monkeypatch.context() as patch, pytest.raises(Stop):
+    with monkeypatch.context() as patch:
         stop_after(patch, 3)
-        train(toy, tmp_path / "broken")
+        with pytest.raises(PlugPulledError):
+            train(toy, tmp_path / "broken")
     last = tmp_path / "broken" / "last.pt"
     last.write_bytes(last.read_bytes()[:1000])
     train(toy, tmp_path / "broken")
@@ -212,9 +214,7 @@ def test_too_many_bad_steps_stop_with_the_recordings(toy, tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize(("select", "epoch"), [("none", 4), ("best", 2)])
-def test_the_score_that_selects_is_the_sliding_inference(
-    toy, tmp_path, monkeypatch, select, epoch
-):
+def test_the_score_that_selects_is_the_sliding_inference(toy, tmp_path, monkeypatch, select, epoch):
     # Defects 25 and 29: whole held-out recordings, by the function of stage 3, every time the same.
     calls = []
 

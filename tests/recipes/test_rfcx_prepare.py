@@ -151,7 +151,10 @@ def cut(data):
 
 FAULTS = {
     "no tp table": (lambda d: (d / "train_tp.csv").unlink(), r"train_tp\.csv: no such file"),
-    "no sample": (lambda d: (d / "sample_submission.csv").unlink(), r"sample_submission\.csv: no such"),
+    "no sample": (
+        lambda d: (d / "sample_submission.csv").unlink(),
+        r"sample_submission\.csv: no such",
+    ),
     "no folder": (lambda d: (d / "test").rename(d / "tests"), r"data/test: no such folder"),
     "no sounds": (
         lambda d: [p.unlink() for p in (d / "test").iterdir()],
@@ -175,7 +178,10 @@ FAULTS = {
         edit("train_tp.csv", "bb,1,1,0.0", "bb,1,1,zero"),
         r"train_tp\.csv line 3: t_min is 'zero', expected a number",
     ),
-    "empty time": (edit("train_tp.csv", "bb,1,1,0.0", "bb,1,1,"), r"train_tp\.csv line 3: onset nan"),
+    "empty time": (
+        edit("train_tp.csv", "bb,1,1,0.0", "bb,1,1,"),
+        r"train_tp\.csv line 3: onset nan",
+    ),
     "empty species": (
         edit("train_fp.csv", "aa,2,1", "aa,,1"),
         r"train_fp\.csv line 2: species_id is nan, expected a whole number",
@@ -210,7 +216,7 @@ FAULTS = {
     ),
     "duplicate id": (
         lambda d: sound(d / "test" / "aa.flac"),
-        r"recordings\.csv line \d: recording_id 'aa' stands twice",
+        r"train/aa\.flac and test/aa\.flac are both recording 'aa'; rename",
     ),
     "no classes": (
         lambda d: (d / "sample_submission.csv").write_text("recording_id\nxx\n"),
@@ -243,7 +249,10 @@ def test_faults_are_one_sentence_and_leave_what_was_there(data, tmp_path, fault)
         (None, r"sites\.csv: no such"),
         ("recording_id,place\naa,x\n", r"sites\.csv: column site is missing"),
         ("recording_id,site\naa,x\n", r"sites\.csv: no row for recording"),
-        ("recording_id,site\naa,x\naa,y\nbb,x\ncc,x\nxx,x\nyy,x\n", r"'aa'.*two sites"),
+        (
+            "recording_id,site\naa,x\naa,y\nbb,x\ncc,x\nxx,x\nyy,x\n",
+            r"sites\.csv: recording 'aa' stands at two sites",
+        ),
     ],
 )
 def test_faults_of_the_groups(data, tmp_path, rows, words):

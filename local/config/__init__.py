@@ -1,0 +1,58 @@
+"""Typed configuration of a run: one YAML file a version, one section a concern.
+
+`load_config` reads a file, merges it over what its `base:` names, applies `--set section.key=v`,
+and validates the whole: unknown keys are refused with the nearest known one, every number has its
+range, and all faults are told at once. The result is immutable; every fold gets the same one.
+"""
+
+from local.config.loading import dump_config, load_config, parse_section
+from local.config.sections import (
+    AudioConfig,
+    AugmentConfig,
+    Config,
+    Count,
+    DataConfig,
+    FeatureConfig,
+    InferenceConfig,
+    LossConfig,
+    ModelConfig,
+    PoolConfig,
+    Positive,
+    PriorConfig,
+    RelabelConfig,
+    ReportConfig,
+    ScoreConfig,
+    Section,
+    Share,
+    SplitConfig,
+    TrainConfig,
+    TtaConfig,
+    WindowConfig,
+)
+
+__all__ = [
+    "AudioConfig",
+    "AugmentConfig",
+    "Config",
+    "Count",
+    "DataConfig",
+    "FeatureConfig",
+    "InferenceConfig",
+    "LossConfig",
+    "ModelConfig",
+    "PoolConfig",
+    "Positive",
+    "PriorConfig",
+    "RelabelConfig",
+    "ReportConfig",
+    "ScoreConfig",
+    "Section",
+    "Share",
+    "SplitConfig",
+    "TrainConfig",
+    "TtaConfig",
+    "WindowConfig",
+    "dump_config",
+    "load_config",
+    "parse_section",
+]

@@ -1,0 +1,205 @@
+"""Stage 0 over a corpus: made once, made anew when needed, the same however many processes."""
+
+import logging
+import os
+import shutil
+from collections import namedtuple
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+
+from local import corpus
+from local.config import Config
+from local.corpus import (
+    all_there,
+    check_corpus,
+    check_invalid_share,
+    estimate_bytes,
+    make_features,
+    source_path,
+)
+from local.errors import CanopyError
+from local.files import write_csv
+from local.tables import RECORDING_COLUMNS
+
+RATE = 8000
+
+
+def make_config(**sections):
+    return Config.model_validate(
+        {
+            "audio": {"sample_rate": RATE, **sections.pop("audio", {})},
+            "features": {"n_fft": 256, "hop_length": 80, "n_mels": 16, "dtype": "float32"},
+            "window": {"length_s": 0.5, "min_visible_s": 0.2},
+            **sections,
+        }
+    )
+
+
+@pytest.fixture
+def scene(tmp_path):
+    """Four recordings of different lengths and their table."""
+    data = tmp_path / "data"
+    data.mkdir()
+    rows = []
+    for i in range(4):
+        wave = 0.1 * np.random.default_rng(i).standard_normal(RATE * (i + 2) // 2)
+        soundfile.write(data / f"r{i}.wav", wave, RATE)
+        rows.append((f"r{i}", f"r{i}.wav", "train", len(wave) / RATE, float(RATE), 1.0, f"r{i}"))
+    return data, tmp_path / "dump", pd.DataFrame(rows, columns=list(RECORDING_COLUMNS))
+
+
+def make(scene, config=None, nj=1):
+    data, dump, recordings = scene
+    return make_features(recordings, data, dump, config or make_config(), "cpu", nj)
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.glob("*.npz")}
+
+
+def test_made_once(scene):
+    manifest, _, n_made = make(scene)
+    assert n_made == 4
+    assert manifest["recording_id"].tolist() == ["r0", "r1", "r2", "r3"]
+    assert manifest["status"].tolist() == ["ok"] * 4
+    assert manifest["n_frames"].tolist() == [101, 151, 201, 251]
+    assert manifest["duration"].tolist() == [1.0, 1.5, 2.0, 2.5]
+    before = contents(scene[1])
+    again, stats_again, n_again = make(scene)
+    assert n_again == 0
+    assert stats_again.count == 0
+    pd.testing.assert_frame_equal(again, manifest)
+    assert contents(scene[1]) == before
+
+
+def test_statistics_are_those_of_all_frames(scene):
+    _, stats, _ = make(scene)
+    frames = np.concatenate(
+        [np.load(scene[1] / f"r{i}.npz")["feats"].astype(np.float64) for i in range(4)], axis=1
+    )
+    assert stats.count == frames.shape[1]
+    np.testing.assert_allclose(stats.mean, frames.mean(axis=1), rtol=1e-6)
+    np.testing.assert_allclose(stats.std, frames.std(axis=1), rtol=1e-5)
+
+
+def test_made_anew_when_the_sound_is_newer_or_the_file_is_damaged_or_gone(scene):
+    make(scene)
+    data, dump, _ = scene
+    whole = contents(dump)
+    newer = os.stat(dump / "r0.npz").st_mtime_ns + 10**9
+    os.utime(data / "r0.wav", ns=(newer, newer))
+    (dump / "r1.npz").write_bytes(whole["r1.npz"][:300])
+    (dump / "r2.npz").unlink()
+    manifest, _, n_made = make(scene)
+    assert n_made == 3
+    assert manifest["status"].tolist() == ["ok"] * 4
+    assert contents(dump) == whole
+
+
+def test_many_processes_write_what_one_writes(scene):
+    """Defect 46."""
+    data, dump, recordings = scene
+    one = make(scene)
+    config = make_config()
+    two = make_features(recordings, data, dump.parent / "other", config, "cpu", 2)
+    assert contents(dump) == contents(dump.parent / "other")
+    pd.testing.assert_frame_equal(one[0], two[0])
+    np.testing.assert_allclose(one[1].mean, two[1].mean, rtol=1e-12)
+    np.testing.assert_allclose(one[1].m2, two[1].m2, rtol=1e-12)
+    assert two[2] == 4
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no sound at all"])
+def test_an_unusable_recording_is_listed_and_the_others_are_made(scene, content, caplog):
+    data, _, _ = scene
+    (data / "r1.wav").unlink()
+    if content is not None:
+        (data / "r1.wav").write_bytes(content)
+    with caplog.at_level(logging.WARNING, "canopy"):
+        manifest, _, _ = make(scene)
+    assert manifest["status"].tolist() == ["ok", "invalid", "ok", "ok"]
+    assert "r1.wav" in manifest["reason"].iloc[1]
+    assert "r1.wav" in caplog.text
+    with pytest.raises(
+        CanopyError, match=r"1 of 4 recordings cannot be used.*max_invalid_share 0; .*r1\.wav"
+    ):
+        check_invalid_share(manifest, 0.0)
+    with pytest.raises(CanopyError, match=r"max_invalid_share 0\.24"):
+        check_invalid_share(manifest, 0.24)
+    check_invalid_share(manifest, 0.25)
+
+
+def test_a_recording_that_was_mended_is_made(scene):
+    data, _, _ = scene
+    good = (data / "r1.wav").read_bytes()
+    (data / "r1.wav").write_bytes(b"")
+    make(scene)
+    (data / "r1.wav").write_bytes(good)
+    manifest, _, n_made = make(scene)
+    assert n_made == 1
+    assert manifest["status"].tolist() == ["ok"] * 4
+
+
+def test_all_there(scene):
+    _, dump, _ = scene
+    assert not all_there(dump)
+    manifest, _, _ = make(scene)
+    write_csv(dump / "manifest.csv", manifest)
+    assert all_there(dump)
+    (dump / "r2.npz").write_bytes(b"")
+    assert not all_there(dump)
+
+
+# ----------------------------------------------------------------------------------------- checks
+
+
+def test_another_rate_is_refused_when_asked_for(scene):
+    data, _, recordings = scene
+    recordings.loc[2, "sample_rate"] = 44100.0
+    check_corpus(recordings, data, make_config())
+    config = make_config(audio={"other_rates": "refuse"})
+    with pytest.raises(
+        CanopyError, match=r"r2\.wav: sample rate is 44100 Hz, audio\.sample_rate is 8000 \(1 such"
+    ):
+        check_corpus(recordings, data, config)
+
+
+def test_a_full_disk_is_told_before_the_work(scene, monkeypatch):
+    data, _, recordings = scene
+    usage = namedtuple("usage", "total used free")
+    config = make_config()
+    needed = estimate_bytes(float(recordings["duration"].sum()), config)
+    for free, fits in ((needed + 200 * 2**20, True), (needed + 200 * 2**20 - 1, False)):
+        monkeypatch.setattr(shutil, "disk_usage", lambda folder, free=free: usage(0, 0, free))
+        if fits:
+            check_corpus(recordings, data, config)
+        else:
+            with pytest.raises(
+                CanopyError, match=r"need about .* GiB, 0\.2 GiB are free; .*--dumpdir"
+            ):
+                check_corpus(recordings, data, config)
+
+
+def test_the_estimate_is_near_the_truth(scene):
+    make(scene)
+    estimate = estimate_bytes(7.0, make_config())
+    written = sum(len(content) for content in contents(scene[1]).values())
+    assert estimate == pytest.approx(written, rel=0.15)
+    wave = make_config(features={"kind": "wave"})
+    assert estimate_bytes(10.0, wave) == 10 * RATE * 2
+
+
+def test_impossible_filters_are_told_before_the_work(scene):
+    data, _, recordings = scene
+    config = make_config()
+    features = config.features.model_copy(update={"n_mels": 200})
+    with pytest.raises(CanopyError, match="of the 200 mel filters are empty"):
+        check_corpus(recordings, data, config.model_copy(update={"features": features}))
+
+
+def test_paths_are_absolute_or_below_the_data(tmp_path):
+    assert source_path(tmp_path, "a/b.wav") == tmp_path / "a" / "b.wav"
+    assert source_path(tmp_path, "/a/b.wav") == corpus.Path("/a/b.wav")

@@ -1,0 +1,281 @@
+"""The tiny demo through ./run.sh: all six stages, again, and after a loss.
+
+The stages before the last find damaged files where the truth lies: whoever opened one would fail.
+"""
+
+import csv
+import html.parser
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from local.checkpoint import load_checkpoint
+from local.config import load_config
+from local.inference import load_scores
+from local.metrics import lwlrap
+from local.tables import read_tables
+from recipes.demo.competition import simulate
+from recipes.demo.prepare import PrepareConfig
+from recipes.demo.settings import settings_from
+
+ROOT = Path(__file__).resolve().parents[1]
+CONF = ROOT / "conf/demo/tiny.yaml"
+STAGES = ("preprocess", "split", "train", "infer", "relabel", "submit")
+
+
+def ready_environment(folder: Path) -> Path:
+    """What run.sh takes for a finished environment: the Python of this test with the right stamp.
+
+    A test installs nothing, whatever environment it runs in.
+    """
+    (folder / "bin").mkdir(parents=True)
+    python = folder / "bin" / "python"
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    text = (ROOT / "bin/setup_env.sh").read_text()
+    (hook,) = re.findall(r"<<'PYTHON'\n(.*?)PYTHON\n", text, re.S)
+    version = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    requirements = (ROOT / "requirements.txt").read_text()
+    (folder / "canopy.stamp").write_text(f"python {version}\n{hook}{requirements}")
+    return folder
+
+
+class Clone:
+    """./run.sh on folders of this test."""
+
+    def __init__(self, folder: Path) -> None:
+        self.data, self.dump = folder / "data", folder / "dump"
+        self.exp = folder / "exp" / "tiny"
+        self.venv = ready_environment(folder / "venv")
+
+    def run(self, *options: str, **more: str) -> SimpleNamespace:
+        command = [ROOT / "run.sh", "--conf", CONF, "--datadir", self.data, "--dumpdir", self.dump]
+        command += ["--expdir", self.exp.parent, "--device", "cpu", "--nj", "2", *options]
+        hidden = ("PYTHONPATH", "SLURM_CPUS_PER_TASK", "SLURM_SUBMIT_DIR")
+        environment = {k: v for k, v in os.environ.items() if k not in hidden}
+        environment |= {"VENV": str(self.venv), **more}
+        begun = time.monotonic()
+        ran = subprocess.run(
+            list(map(str, command)), env=environment, capture_output=True, text=True, check=False
+        )
+        seconds = time.monotonic() - begun
+        return SimpleNamespace(rc=ran.returncode, out=ran.stdout, err=ran.stderr, seconds=seconds)
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory):
+    """Stages 0 to 4 with the truth damaged, then all of them with the truth."""
+    clone = Clone(tmp_path_factory.mktemp("tiny"))
+    settings = settings_from(load_config(CONF).prepare, PrepareConfig)
+    simulate(settings, clone.data, 2)
+    truth, closed = clone.data / "truth", clone.data.parent / "closed"
+    truth.rename(closed)
+    truth.mkdir()
+    for path in closed.glob("*.csv"):
+        (truth / path.name).write_bytes(b"\xff\xfe\x00 not for you\n")
+    clone.first = clone.run("--stop-stage", "relabel")
+    shutil.rmtree(truth)
+    closed.rename(truth)
+    clone.second = clone.run()
+    return clone
+
+
+def test_all_stages_run_and_say_what_came_out(clone):
+    assert clone.first.rc == 0, clone.first.err
+    assert clone.second.rc == 0, clone.second.err
+    for number, name in enumerate(STAGES):
+        assert f"stage {number} ({name})" in clone.second.err
+    assert "report: " in clone.second.err
+    table = clone.second.out.splitlines()
+    assert table[0].split()[:2] == ["cycle", "score"] or table[0].split()[0] == "cycle"
+    assert any("test, truth, as submitted" in line for line in table)
+    print(f"stages 0 to 4 took {clone.first.seconds:.0f} s, the rest {clone.second.seconds:.0f} s")
+
+
+def test_what_was_done_is_skipped_and_says_so(clone):
+    skipped = re.findall(r"(\S+)\.done\.json: done before", clone.second.err)
+    names = [re.sub(r".*/(dump|exp)/", "", path) for path in skipped]
+    (features,) = {name.split("/")[0] for name in names if name.endswith("/preprocess")}
+    expected = ["tables/prepare", f"{features}/preprocess", "tiny/split"]
+    for cycle in (0, 1):
+        expected += ["tiny/cycle1/relabel"] * cycle
+        for stage in ("train", "infer"):
+            expected += [f"tiny/cycle{cycle}/fold{fold}/{stage}" for fold in (0, 1)]
+        expected.append(f"tiny/cycle{cycle}/merge")
+    assert names == expected
+
+
+def test_every_file_is_there_and_opens(clone):
+    tables = read_tables(clone.dump / "tables")
+    assert len(tables.labels) == 6
+    ids = tables.recordings["recording_id"].tolist()
+    (manifest,) = clone.dump.glob("*/manifest.csv")
+    assert pd.read_csv(manifest)["recording_id"].tolist() == ids
+    for name in ids:
+        with np.load(manifest.parent / f"{name}.npz", allow_pickle=False) as stored:
+            assert stored["feats"].shape[0] == 32
+            assert {"sample_rate", "hop_length", "duration", "schema"} <= set(stored.files)
+    folds = pd.read_csv(clone.exp / "folds.csv")
+    assert set(folds["recording_id"]) == set(ids)
+    for cycle in (0, 1):
+        folder = clone.exp / f"cycle{cycle}"
+        for fold in (0, 1):
+            part = folder / f"fold{fold}"
+            for name in ("best", "last", "previous"):
+                load_checkpoint(part / f"{name}.pt")
+            log = pd.read_csv(part / "log.csv")
+            assert log["epoch"].tolist() == [1, 2, 3]
+            assert {"loss_total", "loss_clip", "loss_frame", "lr", "windows_per_s"} <= set(log)
+            assert list((part / "tensorboard").glob("events.out.tfevents.*"))
+            record = json.loads((part / "run.json").read_text())
+            assert {"commit", "torch", "device", "seed", "command"} <= set(record)
+            assert set(pd.read_csv(part / "seen.csv")) == {"recording_id", "group"}
+        for name in ("oof", "test"):
+            scores, members = load_scores(folder / f"{name}.npz")
+            assert scores.labels == tables.labels
+            assert members["clip_logit"].dtype == np.float32
+            assert np.isfinite(members["clip_logit"]).all()
+            assert all(frames.shape[0] == 6 for frames in scores.frames)
+    assert set(pd.read_csv(clone.exp / "cycle1" / "pseudo_summary.csv")["label"]) == set(
+        tables.labels
+    )
+    for row in csv.DictReader((clone.exp / "cycle1" / "pseudo_events.csv").open()):
+        assert (row["source"], row["polarity"]) == ("pseudo:cycle1", "1.0")
+    resolved = load_config(clone.exp / "config.yaml")
+    assert resolved == load_config(CONF)
+    for stage in ("check", "preprocess", "split", "train", "infer", "relabel", "submit"):
+        assert (clone.exp / "logs" / f"{stage}.log").stat().st_size > 0 or stage == "check"
+
+
+def test_nothing_temporary_is_left(clone):
+    left = [p for top in (clone.dump, clone.exp) for p in top.rglob("*") if ".tmp" in p.name]
+    assert left == []
+
+
+def test_the_submission_joins_the_sample(clone):
+    sample = pd.read_csv(clone.data / "sample_submission.csv")
+    submission = pd.read_csv(clone.exp / "submission.csv")
+    assert submission.columns.tolist() == sample.columns.tolist()
+    assert submission["recording_id"].tolist() == sample["recording_id"].tolist()
+    values = submission.drop(columns="recording_id").to_numpy()
+    assert ((values > 0) & (values < 1)).all()
+    assert len(np.unique(values)) == values.size
+
+
+def test_results_have_intervals_and_stand_for_the_submission(clone):
+    results = json.loads((clone.exp / "results.json").read_text())
+    assert [entry["cycle"] for entry in results["cycles"]] == [0, 1]
+    names = {"oof_known", "oof_truth", "test_truth", "test_truth_raw"}
+    for entry in results["cycles"]:
+        assert set(entry["scores"]) == names
+        for score in entry["scores"].values():
+            assert score["low"] < score["value"] < score["high"]
+            assert score["chance"] < score["constant_row"]
+    truth = pd.read_csv(clone.data / "truth" / "test_clips.csv").set_index("recording_id")
+    submission = pd.read_csv(clone.exp / "submission.csv").set_index("recording_id")
+    value = lwlrap(truth.to_numpy(), submission.loc[truth.index, truth.columns].to_numpy())
+    last = results["cycles"][-1]["scores"]["test_truth"]
+    assert last["value"] == pytest.approx(value, abs=1e-12)
+
+
+class Page(html.parser.HTMLParser):
+    """Tags and addresses of a page; void elements need no end."""
+
+    VOID = frozenset(
+        [
+            "area",
+            "base",
+            "br",
+            "col",
+            "embed",
+            "hr",
+            "img",
+            "input",
+            "link",
+            "meta",
+            "source",
+            "track",
+            "wbr",
+        ]
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.addresses: list[str] = []
+        self.tags: set[str] = set()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        self.addresses += [v for k, v in attrs if k in ("src", "href", "xlink:href") and v]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.add(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_the_report_opens_alone(clone):
+    text = (clone.exp / "report.html").read_text(encoding="utf-8")
+    page = Page()
+    page.feed(text)
+    page.close()
+    assert page.open == []
+    assert {"html", "head", "body", "table"} <= page.tags
+    assert [a for a in page.addresses if not a.startswith(("data:", "#"))] == []
+    for words in ("LWLRAP", "Canopy: tiny", "test, truth, as submitted", "span AUC"):
+        assert words in text
+
+
+def test_a_lost_output_is_made_again_with_the_same_bytes(clone):
+    fold = clone.exp / "cycle1" / "fold0"
+    kept = [fold / "best.pt", fold / "scores.npz", fold.parent / "oof.npz"]
+    kept += [fold.parent / "test.npz", clone.exp / "submission.csv"]
+    before = {path: path.read_bytes() for path in kept}
+    whole = (clone.exp / "cycle1" / "fold1" / "best.pt").stat().st_mtime_ns
+    (fold / "best.pt").unlink()
+    (clone.exp / "submission.csv").unlink()
+    ran = clone.run("--stage", "relabel")
+    assert ran.rc == 0, ran.err
+    assert {path: path.read_bytes() for path in kept} == before
+    assert (clone.exp / "cycle1" / "fold1" / "best.pt").stat().st_mtime_ns == whole
+    assert "cycle1/relabel.done.json: done before" in ran.err
+    assert "cycle1/fold1/train.done.json: done before" in ran.err
+    assert "cycle1/fold0: trained" in ran.err
+    assert "fold1: trained" not in ran.err
+
+
+def test_a_lost_feature_file_is_made_again(clone):
+    (manifest,) = clone.dump.glob("*/manifest.csv")
+    names = pd.read_csv(manifest)["file"]
+    one, other = manifest.parent / names.iloc[0], manifest.parent / names.iloc[1]
+    before = one.read_bytes(), other.stat().st_mtime_ns
+    one.write_bytes(before[0][:500])
+    ran = clone.run("--stop-stage", "preprocess")
+    assert ran.rc == 0, ran.err
+    assert (one.read_bytes(), other.stat().st_mtime_ns) == before
+    assert "1 of 48 recordings made" in ran.err
+
+
+def test_an_unknown_key_is_one_sentence(clone):
+    before = (clone.exp / "submission.csv").stat().st_mtime_ns
+    ran = clone.run("--set", "train.n_epoch=3")
+    assert ran.rc == 1
+    (line,) = [line for line in ran.err.splitlines() if line.startswith("error: ")]
+    assert "unknown key train.n_epoch; the nearest known one is n_epochs" in line
+    assert "Traceback" not in ran.err
+    assert "stage 0" not in ran.err.split("error: ")[0]
+    assert (clone.exp / "submission.csv").stat().st_mtime_ns == before
