@@ -1,15 +1,20 @@
 """results.json: every score of every cycle, with intervals and baselines."""
 
+import logging
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from local.experiment import Experiment
+from local.files import file_digest, read_json
 from local.inference import Scores, clip_logits, load_scores
 from local.priors import FoldScores
 from local.runs import environment_record
 from local.scoring import known_positives, read_truth, score_against, score_known
 from local.submission import Correction, merge_columns, prior_correction, read_columns
+
+log = logging.getLogger("canopy")
 
 METRIC_TITLES = {"lwlrap": "LWLRAP", "map": "mAP", "auroc": "AUROC"}
 SCORE_TITLES = {
@@ -117,7 +122,7 @@ def corrected_test(
 
 
 def fold_evidence(experiment: Experiment, cycle: int) -> list[FoldScores]:
-    """Each fold's scores of its held-out train recordings and of the test recordings."""
+    """Each fold's scores of its held-out train recordings, and of test recordings it never saw."""
     tables, pool = experiment.tables, experiment.run.config.inference.pool
     test = experiment.ids("test")
     evidence = []
@@ -129,11 +134,13 @@ def fold_evidence(experiment: Experiment, cycle: int) -> list[FoldScores]:
         row = {name: index for index, name in enumerate(scores.recording_ids)}
         clip = clip_logits(scores, pool)
         held_out = [name for name in experiment.held_out_ids(fold) if name in row]
+        seen = experiment.seen_groups(cycle, fold)
+        target = [name for name in test if experiment.groups[name] not in seen]
         evidence.append(
             FoldScores(
                 known=clip[[row[name] for name in held_out]],
                 positive=known_positives(tables.events, held_out, tables.labels),
-                target=clip[[row[name] for name in test]],
+                target=clip[[row[name] for name in target]],
             )
         )
     return evidence

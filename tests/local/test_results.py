@@ -9,7 +9,7 @@ import pytest
 from scipy.special import logit
 
 from local.experiment import Experiment
-from local.files import write_csv, write_json
+from local.files import file_digest, write_csv, write_json
 from local.inference import Scores, clip_logits, save_scores
 from local.metrics import lwlrap
 from local.results import (
@@ -123,7 +123,15 @@ def test_train_part_holds_train_recordings_only(scored):
 
 def test_cycles_are_counted_without_gaps_and_no_further_than_asked(scored):
     experiment, _ = scored(n_cycles=4, relabel__n_cycles=2)
+    for cycle in (1, 2, 3):
+        made_from = file_digest(experiment.run.cycle(cycle - 1) / "oof.npz")
+        stamp = {"notes": {"made_from": made_from}}
+        write_json(experiment.run.cycle(cycle) / "relabel.done.json", stamp)
     assert cycles_done(experiment) == [0, 1, 2]
+    # A cycle whose labels came from other scores than those that lie there now is none.
+    stamp = {"notes": {"made_from": "other scores"}}
+    write_json(experiment.run.cycle(2) / "relabel.done.json", stamp)
+    assert cycles_done(experiment) == [0, 1]
     (experiment.run.cycle(1) / "merge.done.json").unlink()
     assert cycles_done(experiment) == [0]
     (experiment.run.cycle(0) / "merge.done.json").unlink()
