@@ -170,11 +170,7 @@ def _panel(
     n_cells = max(1, int(np.ceil(end_s / scores.hop_s)))
     events = _detections(experiment, logit, scores, row, end_s)
     if truth is not None:
-        events += [
-            Detection(event.onset, min(event.offset, end_s), event.label, kind=EventKind.TRUE)
-            for event in truth[truth["recording_id"] == name].itertuples()
-            if event.onset < end_s
-        ]
+        events += _given(truth[truth["recording_id"] == name], end_s)
     return RecordingPanel(
         recording_id=name,
         feats=np.asarray(feats, dtype=np.float32),
@@ -187,6 +183,22 @@ def _panel(
         names=dict(experiment.tables.classes[["label", "name"]].itertuples(index=False)),
         note="mean of all folds of the last cycle, before the prior correction",
     )
+
+
+def _given(truth: pd.DataFrame, end_s: float) -> list[Detection]:
+    """True events within what the picture shows."""
+    return [
+        Detection(
+            event.onset,
+            min(event.offset, end_s),
+            event.label,
+            kind=EventKind.TRUE,
+            low_freq=None if np.isnan(event.low_freq) else event.low_freq,
+            high_freq=None if np.isnan(event.high_freq) else event.high_freq,
+        )
+        for event in truth.itertuples()
+        if event.onset < end_s
+    ]
 
 
 def _detections(
