@@ -129,6 +129,7 @@ def start(args: argparse.Namespace, stage: str) -> Run:
         check_source(run.tables, run.datadir)
     start_log(run.exp / "logs" / f"{stage}.log")
     write_text(run.exp / "config.yaml", dump_config(config))
+    write_json(run.exp / "run.json", environment_record(config, run.device))
     return run
 
 
