@@ -144,11 +144,10 @@ class Experiment:
             for name in self.dump_ids
         }
         names = [name for name in self.dump_ids if chosen[name]]
-        rows = {fold: _positions(scores) for fold, scores in parts.items()}
         merged: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         for folds in sorted({chosen[name] for name in names}):
             group = [name for name in names if chosen[name] == folds]
-            mean = average_scores([_take(parts[fold], rows[fold], group) for fold in folds])
+            mean = average_scores([parts[fold].take(group) for fold in folds])
             for row, name in enumerate(group):
                 merged[name] = (mean.frames[row], mean.window[row])
         used = np.zeros((len(names), len(self.folds)), dtype=bool)
@@ -164,9 +163,7 @@ class Experiment:
         names = self.ids("test")
         if not names:
             raise CanopyError("recordings.csv has no test recordings; there is nothing to submit")
-        return average_scores(
-            [_take(scores, _positions(scores), names) for scores in parts.values()]
-        )
+        return average_scores([scores.take(names) for scores in parts.values()])
 
     # ------------------------------------------------------------------------------ fingerprints
 
@@ -210,14 +207,3 @@ class Experiment:
         elif self.run.config.model.init is not None:
             inputs.append(Path(self.run.config.model.init))
         return inputs
-
-
-def _positions(scores: Scores) -> dict[str, int]:
-    return {name: row for row, name in enumerate(scores.recording_ids)}
-
-
-def _take(scores: Scores, position: dict[str, int], names: list[str]) -> Scores:
-    """The named recordings of `scores`, in that order."""
-    rows = [position[name] for name in names]
-    frames = [scores.frames[row] for row in rows] if scores.frames else []
-    return Scores(names, scores.labels, frames, scores.window[rows], scores.hop_s, scores.start_s)

@@ -44,6 +44,13 @@ class Scores:
         """Grid of one recording's frames."""
         return FrameGrid(self.frames[row].shape[1], self.hop_s, self.start_s)
 
+    def take(self, names: list[str]) -> "Scores":
+        """The named recordings, in that order."""
+        position = {name: row for row, name in enumerate(self.recording_ids)}
+        rows = [position[name] for name in names]
+        frames = [self.frames[row] for row in rows] if self.frames else []
+        return Scores(names, self.labels, frames, self.window[rows], self.hop_s, self.start_s)
+
 
 # ------------------------------------------------------------------------------ averages of odds
 

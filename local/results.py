@@ -104,9 +104,7 @@ def train_part(experiment: Experiment, cycle: int) -> tuple[Scores, np.ndarray]:
     train = set(experiment.ids("train"))
     rows = [row for row, name in enumerate(scores.recording_ids) if name in train]
     names = [scores.recording_ids[row] for row in rows]
-    frames = [scores.frames[row] for row in rows] if scores.frames else []
-    part = Scores(names, scores.labels, frames, scores.window[rows], scores.hop_s, scores.start_s)
-    return part, members["clip_logit"][rows].astype(np.float64)
+    return scores.take(names), members["clip_logit"][rows].astype(np.float64)
 
 
 def corrected_test(

@@ -10,7 +10,6 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from local.config import Section
-from local.errors import CanopyError
 from local.models.base import SedModel, SedOutput, register
 from local.models.heads import AttentionHead, BandNorm, FrequencyCoordinate, LevelNorm
 
@@ -101,9 +100,4 @@ def _convolution(n_in: int, n_out: int) -> list[nn.Module]:
 @register("crnn", CrnnParams)
 def build(params: CrnnParams, n_classes: int, n_bands: int) -> SedModel:
     """Build a CRNN."""
-    if len(params.pool) != len(params.channels):
-        raise CanopyError(
-            f"model.params: pool has {len(params.pool)} entries, channels {len(params.channels)}; "
-            "give one of each a block"
-        )
     return Crnn(params, n_classes, n_bands)

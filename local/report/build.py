@@ -8,7 +8,7 @@ from scipy.special import logit as logit_of
 
 from local.experiment import Experiment
 from local.features import FeatureReader, mel_filters
-from local.inference import Scores
+from local.inference import Scores, load_scores
 from local.labels import frames_to_events
 from local.report.data import (
     Baseline,
@@ -20,7 +20,7 @@ from local.report.data import (
     Report,
     ScoreRow,
 )
-from local.results import SCORE_TITLES, corrected_test, known_counts, metric_title
+from local.results import SCORE_TITLES, known_counts, metric_title
 from local.scoring import read_truth_events
 
 # A picture of more than this is unreadable; of longer recordings the beginning is shown.
@@ -139,7 +139,8 @@ def _panels(experiment: Experiment, cycle: int) -> list[RecordingPanel]:
     """Test recordings evenly through the table."""
     run = experiment.run
     n_panels = run.config.report.n_recordings
-    scores, (names, _), _ = corrected_test(experiment, cycle)
+    scores, _ = load_scores(run.cycle(cycle) / "test.npz")
+    names = scores.recording_ids
     if n_panels == 0 or not scores.frames or run.config.features.kind != "logmel":
         return []
     truth = _true_events(experiment)
