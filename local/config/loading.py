@@ -7,7 +7,8 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from local.config.sections import Config, Section, SectionType
+from local.config.base import Section, SectionType
+from local.config.sections import Config
 from local.errors import CanopyError
 
 
