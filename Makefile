@@ -1,4 +1,5 @@
 # `make help` lists what there is. VENV=DIR names the environment, PYTHON=EXE what to make it with.
+# LADDER='--seeds 0 1 --jobs 2' hands options to the ladder.
 SHELL := /bin/bash
 VENV ?= $(CURDIR)/.venv
 JOBS ?= 2
@@ -7,7 +8,7 @@ python := $(VENV)/bin/python
 shell_files := run.sh $(wildcard bin/*.sh) .ci/run
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench clean
+.PHONY: help setup demo test lint bench ladder clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-14s %s\n", $$1, $$2 }'
@@ -28,6 +29,9 @@ lint: setup ## ruff (rules and layout) and shellcheck
 
 bench: setup ## speed and memory, as ratios measured in this run
 	@set -e; for script in tests/bench/*.py; do echo "== $$script"; "$(python)" "$$script"; done
+
+ladder: setup ## the climb from positives only to the default, measured (hours)
+	@VENV="$(VENV)" "$(python)" -m recipes.rfcx.ladder $(LADDER)
 
 clean: ## remove caches (not the environment, and nothing that a run wrote)
 	rm -rf .pytest_cache .ruff_cache .hypothesis

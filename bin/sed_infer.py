@@ -5,14 +5,18 @@
 
 Every fold's model scores the recordings that its training did not see, and all test recordings
 (EXPDIR/TAG/cycle<c>/fold<k>/scores.npz). Merged: oof.npz, each recording scored only by models that
-never saw its group (`used` says which), and test.npz, the mean of all folds in probability.
+never saw its group (`used` says which), and test.npz, the mean of all folds in probability. Where
+prevalence is to be estimated, each fold also leaves inserted.npz: test recordings scored with a
+held-out call inserted.
 """
 
 import sys
 
 from local.checkpoint import load_model
+from local.evidence import insert_fold, insertions_done
 from local.experiment import Experiment
 from local.inference import clip_logits, load_scores, save_scores, score_recordings
+from local.models import SedModel
 from local.runs import (
     Run,
     Stamp,
@@ -39,12 +43,15 @@ def main(argv: list[str] | None = None) -> int:
     folds = chosen_folds(args.folds, run.config.split.n_folds)
     for fold in folds:
         experiment.require_trained(args.cycle, fold)
-    waiting = [
-        fold for fold in folds if not _stamp(experiment, args.cycle, fold).is_done(run.force)
-    ]
+    waiting = [fold for fold in folds if not _is_done(experiment, args.cycle, fold)]
     run_folds(run, waiting, args.n_gpus, argv)
     merge(experiment, args.cycle, folds)
     return 0
+
+
+def _is_done(experiment: Experiment, cycle: int, fold: int) -> bool:
+    scored = _stamp(experiment, cycle, fold).is_done(experiment.run.force)
+    return scored and insertions_done(experiment, cycle, fold)
 
 
 def _stamp(experiment: Experiment, cycle: int, fold: int) -> Stamp:
@@ -55,17 +62,26 @@ def _stamp(experiment: Experiment, cycle: int, fold: int) -> Stamp:
         "window": run.config.window.model_dump(mode="json"),
     }
     inputs = [folder / "best.pt", folder / "seen.csv", run.features / "manifest.csv"]
+    inputs += experiment.stretched_manifests(run.config.inference.tta.stretches)
     return Stamp(folder / "infer.done.json", settings, inputs)
 
 
 def infer_fold(run: Run, cycle: int, fold: int) -> None:
-    """Score with one fold's model."""
+    """Score with one fold's model, then what the estimate of prevalence needs."""
     experiment = Experiment(run)
+    model = load_model(run.fold(cycle, fold) / "best.pt", experiment.tables.labels, run.device)
+    if not _stamp(experiment, cycle, fold).is_done(run.force):
+        score_fold(experiment, cycle, fold, model)
+    if not insertions_done(experiment, cycle, fold):
+        insert_fold(experiment, cycle, fold, model)
+
+
+def score_fold(experiment: Experiment, cycle: int, fold: int, model: SedModel) -> None:
+    """Score all that a fold's model may score."""
+    run, labels = experiment.run, experiment.tables.labels
+    folder = run.fold(cycle, fold)
     stamp = _stamp(experiment, cycle, fold)
     stamp.clear()
-    labels = experiment.tables.labels
-    folder = run.fold(cycle, fold)
-    model = load_model(folder / "best.pt", labels, run.device)
     names = experiment.scored_ids(cycle, fold)
     progress = f"infer cycle{cycle}/fold{fold}"
     scores = score_recordings(model, experiment.dump, names, labels, run.device, progress)

@@ -12,7 +12,8 @@ import shutil
 import sys
 from pathlib import Path
 
-from local.checkpoint import load_checkpoint
+from local.checkpoint import load_checkpoint, load_initial
+from local.checks import check_init
 from local.dataset import make_pool
 from local.experiment import Experiment
 from local.files import read_json, write_json
@@ -57,6 +58,7 @@ def train_fold(run: Run, cycle: int, fold: int) -> None:
     stamp = experiment.training_stamp(cycle, fold)
     if stamp.is_done(run.force):
         return
+    check_init(run.config, experiment.tables.labels)
     _clear_stale(run, stamp, folder)
     stamp.clear()
     seen = experiment.write_seen(cycle, fold)
@@ -77,7 +79,7 @@ def train_fold(run: Run, cycle: int, fold: int) -> None:
     if cycle > 0 and run.config.relabel.start == "cycle0":
         initial = load_checkpoint(run.fold(0, fold) / "best.pt")["model"]
     elif run.config.model.init is not None:
-        initial = load_checkpoint(run.config.model.init)["model"]
+        initial = load_initial(run.config.model.init, experiment.tables.labels)
     Trainer(task, run.config, initial).run()
     stamp.write([folder / "best.pt", folder / "log.csv", seen])
     log.info("%s: trained, %s", task.name, folder / "best.pt")

@@ -5,7 +5,7 @@
 
 Takes the last finished cycle, corrects class priors as section `prior` says, joins the scores on
 the ids of the sample submission, scores every cycle on known labels (and on truth where there is
-any: this is the only stage that opens it) and draws the report.
+any: this is the only stage that opens it), draws the report and notes the run in the ledger.
 """
 
 import sys
@@ -13,17 +13,18 @@ import sys
 from local.errors import CanopyError
 from local.experiment import Experiment
 from local.files import write_csv, write_json
+from local.ledger import ledger_path, record, run_row
 from local.report.build import build_report
 from local.report.html import write_report
 from local.results import collect, corrected_test, cycles_done, table_of_cycles
 from local.runs import Stamp, log, run_script, stage_parser, start
-from local.submission import check_submission, make_submission, merge_columns, read_columns
-from local.tables import read_table
+from local.submission import join_submission
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the stage."""
-    run = start(stage_parser(__doc__).parse_args(argv), "submit")
+    args = stage_parser(__doc__).parse_args(argv)
+    run = start(args, "submit")
     experiment = Experiment(run)
     cycles = cycles_done(experiment)
     if not cycles:
@@ -37,6 +38,9 @@ def main(argv: list[str] | None = None) -> int:
         write_report(run.exp / "report.html", build_report(experiment, results))
         print(table_of_cycles(results))
         stamp.write([run.exp / name for name in ("submission.csv", "results.json", "report.html")])
+    ledger = ledger_path(run.exp.parent, args.recipe)
+    record(ledger, run_row(run.exp, args.recipe, run.config, run.tables))
+    log.info("ledger: %s", ledger)
     log.info("submission: %s", run.exp / "submission.csv")
     log.info("report: %s", run.exp / "report.html")
     return 0
@@ -59,15 +63,10 @@ def _stamp(experiment: Experiment, cycles: list[int]) -> Stamp:
 def write_submission(experiment: Experiment, cycle: int) -> None:
     """Write submission.csv from the scores of a cycle."""
     run = experiment.run
-    labels = experiment.tables.labels
     _, (ids, logit), correction = corrected_test(experiment, cycle)
-    merged, names = merge_columns(
-        logit + correction.shift, labels, read_columns(run.tables, labels)
+    submission, filled = join_submission(
+        run.tables, experiment.tables.labels, ids, logit + correction.shift
     )
-    path = run.tables / "sample_submission.csv"
-    sample = read_table(path, ("recording_id",)) if path.exists() else None
-    submission, filled = make_submission(ids, merged, names, sample)
-    check_submission(submission)
     if filled:
         log.warning("%d test recordings were unreadable and got class means", len(filled))
     write_csv(run.exp / "submission.csv", submission, float_format="%.17g")

@@ -17,7 +17,7 @@ import torch
 
 from local.errors import CanopyError
 from local.files import atomic_path
-from local.models import SedModel, create_model, without_start
+from local.models import SedModel, create_model, fit_hint, without_start
 
 log = logging.getLogger("canopy")
 
@@ -106,31 +106,59 @@ def load_model(path: Path | str, labels: list[str], device: str = "cpu") -> SedM
     if not {"recipe", "model"} <= set(state):
         raise CanopyError(f"{path}: holds no model that is ready for use; name a fold's best.pt")
     recipe = state["recipe"]
-    if recipe["labels"] != labels:
-        pairs = enumerate(zip_longest(recipe["labels"], labels, fillvalue="nothing"), start=1)
-        place, (trained, here) = next((i, pair) for i, pair in pairs if pair[0] != pair[1])
-        raise CanopyError(
-            f"{path}: trained for {len(recipe['labels'])} classes, the tables have {len(labels)}; "
-            f"the first difference is class {place}, {trained} there and {here} here; train again"
-        )
+    _same_classes(recipe["labels"], labels, path, "train again")
     params = without_start(recipe["params"])
     model = create_model(recipe["name"], params, recipe["n_classes"], recipe["n_bands"])
     load_weights(model, state["model"], path)
     return model.to(device).eval()
 
 
+def load_initial(path: Path | str, labels: list[str]) -> dict[str, torch.Tensor]:
+    """Weights of a trained model to start from; its classes must be `labels`, in that order."""
+    state = load_checkpoint(path)
+    if not isinstance(state.get("model"), dict) or not isinstance(state.get("recipe"), dict):
+        raise CanopyError(
+            f"model.init: {path} holds no model that is ready for use; name a fold's best.pt"
+        )
+    _same_classes(
+        state["recipe"]["labels"],
+        labels,
+        path,
+        "start from a model of these classes, or give the file as model.params.weights, which "
+        "makes the class layers anew",
+    )
+    return state["model"]
+
+
+def _same_classes(trained: list[str], labels: list[str], path: Path | str, mend: str) -> None:
+    if trained == labels:
+        return
+    pairs = enumerate(zip_longest(trained, labels, fillvalue="nothing"), start=1)
+    place, (there, here) = next((i, pair) for i, pair in pairs if pair[0] != pair[1])
+    raise CanopyError(
+        f"{path}: trained for {len(trained)} classes, the tables have {len(labels)}; the first "
+        f"difference is class {place}, {there} there and {here} here; {mend}"
+    )
+
+
 def load_weights(model: SedModel, weights: dict[str, torch.Tensor], path: Path | str) -> None:
-    """Load weights that must fit key by key and shape by shape; the first misfit is named."""
+    """Load weights that must fit key by key and shape by shape.
+
+    The first misfit is named, with the model that the weights fit best.
+    """
     own = model.state_dict()
     for key, value in own.items():
         if key not in weights:
-            raise CanopyError(f"{path}: has no weights for {key}; it is of another model")
+            raise CanopyError(f"{path}: has no weights for {key}; {fit_hint(model, weights)}")
         if weights[key].shape != value.shape:
             raise CanopyError(
                 f"{path}: {key} is {tuple(weights[key].shape)}, the model wants "
-                f"{tuple(value.shape)}; check model.params and the number of classes"
+                f"{tuple(value.shape)}; {fit_hint(model, weights)}"
             )
     extra = sorted(set(weights) - set(own))
     if extra:
-        raise CanopyError(f"{path}: has weights {extra[0]} that the model does not know")
+        raise CanopyError(
+            f"{path}: has weights {extra[0]} that the model does not know; "
+            f"{fit_hint(model, weights)}"
+        )
     model.load_state_dict(weights)

@@ -2,16 +2,18 @@
 
 import torch
 
+from local.checkpoint import load_initial, load_weights
 from local.config import Config
 from local.dataset import window_frames
 from local.errors import CanopyError
 from local.features import check_filters
 from local.folds import check_enough
-from local.inference import inference_overlap, inference_window, list_views
+from local.losses import check_labels, check_output
 from local.metrics import METRICS
-from local.models import create_model
+from local.models import create_model, without_start
 from local.runs import Run
 from local.tables import read_tables
+from local.views import inference_overlap, inference_window, list_views
 
 
 def check_config(config: Config) -> None:
@@ -46,6 +48,7 @@ def check_config(config: Config) -> None:
             raise CanopyError(
                 f"model.params do not fit windows of {window} frames and {n_bands} bands ({error})"
             ) from None
+    check_output(config.loss, output)
     if output.frame_logit.shape[-1] != window // model.step:
         raise CanopyError(
             f"model {config.model.name} gives {output.frame_logit.shape[-1]} frames for a window "
@@ -70,11 +73,25 @@ def check_data(run: Run) -> None:
     tables = read_tables(run.tables)
     recordings = tables.recordings
     check_enough(recordings, tables.events, tables.labels, run.config.split.n_folds)
+    check_labels(run.config.loss, tables.labels)
+    check_init(run.config, tables.labels)
     shortest = recordings.loc[recordings["duration"].idxmin()]
     window = run.config.window
-    if window.short == "refuse" and shortest["duration"] < window.length_s - 1e-6:
+    too_short = shortest["duration"] < window.length_s - 1e-6
+    if window.short == "refuse" and too_short and not window.whole:
         raise CanopyError(
             f"recording {shortest['recording_id']} lasts {shortest['duration']:.3f} s, less than "
             f"window.length_s {window.length_s:g}; shorten the window or set window.short to "
             "repeat or silence"
         )
+
+
+def check_init(config: Config, labels: list[str]) -> None:
+    """The weights that training would start from must be of this model and these classes."""
+    if config.model.init is None:
+        return
+    weights = load_initial(config.model.init, labels)
+    n_bands = config.features.n_mels if config.features.kind == "logmel" else 1
+    params = without_start(config.model.params)
+    model = create_model(config.model.name, params, len(labels), n_bands)
+    load_weights(model, weights, config.model.init)

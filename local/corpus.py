@@ -68,17 +68,26 @@ def check_corpus(recordings: pd.DataFrame, folder: Path, config: Config) -> None
 
 
 def estimate_bytes(seconds: float, config: Config) -> int:
-    """Size of the dump of so many seconds of sound."""
+    """Size of the dump of so many seconds of sound, with its stretched ones."""
+    seconds *= 1 + sum(config.features.stretches)
+    wave = seconds * config.audio.sample_rate * 2
     if config.features.kind == "wave":
-        return int(seconds * config.audio.sample_rate * 2)
+        return int(wave)
     bytes_each = np.dtype(config.features.dtype).itemsize
-    return int(seconds / config.hop_s * config.features.n_mels * bytes_each)
+    features = seconds / config.hop_s * config.features.n_mels * bytes_each
+    return int(features + wave * config.features.keep_wave)
 
 
 def make_features(
-    recordings: pd.DataFrame, datadir: Path, folder: Path, config: Config, device: str, nj: int
+    recordings: pd.DataFrame,
+    datadir: Path,
+    folder: Path,
+    config: Config,
+    device: str,
+    nj: int,
+    stretch: float = 1.0,
 ) -> tuple[pd.DataFrame, RunningStats, int]:
-    """Make the npz of every recording.
+    """Make the npz of every recording, played `stretch` times as long.
 
     Returns
     -------
@@ -99,7 +108,7 @@ def make_features(
         else:
             rows[job.recording_id] = (info.n_frames, info.duration, "ok", "")
     stats = RunningStats(config.features.n_mels if config.features.kind == "logmel" else 1)
-    results = _run(waiting, config, device, nj)
+    results = _run(waiting, config, device, nj, stretch)
     for job, result in tqdm(results, total=len(waiting), desc="preprocess", disable=None):
         rows[job.recording_id] = (
             result["n_frames"],
@@ -154,10 +163,10 @@ def _made_before(job: Job) -> FeatureInfo | None:
 
 
 def _run(
-    jobs: list[Job], config: Config, device: str, nj: int
+    jobs: list[Job], config: Config, device: str, nj: int, stretch: float
 ) -> Iterator[tuple[Job, dict[str, Any]]]:
     """Results in the order of the jobs: on a GPU from one process, else from `nj` of one thread."""
-    work = partial(_work, config=config, device=device)
+    work = partial(_work, config=config, device=device, stretch=stretch)
     n_processes = min(nj, len(jobs))
     if device != "cpu" or n_processes <= 1:
         yield from zip(jobs, map(work, jobs), strict=True)
@@ -172,5 +181,5 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def _work(job: Job, config: Config, device: str) -> dict[str, Any]:
-    return process_recording(job.source, job.target, config.audio, config.features, device)
+def _work(job: Job, config: Config, device: str, stretch: float) -> dict[str, Any]:
+    return process_recording(job.source, job.target, config.audio, config.features, device, stretch)

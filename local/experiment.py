@@ -12,6 +12,7 @@ import pandas as pd
 
 from local.dataset import Dump
 from local.errors import CanopyError
+from local.features import stretched_folder
 from local.files import write_csv
 from local.folds import read_folds
 from local.inference import Scores, average_scores
@@ -175,6 +176,9 @@ class Experiment:
         settings["features_id"] = self.run.features.name
         if cycle > 0:
             settings["start"] = config["relabel"]["start"]
+        if self.run.config.window.p_stretched == 0:
+            # Dumps that only inference looks at.
+            settings["features"] = {**settings["features"], "stretches": []}
         if self.run.config.train.select == "best":
             settings["inference"] = config["inference"]
         return settings
@@ -186,6 +190,10 @@ class Experiment:
             self.training_settings(cycle, fold),
             self.training_inputs(cycle, fold),
         )
+
+    def stretched_manifests(self, factors: tuple[float, ...]) -> list[Path]:
+        """What says which recordings the dumps of these stretch factors hold."""
+        return [stretched_folder(self.run.features, f) / "manifest.csv" for f in factors]
 
     def require_trained(self, cycle: int, fold: int) -> None:
         """Refuse a model that is not there, or was trained with other settings or tables."""
@@ -200,6 +208,11 @@ class Experiment:
         names = ("recordings", "events", "classes")
         inputs = [self.run.tables / f"{name}.csv" for name in names]
         inputs += [self.run.features / "manifest.csv", self.run.exp / "folds.csv"]
+        config = self.run.config
+        if config.window.p_stretched > 0:
+            inputs += self.stretched_manifests(config.features.stretches)
+        if config.train.select == "best":
+            inputs += self.stretched_manifests(config.inference.tta.stretches)
         if cycle > 0:
             inputs.append(self.run.cycle(cycle) / "pseudo_events.csv")
         if cycle > 0 and self.run.config.relabel.start == "cycle0":

@@ -7,7 +7,7 @@ Averages over views and models are means of probabilities, kept as logits that n
 import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise, product
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +16,13 @@ from scipy.ndimage import uniform_filter1d
 from scipy.special import expit, log_expit, logsumexp
 from tqdm import tqdm
 
-from local.config import Config, InferenceConfig, PoolConfig
-from local.dataset import Dump, window_frames
+from local.config import Config, PoolConfig
+from local.dataset import Dump
 from local.errors import CanopyError
 from local.files import write_npz
 from local.labels import FrameGrid, to_frames
 from local.models import SedModel
+from local.views import View, list_views
 from local.windows import Stitcher, n_cells, window_starts
 
 
@@ -108,64 +109,6 @@ def clip_logits(scores: Scores, config: PoolConfig) -> np.ndarray:
 # ------------------------------------------------------------------------------- sliding windows
 
 
-@dataclass(frozen=True)
-class View:
-    """One way to look at a recording."""
-
-    shift_s: float
-    speed: float
-    gain_db: float
-    flip: bool
-    window: int
-    overlap: int
-
-
-def list_views(config: Config, step: int) -> list[View]:
-    """All combinations of the configured shifts, speeds, gains, flips and window lengths."""
-    tta = config.inference.tta
-    main = inference_window(config, step)
-    windows = [main] + [
-        whole_steps(to_frames(length, config.hop_s), step) for length in tta.lengths_s
-    ]
-    flips = [False, True] if tta.flip else [False]
-    return [
-        View(shift, speed, gain, flip, window, inference_overlap(config.inference, config, window))
-        for shift, speed, gain, flip, window in product(
-            tta.shifts_s, tta.speeds, tta.gains_db, flips, dict.fromkeys(windows)
-        )
-    ]
-
-
-def whole_steps(frames: int, step: int) -> int:
-    """Nearest whole number of model steps, in frames; at least one."""
-    return max(1, (2 * frames + step) // (2 * step)) * step
-
-
-def inference_window(config: Config, step: int) -> int:
-    """Window length in frames."""
-    settings = config.inference
-    if settings.window_frames is not None:
-        return settings.window_frames
-    if settings.window_s is not None:
-        return whole_steps(to_frames(settings.window_s, config.hop_s), step)
-    return window_frames(config, step)
-
-
-def inference_overlap(settings: InferenceConfig, config: Config, window: int) -> int:
-    """Overlap in frames for a window length; half a window unless given."""
-    if settings.overlap_frames is not None:
-        overlap = settings.overlap_frames
-    elif settings.overlap_s is not None:
-        overlap = to_frames(settings.overlap_s, config.hop_s)
-    else:
-        overlap = window // 2
-    if overlap >= window:
-        raise CanopyError(
-            f"inference.overlap is {overlap} frames, not less than the window of {window}; lower it"
-        )
-    return overlap
-
-
 def score_recordings(
     model: SedModel,
     dump: Dump,
@@ -182,7 +125,7 @@ def score_recordings(
     progress : words for the progress bar; None shows none.
     """
     config, step = dump.config, model.step
-    views = list_views(config, step)
+    views = list_views(config, step, dump)
     frames: list[np.ndarray] = []
     window = np.full((len(recording_ids), len(labels)), -np.inf)
     done = tqdm(total=len(recording_ids), desc=progress, disable=None if progress else True)
@@ -202,7 +145,8 @@ def score_recordings(
         if request.last:
             name = recording_ids[request.row]
             stitched = _unstitch(stitcher.result(), config.inference.stitch)
-            viewed.append(_to_plain_grid(stitched, request, n_cells(dump.n_frames(name), step)))
+            n_plain = n_cells(dump.n_frames(name), step)
+            viewed.append(_to_plain_grid(stitched, request, n_plain, step if dump.centred else 0))
             clips.append(best)
         if request.last and request.view == len(views) - 1:
             frames.append(mean_logit(np.stack(viewed)).astype(np.float32))
@@ -239,14 +183,16 @@ class _Request:
     last: bool
     flip: bool
     speed: float
+    stretch: float
     crop: np.ndarray
 
 
 def _requests(dump: Dump, recording_ids: list[str], views: list[View]) -> Iterator[_Request]:
     config = dump.config
     for row, name in enumerate(recording_ids):
-        n_plain = dump.n_frames(name)
         for position, view in enumerate(views):
+            source = dump.at(view.stretch)
+            n_plain = source.n_frames(name)
             n_frames = max(1, to_frames(n_plain / view.speed, 1.0))
             shift = to_frames(view.shift_s, config.hop_s)
             starts = window_starts(n_frames, view.window, view.overlap, shift)
@@ -260,7 +206,8 @@ def _requests(dump: Dump, recording_ids: list[str], views: list[View]) -> Iterat
                     last=start == starts[-1],
                     flip=view.flip,
                     speed=view.speed,
-                    crop=_look(dump, name, int(start), n_plain, view),
+                    stretch=view.stretch,
+                    crop=_look(source, name, int(start), n_plain, view),
                 )
 
 
@@ -321,12 +268,19 @@ def _run_batch(
     yield from zip(requests, frame_logit, clip_logit, strict=True)
 
 
-def _to_plain_grid(stitched: np.ndarray, request: _Request, n_plain: int) -> np.ndarray:
-    """Scores of a faster or slower view, brought back to the `n_plain` cells of plain time."""
-    if request.speed == 1.0:
+def _to_plain_grid(stitched: np.ndarray, request: _Request, n_plain: int, step: int) -> np.ndarray:
+    """Scores of a faster or slower view, brought back to the `n_plain` cells of plain time.
+
+    Time 0 is the middle of the first frame, half a frame into the first cell of `step` frames (of
+    samples, given as 0: its beginning).
+    """
+    ratio = request.speed / request.stretch
+    if ratio == 1.0 and request.stretch == 1.0:
         return stitched
     centres = np.arange(n_plain) + 0.5
-    places = (np.arange(stitched.shape[1]) + 0.5) * request.speed
+    places = (np.arange(stitched.shape[1]) + 0.5) * ratio
+    if request.stretch != 1.0 and step:
+        places += 0.5 * (1 - ratio) / step
     return np.stack([np.interp(centres, places, scores) for scores in stitched])
 
 

@@ -5,7 +5,7 @@ centred on sample i*hop and stands for [(i - 1/2) hop, (i + 1/2) hop). Samples s
 [i, i + 1) / rate. A `FrameGrid` holds that convention once; nothing else converts seconds.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -39,13 +39,22 @@ class FrameGrid:
         return self.start_s + self.hop_s * (np.arange(self.n) + 0.5)
 
 
-def grid_of(n_frames: int, hop_s: float, centred: bool, first: int = 0, step: int = 1) -> FrameGrid:
+def grid_of(
+    n_frames: int,
+    hop_s: float,
+    centred: bool,
+    first: int = 0,
+    step: int = 1,
+    stretch: float = 1.0,
+) -> FrameGrid:
     """Grid of a window of input frames seen through a model that makes one cell of `step` frames.
 
     `n_frames` input frames of `hop_s` seconds from frame `first` on; `centred` as for features, not
-    for samples. A rest that fills no whole cell is left out.
+    for samples. A rest that fills no whole cell is left out. With `stretch` the window shows, from
+    the beginning of frame `first` on, a recording played that many times as long; the grid lies in
+    stretched time, as do events that are `stretched` by as much.
     """
-    start = (first - (0.5 if centred else 0.0)) * hop_s
+    start = (first - (0.5 if centred else 0.0)) * hop_s * stretch
     return FrameGrid(n_frames // step, hop_s * step, start)
 
 
@@ -81,6 +90,10 @@ class EventArrays:
 
     def __len__(self) -> int:
         return len(self.label)
+
+    def stretched(self, factor: float) -> "EventArrays":
+        """The same events of a recording that lasts `factor` times as long."""
+        return replace(self, onset=self.onset * factor, offset=self.offset * factor)
 
 
 def events_by_recording(events: pd.DataFrame, labels: list[str]) -> dict[str, EventArrays]:

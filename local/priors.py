@@ -14,7 +14,6 @@ or, without any label of the target, from `estimate_em`.
 """
 
 import logging
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -140,45 +139,73 @@ class FoldScores:
     """Scores of one model for recordings it never saw, on a scale that is its own.
 
     known: (M, C) scores of held-out labelled recordings; positive: (M, C) 1 where a person
-    confirmed the class; target: (N, C) scores of the recordings whose prevalence is wanted.
+    confirmed the class; target: (N, C) scores of the recordings whose prevalence is wanted;
+    inserted: (K, C) scores of target recordings in which a held-out call of the class was inserted
+    (`insertion.insert_calls`), NaN where there was none, or None.
     """
 
     known: np.ndarray
     positive: np.ndarray
     target: np.ndarray
+    inserted: np.ndarray | None = None
 
 
-def estimate_tail(folds: list[FoldScores], min_share: float = 0.4) -> np.ndarray:
-    """Prevalence (C,) from confirmed positives alone: no negatives, no calibration are needed.
+def estimate_tail(
+    folds: list[FoldScores], min_share: float = 0.3, inserted_weight: float = 24.0
+) -> np.ndarray:
+    """Prevalence (C,) from scores of recordings that have the class; no calibration is needed.
 
-    At a threshold t that negatives seldom pass, the share of target recordings above t is the
-    prevalence times the share of positives above t, so prevalence = q_target(t) / q_positive(t)
-    (mixture proportion estimation; Garg et al. 2021 take the best such t). High thresholds are
-    noisy, low ones let negatives in; here it is the median over all t, each the score of a
-    positive, that keep at least `min_share` of the positives, and the mean over folds. Positives
-    that are easier than the target's make the estimate low, for all classes alike, which ranking
-    forgives.
+    The share of target recordings above a threshold t is at least the prevalence times the share
+    of positives above t, and equals it where no negative passes: prevalence is the least of
+    q_target(t) / q_positive(t) (mixture proportion estimation; Garg et al. 2021). High thresholds
+    are noisy, so the least is taken over those, each the score of a positive, that keep at least
+    `min_share` of the positives, and the positive counts among the targets above it: (k + 1) /
+    (N + 1). Then the mean over folds, weighted by their confirmed positives.
+
+    Positives are the held-out recordings where a person confirmed the class, and, weighted as
+    `inserted_weight` such recordings in all, target recordings with an inserted call: the former
+    are real but few and of other sites, the latter many but each with one call.
 
     A class without a confirmed positive in any fold is NaN.
     """
-    estimates = []
-    for fold in folds:
-        target, n_target = np.sort(fold.target, axis=0), len(fold.target)
-        values = np.full(fold.target.shape[1], np.nan)
-        for column in range(len(values)):
-            positives = np.sort(fold.known[fold.positive[:, column] == 1, column])[::-1]
-            if len(positives) == 0:
+    n_confirmed = np.sum([fold.positive.sum(axis=0) for fold in folds], axis=0)
+    n_classes = len(n_confirmed)
+    estimates, weights = np.zeros((len(folds), n_classes)), np.zeros((len(folds), n_classes))
+    for row, fold in enumerate(folds):
+        for column in range(n_classes):
+            confirmed = fold.known[fold.positive[:, column] == 1, column]
+            if len(confirmed) == 0:
                 continue
-            kept = np.arange(1, len(positives) + 1) / len(positives)
-            above = 1 - np.searchsorted(target[:, column], positives, side="left") / n_target
-            usable = kept >= min_share
-            values[column] = np.median(above[usable] / kept[usable])
-        estimates.append(values)
-    with warnings.catch_warnings():
-        # All folds without a positive: NaN is what we promise.
-        warnings.simplefilter("ignore", RuntimeWarning)
-        mean = np.nanmean(np.stack(estimates), axis=0)
+            inserted = np.zeros(0) if fold.inserted is None else fold.inserted[:, column]
+            inserted = inserted[~np.isnan(inserted)]
+            share = inserted_weight / (n_confirmed[column] + inserted_weight)
+            scores = np.concatenate([confirmed, inserted])
+            mass = np.concatenate(
+                [
+                    np.full(len(confirmed), (1 - share) / len(confirmed)),
+                    np.full(len(inserted), share / max(1, len(inserted))),
+                ]
+            )
+            weights[row, column] = len(confirmed)
+            estimates[row, column] = _least_ratio(
+                fold.target[:, column], scores, mass / mass.sum(), min_share
+            )
+    with np.errstate(invalid="ignore"):
+        # No positive in any fold: 0 / 0, the NaN that we promise.
+        mean = (estimates * weights).sum(axis=0) / weights.sum(axis=0)
     return np.minimum(mean, 1.0)
+
+
+def _least_ratio(
+    target: np.ndarray, positives: np.ndarray, mass: np.ndarray, min_share: float
+) -> float:
+    """Least share of targets over share of positives, above thresholds that keep `min_share`."""
+    order = np.argsort(-positives, kind="stable")
+    kept = np.cumsum(mass[order])
+    below = np.searchsorted(np.sort(target), positives[order], side="left")
+    above = (len(target) - below + 1) / (len(target) + 1)
+    usable = kept >= min(min_share, kept[-1])
+    return float((above[usable] / kept[usable]).min())
 
 
 def is_thin(prevalence: ArrayLike, n_recordings: int, min_count: float = 1.0) -> np.ndarray:

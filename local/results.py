@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from local.evidence import fold_evidence
 from local.experiment import Experiment
 from local.files import file_digest, read_json
-from local.inference import Scores, clip_logits, load_scores
-from local.priors import FoldScores
+from local.inference import Scores, load_scores
 from local.runs import environment_record
 from local.scoring import known_positives, read_truth, score_against, score_known
 from local.submission import Correction, merge_columns, prior_correction, read_columns
@@ -117,31 +117,6 @@ def corrected_test(
     folds = fold_evidence(experiment, cycle) if run.config.prior.method == "estimated" else []
     correction = prior_correction(experiment.tables, logit, run.config, run.datadir, folds)
     return scores, (scores.recording_ids, logit), correction
-
-
-def fold_evidence(experiment: Experiment, cycle: int) -> list[FoldScores]:
-    """Each fold's scores of its held-out train recordings, and of test recordings it never saw."""
-    tables, pool = experiment.tables, experiment.run.config.inference.pool
-    test = experiment.ids("test")
-    evidence = []
-    for fold in experiment.folds:
-        path = experiment.run.fold(cycle, fold) / "scores.npz"
-        if not path.exists():
-            continue
-        scores, _ = load_scores(path)
-        row = {name: index for index, name in enumerate(scores.recording_ids)}
-        clip = clip_logits(scores, pool)
-        held_out = [name for name in experiment.held_out_ids(fold) if name in row]
-        seen = experiment.seen_groups(cycle, fold)
-        target = [name for name in test if experiment.groups[name] not in seen]
-        evidence.append(
-            FoldScores(
-                known=clip[[row[name] for name in held_out]],
-                positive=known_positives(tables.events, held_out, tables.labels),
-                target=clip[[row[name] for name in target]],
-            )
-        )
-    return evidence
 
 
 def _add_truth(

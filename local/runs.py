@@ -129,7 +129,9 @@ def start(args: argparse.Namespace, stage: str) -> Run:
         check_source(run.tables, run.datadir)
     start_log(run.exp / "logs" / f"{stage}.log")
     write_text(run.exp / "config.yaml", dump_config(config))
-    write_json(run.exp / "run.json", environment_record(config, run.device))
+    places = {name: str(getattr(run, name).resolve()) for name in ("datadir", "dumpdir")}
+    record = environment_record(config, run.device) | {"recipe": args.recipe} | places
+    write_json(run.exp / "run.json", record)
     return run
 
 

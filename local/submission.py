@@ -11,7 +11,14 @@ from scipy.special import expit
 from local.config import Config
 from local.errors import CanopyError
 from local.labels import PSEUDO
-from local.priors import FoldScores, estimate_em, estimate_tail, odds_shift, read_prevalence
+from local.priors import (
+    FoldScores,
+    estimate_em,
+    estimate_tail,
+    mean_probability,
+    odds_shift,
+    read_prevalence,
+)
 from local.tables import Tables, read_table
 
 
@@ -67,6 +74,8 @@ def prior_correction(
         target = read_prevalence(datadir / str(settings.given), labels)
     elif settings.estimator == "em":
         target = estimate_em(test_logit, source)
+    elif settings.estimator == "mean":
+        target = _within_reach(mean_probability(test_logit), len(test_logit))
     else:
         target = _within_reach(estimate_tail(list(folds)), len(test_logit))
     shift = odds_shift(source, target, settings.strength, settings.max_odds_ratio)
@@ -136,6 +145,22 @@ def make_submission(
         scores.loc[name] = scores.loc[recording_ids].mean()
     joined = scores.loc[sample["recording_id"], columns]
     return joined.rename_axis("recording_id").reset_index(), filled
+
+
+def join_submission(
+    tables_dir: Path, labels: list[str], recording_ids: list[str], logit: np.ndarray
+) -> tuple[pd.DataFrame, list[str]]:
+    """The checked submission of corrected logits (N, C), as the prepared tables want it.
+
+    Song types are merged, and rows are joined with the sample submission where there is one.
+    Returns what `make_submission` does.
+    """
+    merged, names = merge_columns(logit, labels, read_columns(tables_dir, labels))
+    path = tables_dir / "sample_submission.csv"
+    sample = read_table(path, ("recording_id",)) if path.exists() else None
+    submission, filled = make_submission(recording_ids, merged, names, sample)
+    check_submission(submission)
+    return submission, filled
 
 
 def check_submission(submission: pd.DataFrame) -> None:

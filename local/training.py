@@ -20,15 +20,23 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from local.augment import Batch, augment
+from local.augment import Batch, FrontEnd, augment
 from local.checkpoint import load_last, load_weights, model_state, save_checkpoint, save_last
 from local.config import Config
-from local.dataset import Dump, Pool, WindowDataset, plan_epoch, window_frames
+from local.dataset import (
+    Dump,
+    Pool,
+    WindowDataset,
+    plan_epoch,
+    training_window,
+    vary_epoch,
+)
 from local.errors import CanopyError
 from local.files import write_csv
 from local.inference import Scores, clip_logits, score_recordings
-from local.losses import total_loss
-from local.models import SedModel, create_model
+from local.losses import Objective
+from local.models import SedModel, SedOutput, create_model
+from local.optimisation import lr_factor, make_optimizer
 from local.scoring import score_known
 from local.seeds import generator, named_seed, seed_torch
 
@@ -83,12 +91,15 @@ class Trainer:
         _check_input(model, task.dump)
         self.model = model.to(self.device, memory_format=torch.channels_last)
         self.ema = _averaged(self.model, config.train.ema_decay)
-        self.window = window_frames(config, self.model.step)
+        self.window = training_window(task.dump, self.model.step)
+        self.front_end = FrontEnd.of(config, self.device)
         self.n_windows = config.train.windows_per_epoch or max(
             config.train.batch_size, int((task.pool.event_kind < 2).sum())
         )
-        self.steps_per_epoch = math.ceil(self.n_windows / config.train.batch_size)
-        self.optimizer = _optimizer(self.model, config)
+        n_batches = math.ceil(self.n_windows / config.train.batch_size)
+        self.steps_per_epoch = math.ceil(n_batches / config.train.accumulate)
+        self.objective = Objective(config.loss, task.labels, self._probe).to(self.device)
+        self.optimizer = make_optimizer(self.model, self.objective, config.train)
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._lr_factor)
         self.amp_dtype = amp_dtype(config, self.device)
         self.scaler = torch.amp.GradScaler(
@@ -96,6 +107,9 @@ class Trainer:
         )
         self.progress = Progress()
         self.history: list[dict[str, Any]] = []
+        # Batches since the last optimiser step, and the rows of those whose gradients are waiting.
+        self._n_seen = 0
+        self._waiting: list[torch.Tensor] = []
 
     # ------------------------------------------------------------------------------------- run
 
@@ -155,18 +169,22 @@ class Trainer:
             named_seed(self.config.seed, self.task.name, "augment", epoch)
         )
         for batch, rows in self._batches(epoch):
-            batch = augment(batch, self.config.augment, augment_rng)
+            batch = augment(batch, self.config.augment, augment_rng, self.front_end)
             parts = self._step(batch, rows)
             if parts is None:
                 continue
             n_steps += 1
             for name, value in parts.items():
                 sums[name] = sums.get(name, 0.0) + value
+        self._update()
         return {f"loss_{name}": value / max(1, n_steps) for name, value in sums.items()}
 
     def _batches(self, epoch: int) -> Iterator[tuple[Batch, torch.Tensor]]:
         rng = generator(self.config.seed, self.task.name, "plan", epoch)
-        plan = plan_epoch(self.task.pool, self.config, self.window, self.n_windows, rng)
+        vary_rng = generator(self.config.seed, self.task.name, "vary", epoch)
+        drawn = self.task.pool, self.config, self.window, self.n_windows
+        variations = vary_epoch(*drawn, vary_rng)
+        plan = plan_epoch(*drawn, rng, variations.dump_factor, variations.factor)
         dataset = WindowDataset(
             self.task.pool,
             self.task.dump,
@@ -174,6 +192,7 @@ class Trainer:
             self.window,
             self.model.step,
             len(self.task.labels),
+            variations,
         )
         loader = DataLoader(
             dataset,
@@ -189,31 +208,58 @@ class Trainer:
             yield Batch(**on_device), rows
 
     def _step(self, batch: Batch, rows: torch.Tensor) -> dict[str, float] | None:
-        """One optimiser step; None when the loss was not finite and the step was skipped."""
+        """Gradients of a batch, and the optimiser step when it is due.
+
+        Returns the parts of the loss, or None when the loss or the gradient of the step was not
+        finite and the batch was skipped.
+        """
         x = batch.x
         if x.ndim == 4:
             x = x.contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, self.amp_dtype, enabled=self.amp_dtype is not None):
-            output = self.model(x)
-        parts = total_loss(output, batch, self.config.loss)
+            output = self.model(x) if batch.mix is None else self.model(x, mix=batch.mix)
+        parts = self.objective(output, batch)
         total = parts["total"]
-        self.optimizer.zero_grad(set_to_none=True)
-        if not torch.isfinite(total):
+        if self._n_seen == 0:
+            self.optimizer.zero_grad(set_to_none=True)
+        self._n_seen += 1
+        good = bool(torch.isfinite(total))
+        if good:
+            self.scaler.scale(total).backward()
+            self._waiting.append(rows)
+        else:
             self._bad_step(rows)
-            return None
-        self.scaler.scale(total).backward()
+        if self._n_seen == self.config.train.accumulate:
+            good &= self._update()
+        return {name: float(value.detach()) for name, value in parts.items()} if good else None
+
+    def _update(self) -> bool:
+        """Optimiser step on the mean of the gradients that wait, if any; whether it was made."""
+        waiting, self._waiting, self._n_seen = self._waiting, [], 0
+        if not waiting:
+            return False
         self.scaler.unscale_(self.optimizer)
-        norm = torch.nn.utils.clip_grad_norm_(
-            self.model.parameters(), self.config.train.grad_clip, error_if_nonfinite=False
-        )
-        if not self.scaler.is_enabled() and not torch.isfinite(norm):
-            self._bad_step(rows)
-            return None
+        # Each by itself: what the loss learns must not take from the norm that the model may have.
+        learned = [list(module.parameters()) for module in (self.model, self.objective)]
+        if len(waiting) > 1:
+            for parameter in (*learned[0], *learned[1]):
+                if parameter.grad is not None:
+                    parameter.grad /= len(waiting)
+        norms = [
+            torch.nn.utils.clip_grad_norm_(
+                parameters, self.config.train.grad_clip, error_if_nonfinite=False
+            )
+            for parameters in learned
+            if parameters
+        ]
+        if not self.scaler.is_enabled() and not all(torch.isfinite(norm) for norm in norms):
+            self._bad_step(torch.cat(waiting))
+            return False
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.scheduler.step()
         self.ema.update_parameters(self.model)
-        return {name: float(value.detach()) for name, value in parts.items()}
+        return True
 
     def _bad_step(self, rows: torch.Tensor) -> None:
         self.progress.bad_steps += 1
@@ -237,12 +283,16 @@ class Trainer:
             )
 
     def _lr_factor(self, step: int) -> float:
-        """Linear warm-up, then half a cosine down to zero at the last step."""
-        total = self.steps_per_epoch * self.config.train.n_epochs
-        warmup = max(1, round(self.config.train.warmup_share * total))
-        if step < warmup:
-            return (step + 1) / warmup
-        return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, total - warmup))))
+        return lr_factor(step, self.steps_per_epoch, self.config.train)
+
+    def _probe(self) -> SedOutput:
+        """What the model says of a window of silence, as in use: nothing of it changes."""
+        n_bands = self.task.dump.n_bands
+        shape = (1, 1, n_bands, self.window) if self.task.dump.centred else (1, self.window)
+        with torch.no_grad():
+            output = self.model.eval()(torch.zeros(shape, device=self.device))
+        self.model.train()
+        return output
 
     # ------------------------------------------------------------------------ validate and keep
 
@@ -286,6 +336,7 @@ class Trainer:
         return {
             "recipe": self.recipe,
             "weights": self.model.state_dict(),
+            "objective": self.objective.state_dict(),
             "ema": self.ema.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
@@ -299,6 +350,7 @@ class Trainer:
         if state is None:
             return
         self.model.load_state_dict(state["weights"])
+        self.objective.load_state_dict(state["objective"])
         self.ema.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
@@ -320,17 +372,6 @@ def amp_dtype(config: Config, device: torch.device) -> torch.dtype | None:
 
 def _averaged(model: SedModel, decay: float) -> AveragedModel:
     return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
-
-
-def _optimizer(model: SedModel, config: Config) -> torch.optim.AdamW:
-    """AdamW; weights of layers decay, biases and normalisation do not."""
-    decayed = [parameter for parameter in model.parameters() if parameter.ndim > 1]
-    others = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
-    groups = [
-        {"params": decayed, "weight_decay": config.train.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=config.train.lr)
 
 
 def _check_input(model: SedModel, dump: Dump) -> None:

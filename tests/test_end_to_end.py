@@ -188,6 +188,16 @@ def test_results_have_intervals_and_stand_for_the_submission(clone):
     assert last["value"] == pytest.approx(value, abs=1e-12)
 
 
+def test_the_run_is_in_the_ledger(clone):
+    ledger = pd.read_csv(clone.exp.parent / "ledger.csv")
+    assert ledger[["recipe", "tag"]].to_numpy().tolist() == [["demo", "tiny"]]
+    results = json.loads((clone.exp / "results.json").read_text())
+    scores = results["cycles"][-1]["scores"]
+    assert ledger["cv"][0] == pytest.approx(scores["oof_known"]["value"], abs=1e-6)
+    assert ledger["test_truth"][0] == pytest.approx(scores["test_truth"]["value"], abs=1e-6)
+    assert len(ledger["cv_by_cycle"][0].split()) == 2
+
+
 class Page(html.parser.HTMLParser):
     """Tags and addresses of a page; void elements need no end."""
 

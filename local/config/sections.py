@@ -12,6 +12,7 @@ from local.config.learning import (
     AugmentConfig,
     LossConfig,
     ModelConfig,
+    StretchFactor,
     TrainConfig,
     WindowConfig,
 )
@@ -41,6 +42,21 @@ class FeatureConfig(Section):
     mel_scale: Literal["slaney", "htk"] = "slaney"
     floor: Positive = 1e-10
     dtype: Literal["float16", "float32"] = "float16"
+    # Store the waveform beside the features, for augmentation of waveforms.
+    keep_wave: bool = False
+    # One more dump for each factor: every recording played so many times as long, pitch kept.
+    stretches: tuple[StretchFactor, ...] = ()
+
+    @model_validator(mode="after")
+    def _kept_and_stretched(self) -> "FeatureConfig":
+        if self.keep_wave and self.kind == "wave":
+            raise ValueError("kind: wave stores waveforms anyway; leave keep_wave out")
+        if len({f"{factor:g}" for factor in [1.0, *self.stretches]}) <= len(self.stretches):
+            raise ValueError(
+                f"stretches is {list(self.stretches)}; give each factor once, and not 1, which is "
+                "the plain dump"
+            )
+        return self
 
 
 class DataConfig(Section):
@@ -70,6 +86,8 @@ class TtaConfig(Section):
 
     shifts_s: list[float] = [0.0]
     speeds: list[Positive] = [1.0]
+    # Dumps of `features.stretches` to look at beside the plain one.
+    stretches: tuple[StretchFactor, ...] = ()
     gains_db: list[float] = [0.0]
     flip: bool = False
     lengths_s: list[Positive] = []
@@ -139,9 +157,12 @@ class PriorConfig(Section):
     method: Literal["none", "given", "estimated"] = "none"
     # given: a csv with columns label, prevalence; relative to the data folder or absolute.
     given: str | None = None
-    # How prevalence is estimated: tail, from confirmed positives out-of-fold against test scores;
-    # em, by expectation maximisation, which needs calibrated scores.
-    estimator: Literal["tail", "em"] = "tail"
+    # How prevalence is estimated: tail, from scores of recordings known to have a class against
+    # test scores; em, by expectation maximisation, and mean, the mean probability, which both need
+    # calibrated scores.
+    estimator: Literal["tail", "em", "mean"] = "tail"
+    # For tail: confirmed calls inserted into test recordings, by class and fold; 0 makes none.
+    n_insertions: Annotated[int, Field(ge=0)] = 40
     # Exponent of the odds ratio: 1 is the exact label-shift form, less is a cautious one.
     strength: Share = 1.0
     # The ratio of odds is kept within [1/max_odds_ratio, max_odds_ratio].
@@ -214,6 +235,26 @@ class Config(Section):
                 f"features.win_length {win_length} is longer than features.n_fft "
                 f"{self.features.n_fft}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _what_augmentation_needs(self) -> "Config":
+        made = {f"{factor:g}" for factor in self.features.stretches}
+        if self.window.p_stretched > 0 and not made:
+            raise ValueError("window.p_stretched reads stretched dumps; list features.stretches")
+        absent = [f for f in self.inference.tta.stretches if f"{f:g}" not in made]
+        if absent:
+            raise ValueError(
+                f"inference.tta.stretches has {absent[0]:g}, which features.stretches "
+                f"{list(self.features.stretches)} does not make; add it there"
+            )
+        augment, is_wave = self.augment, self.features.kind == "wave"
+        if augment.wave_p > 0 and not (is_wave or self.features.keep_wave):
+            raise ValueError("augment.wave_p needs waveforms in the dump; set features.keep_wave")
+        spectral = {"stretch": None, "pitch_bands": 0, "freq_mask_spares_calls": False}
+        wrong = [key for key, off in spectral.items() if getattr(augment, key) != off]
+        if is_wave and wrong:
+            raise ValueError(f"augment.{wrong[0]} works on features.kind logmel only; leave it out")
         return self
 
     @property

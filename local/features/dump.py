@@ -1,7 +1,10 @@
 """The npz of one recording: written whole, read in crops without touching the rest.
 
 Members: `feats` (n_mels, T) float16 or float32, or `wave` (n,) int16; and the scalars
-`sample_rate`, `hop_length` (1 for waveforms), `duration` in seconds and `schema`. Nothing is
+`sample_rate`, `hop_length` (1 for waveforms), `duration` in seconds and `schema`. `wave` may lie
+beside `feats`, for augmentation: then the file counts as features, and the waveform is read by
+`read_wave`. A dump of recordings that are played faster or slower has a folder of its own beside
+the plain one (`stretched_folder`), with times and durations in its own, stretched time. Nothing is
 compressed, and `feats` is stored in Fortran order, frame after frame, so that a crop in time is one
 contiguous stretch of the file. `numpy.load` reads these files as any other npz.
 """
@@ -9,7 +12,7 @@ contiguous stretch of the file. `numpy.load` reads these files as any other npz.
 import os
 import struct
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite, prod
 from pathlib import Path
 from typing import Any
@@ -55,29 +58,40 @@ class FeatureInfo:
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where the array of a file lies, and by what the file is recognised as unchanged."""
+    """Where the arrays of a file lie, and by what the file is recognised as unchanged.
+
+    `wave` is that of the waveform that lies beside features, if one does.
+    """
 
     info: FeatureInfo
     dtype: np.dtype
     fortran: bool
     offset: int
     stamp: tuple[int, int, int]
+    wave: "_Layout | None" = None
 
 
 def feature_id(config: Config, preparation_fingerprint: str) -> str:
     """Ten hex digits that name the dump of a front end over a preparation's tables.
 
     Everything that shapes the numbers goes in: the audio and features sections, the preparation,
-    and the schema of the files. How many invalid recordings are borne does not.
+    and the schema of the files. How many invalid recordings are borne does not, nor do the further
+    dumps that stretch the recordings; whether waveforms are kept does where they are.
     """
+    without = {"stretches"} if config.features.keep_wave else {"stretches", "keep_wave"}
     return fingerprint(
         {
             "audio": config.audio.model_dump(exclude={"max_invalid_share"}),
-            "features": config.features.model_dump(),
+            "features": config.features.model_dump(exclude=without),
             "preparation": preparation_fingerprint,
             "schema": SCHEMA,
         }
     )[:10]
+
+
+def stretched_folder(folder: Path, factor: float) -> Path:
+    """Where the dump lies whose recordings last `factor` times as long; `folder` itself for 1."""
+    return folder if factor == 1.0 else folder.with_name(f"{folder.name}_x{factor:g}")
 
 
 def wave_to_int16(wave: np.ndarray) -> np.ndarray:
@@ -91,7 +105,13 @@ def wave_to_float(wave: np.ndarray) -> np.ndarray:
 
 
 def write_features(
-    path: Path | str, array: np.ndarray, *, sample_rate: int, hop_length: int, duration: float
+    path: Path | str,
+    array: np.ndarray,
+    *,
+    sample_rate: int,
+    hop_length: int,
+    duration: float,
+    wave: np.ndarray | None = None,
 ) -> None:
     """Write the features or the waveform of one recording, whole or not at all.
 
@@ -105,6 +125,8 @@ def write_features(
         In hertz and samples; `hop_length` is 1 for a waveform.
     duration
         Of the recording, in seconds.
+    wave
+        (n,) int16, the waveform behind features, where it is kept.
     """
     member = {1: "wave", 2: "feats"}.get(array.ndim)
     if member is None or array.dtype.name not in _DTYPES[member] or array.size == 0:
@@ -112,9 +134,12 @@ def write_features(
             f"{path}: expected (n_mels, T) float16 or float32, or (n,) int16, not empty, found "
             f"{array.dtype} of shape {array.shape}"
         )
+    arrays = {member: np.asfortranarray(array)}
+    if wave is not None:
+        arrays["wave"] = wave
     write_npz(
         path,
-        **{member: np.asfortranarray(array)},
+        **arrays,
         sample_rate=np.int64(sample_rate),
         hop_length=np.int64(hop_length),
         duration=np.float64(duration),
@@ -165,6 +190,39 @@ class FeatureReader:
                     "preprocess again"
                 )
             return _read(path, stream, layout, start, stop)
+
+    def n_samples(self, path: Path | str) -> int:
+        """Samples of the waveform that lies beside the features.
+
+        Raises
+        ------
+        CanopyError
+            As `read_header`; or the file has none.
+        """
+        with _open(path) as stream:
+            return self._wave(path, stream.fileno()).info.n_frames
+
+    def read_wave(self, path: Path | str, start: int, stop: int) -> np.ndarray:
+        """Samples [start, stop) of the waveform beside the features, (stop - start,) int16.
+
+        Raises
+        ------
+        CanopyError
+            As `n_samples`; or the samples are not all there.
+        """
+        with _open(path) as stream:
+            layout = self._wave(path, stream.fileno())
+            if not 0 <= start <= stop <= layout.info.n_frames:
+                raise _fault(
+                    path, f"samples {start} to {stop} were asked for, it has {layout.info.n_frames}"
+                )
+            return _read(path, stream, layout, start, stop)
+
+    def _wave(self, path: Path | str, descriptor: int) -> _Layout:
+        wave = self._layout(path, descriptor).wave
+        if wave is None:
+            raise _fault(path, "no waveform lies beside its features")
+        return wave
 
     def _layout(self, path: Path | str, descriptor: int) -> _Layout:
         status = os.fstat(descriptor)
@@ -219,13 +277,25 @@ def _find_layout(path: Path | str, stamp: tuple[int, int, int]) -> _Layout:
         with zipfile.ZipFile(path) as archive:
             scalars = {name: _read_scalar(path, archive, name) for name in _SCALARS}
             _check_scalars(path, scalars)
-            member, entry = _array_entry(path, archive)
-            with archive.open(entry) as stream:
-                shape, fortran, dtype = _read_npy_header(path, stream)
-                header_bytes = stream.tell()
-        data = _data_offset(path, entry)
+            members = _array_members(path, archive)
+            layouts = [_array_layout(path, archive, name, scalars, stamp) for name in members]
     except (zipfile.BadZipFile, ValueError, EOFError, struct.error, NotImplementedError) as error:
         raise _fault(path, f"not readable as an npz ({' '.join(str(error).split())})") from None
+    return replace(layouts[0], wave=layouts[1]) if len(layouts) > 1 else layouts[0]
+
+
+def _array_layout(
+    path: Path | str,
+    archive: zipfile.ZipFile,
+    member: str,
+    scalars: dict[str, float | int],
+    stamp: tuple[int, int, int],
+) -> _Layout:
+    entry = _stored_entry(path, archive, member)
+    with archive.open(entry) as stream:
+        shape, fortran, dtype = _read_npy_header(path, stream)
+        header_bytes = stream.tell()
+    data = _data_offset(path, entry)
     _check_array(path, member, shape, dtype)
     array_bytes = prod(shape) * dtype.itemsize
     if header_bytes + array_bytes != entry.file_size:
@@ -259,11 +329,12 @@ def _stored_entry(path: Path | str, archive: zipfile.ZipFile, name: str) -> zipf
     return entry
 
 
-def _array_entry(path: Path | str, archive: zipfile.ZipFile) -> tuple[str, zipfile.ZipInfo]:
+def _array_members(path: Path | str, archive: zipfile.ZipFile) -> list[str]:
+    """`feats`, `wave`, or both in this order."""
     members = [name for name in _DTYPES if f"{name}.npy" in archive.namelist()]
-    if len(members) != 1:
-        raise _fault(path, f"expected one member, feats or wave, found {len(members)}")
-    return members[0], _stored_entry(path, archive, members[0])
+    if not members:
+        raise _fault(path, "expected a member feats or wave, found 0")
+    return members
 
 
 def _read_scalar(path: Path | str, archive: zipfile.ZipFile, name: str) -> float | int:

@@ -23,19 +23,24 @@ _CUDA_FRAMES = 4096
 _BANDS_PER_GROUP = 16
 
 
+def mel_edges(config: FeatureConfig, sample_rate: int) -> np.ndarray:
+    """Corners of the mel filters in hertz, (n_mels + 2,): band b spans [b] to [b + 2]."""
+    f_max = config.f_max_hz if config.f_max_hz is not None else sample_rate / 2
+    mels = np.linspace(
+        _hz_to_mel(config.f_min_hz, config.mel_scale),
+        _hz_to_mel(f_max, config.mel_scale),
+        config.n_mels + 2,
+    )
+    return _mel_to_hz(mels, config.mel_scale)
+
+
 def mel_filters(config: FeatureConfig, sample_rate: int) -> np.ndarray:
     """Triangular mel filters of unit area, float64 of shape (n_mels, n_fft // 2 + 1).
 
     Slaney, "Auditory Toolbox" (1998): linear below 1 kHz, logarithmic above; or `htk`:
     2595 log10(1 + f / 700). Each triangle is divided by half its width in hertz.
     """
-    f_max = config.f_max_hz if config.f_max_hz is not None else sample_rate / 2
-    mel_edges = np.linspace(
-        _hz_to_mel(config.f_min_hz, config.mel_scale),
-        _hz_to_mel(f_max, config.mel_scale),
-        config.n_mels + 2,
-    )
-    edges = _mel_to_hz(mel_edges, config.mel_scale)[:, None]
+    edges = mel_edges(config, sample_rate)[:, None]
     bins = np.fft.rfftfreq(config.n_fft, 1.0 / sample_rate)[None, :]
     widths = np.diff(edges, axis=0)
     rising = (bins - edges[:-2]) / widths[:-1]
@@ -161,6 +166,22 @@ class LogMel(torch.nn.Module):
         padded = torch.cat([left, batch, right], dim=-1)
         features = self._transform(padded, self.n_frames(batch.shape[-1]))
         return features[0] if wave.ndim == 1 else features
+
+    def frames(self, wave: torch.Tensor) -> torch.Tensor:
+        """Frames of an excerpt that brings its own surroundings: nothing is mirrored.
+
+        Parameters
+        ----------
+        wave
+            Floating point, (B, m), m >= n_fft: n_fft // 2 samples before the first frame's centre
+            and as many after the last one's.
+
+        Returns
+        -------
+        torch.Tensor
+            float32, (B, n_mels, 1 + (m - n_fft) // hop_length).
+        """
+        return self._transform(wave.float(), _frames_in(wave[0], self.n_fft, self.hop_length))
 
     @torch.no_grad()
     def _transform(self, padded: torch.Tensor, n_frames: int) -> torch.Tensor:

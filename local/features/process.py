@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from local.audio import AudioInfo, probe, stream_audio
+from local.audio import probe, stream_audio
 from local.config import AudioConfig, FeatureConfig
 from local.errors import CanopyError
 from local.features.dump import wave_to_int16, write_features
 from local.features.logmel import LogMel, stream_features
 from local.features.stats import RunningStats
+from local.features.tempo import stretch_stream
 
 # Samples decoded at once: 4 MB as float32, and some 2000 frames of a common front end.
 _BLOCK_SAMPLES = 2**20
@@ -28,18 +29,21 @@ def process_recording(
     audio_config: AudioConfig,
     feature_config: FeatureConfig,
     device: str | torch.device = "cpu",
+    stretch: float = 1.0,
 ) -> dict[str, Any]:
     """Decode `path`, compute its features block by block, and write them to the npz `out`.
 
-    Memory holds one block of samples and the finished features. It sets no thread count: who
-    starts many of these in processes gives each one thread.
+    Memory holds one block of samples and the finished features (and the waveform as 16 bits where
+    it is kept). It sets no thread count: who starts many of these in processes gives each one
+    thread. With `stretch` the recording is played that many times as long before anything else.
 
     Returns
     -------
     dict
         `status`: "ok", or "invalid" when the recording cannot be used, and then nothing is written
         and `message` says why; `message`: "" or that sentence; `n_frames`: frames written (samples
-        for waveforms), 0 when invalid; `duration`: seconds by the file's header, NaN when invalid;
+        for waveforms), 0 when invalid; `duration`: seconds by the file's header, times `stretch`,
+        NaN when invalid;
         `stats`: `RunningStats` per mel band (one row for waveforms), None when invalid.
 
     Raises
@@ -56,10 +60,17 @@ def process_recording(
     try:
         info = probe(path)
         samples = stream_audio(path, audio_config, _BLOCK_SAMPLES / info.sample_rate)
+        if stretch != 1.0:
+            samples = stretch_stream(samples, stretch, feature_config.n_fft)
+        wave = None
         if front_end is None:
-            member, stats = _wave(path, samples)
+            array, stats = _wave(path, samples)
+        elif feature_config.keep_wave:
+            kept = _Kept(path)
+            array, stats = _logmel(kept.pass_on(samples), front_end, feature_config.dtype)
+            wave = kept.wave()
         else:
-            member, stats = _logmel(samples, front_end, feature_config.dtype)
+            array, stats = _logmel(samples, front_end, feature_config.dtype)
     except CanopyError as error:
         return {
             "status": "invalid",
@@ -68,12 +79,20 @@ def process_recording(
             "duration": float("nan"),
             "stats": None,
         }
-    _write(Path(out), member, audio_config, feature_config, info)
+    duration = info.duration * stretch
+    write_features(
+        Path(out),
+        array,
+        sample_rate=audio_config.sample_rate,
+        hop_length=feature_config.hop_length if front_end is not None else 1,
+        duration=duration,
+        wave=wave,
+    )
     return {
         "status": "ok",
         "message": "",
-        "n_frames": member.shape[-1],
-        "duration": info.duration,
+        "n_frames": array.shape[-1],
+        "duration": duration,
         "stats": stats,
     }
 
@@ -99,33 +118,33 @@ def _logmel(
 def _wave(path: Path | str, samples: Iterator[np.ndarray]) -> tuple[np.ndarray, RunningStats]:
     """Samples (n,) as int16, and the statistics of their floating-point values."""
     stats = RunningStats(1)
-    parts = []
-    n_clipped = 0
-    for block in samples:
+    kept = _Kept(path)
+    for block in kept.pass_on(samples):
         stats.update(block[None])
-        n_clipped += int(np.count_nonzero(np.abs(block) > 1.0))
-        parts.append(wave_to_int16(block))
-    wave = np.concatenate(parts)
-    if n_clipped > _MAX_CLIPPED_SHARE * len(wave):
-        raise CanopyError(
-            f"{path}: {n_clipped} of {len(wave)} samples lie outside [-1, 1] and would be clipped; "
-            "scale the file to full scale 1"
-        )
-    return wave, stats
+    return kept.wave(), stats
 
 
-def _write(
-    out: Path,
-    member: np.ndarray,
-    audio_config: AudioConfig,
-    feature_config: FeatureConfig,
-    info: AudioInfo,
-) -> None:
-    is_wave = feature_config.kind == "wave"
-    write_features(
-        out,
-        member,
-        sample_rate=audio_config.sample_rate,
-        hop_length=1 if is_wave else feature_config.hop_length,
-        duration=info.duration,
-    )
+class _Kept:
+    """Keeps as 16 bits the samples that pass by."""
+
+    def __init__(self, path: Path | str) -> None:
+        self._path = path
+        self._parts: list[np.ndarray] = []
+        self._n_clipped = 0
+
+    def pass_on(self, blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+        """The same blocks."""
+        for block in blocks:
+            self._n_clipped += int(np.count_nonzero(np.abs(block) > 1.0))
+            self._parts.append(wave_to_int16(block))
+            yield block
+
+    def wave(self) -> np.ndarray:
+        """All samples (n,) int16."""
+        wave = np.concatenate(self._parts)
+        if self._n_clipped > _MAX_CLIPPED_SHARE * len(wave):
+            raise CanopyError(
+                f"{self._path}: {self._n_clipped} of {len(wave)} samples lie outside [-1, 1] and "
+                "would be clipped; scale the file to full scale 1"
+            )
+        return wave

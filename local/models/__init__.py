@@ -5,16 +5,21 @@ own typed parameters. A family is one file that registers its builders.
 """
 
 from local.models.base import SedModel, SedOutput, create_model, model_names, without_start
+from local.models.pretrained import fit_hint
 
 # Importing a family registers its models.
-from local.models import crnn, timm_sed  # isort: skip
+from local.models import cnn14, conformer, crnn, timm_sed, transformer  # isort: skip
 
 __all__ = [
     "SedModel",
     "SedOutput",
+    "cnn14",
+    "conformer",
     "create_model",
     "crnn",
+    "fit_hint",
     "model_names",
     "timm_sed",
+    "transformer",
     "without_start",
 ]

@@ -1,5 +1,6 @@
 """The contract of a model, and the registry."""
 
+import difflib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -25,21 +26,40 @@ class SedOutput(NamedTuple):
     embedding: torch.Tensor
 
 
+Mix = Callable[[torch.Tensor], torch.Tensor]
+
+
 class SedModel(nn.Module):
-    """Base of all models.
+    """Base of all models: features, and a head that scores them.
 
     Attributes
     ----------
     input : "logmel" for (B, 1, n_mels, T) or "wave" for (B, n).
     step : input frames (samples for "wave") in one output cell; T' = T // step.
+    head_prefixes : what the names of the parameters that score begin with; they hang on the
+        classes and are made anew where first weights come from another set of classes.
     """
 
     input: str = "logmel"
     step: int = 1
+    head_prefixes: tuple[str, ...] = ("head.",)
+    head: nn.Module
 
-    def forward(self, x: torch.Tensor) -> SedOutput:
-        """Score a batch of windows."""
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, D, T') what the head sees; a class token, if any, is one more column in front."""
         raise NotImplementedError
+
+    def score(self, features: torch.Tensor) -> SedOutput:
+        """What the head says of features."""
+        return self.head(features)
+
+    def forward(self, x: torch.Tensor, mix: Mix | None = None) -> SedOutput:
+        """Score a batch of windows; `mix` changes the features before they are scored.
+
+        `mix` maps features to features of the same shape and may combine windows of the batch.
+        """
+        features = self.features(x)
+        return self.score(features if mix is None else mix(features))
 
 
 Builder = Callable[[Any, int, int], SedModel]
@@ -78,6 +98,10 @@ def create_model(name: str, params: dict[str, Any], n_classes: int, n_bands: int
     n_bands : mel bands of the input; ignored by waveform models.
     """
     if name not in _REGISTRY:
-        raise CanopyError(f"model.name is {name!r}, expected one of {', '.join(model_names())}")
+        near = difflib.get_close_matches(name, model_names(), n=1, cutoff=0.5)
+        hint = f"; the nearest is {near[0]}" if near else ""
+        raise CanopyError(
+            f"model.name is {name!r}, expected one of {', '.join(model_names())}{hint}"
+        )
     schema, builder = _REGISTRY[name]
     return builder(parse_section(schema, params, "model.params"), n_classes, n_bands)

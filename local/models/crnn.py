@@ -1,20 +1,30 @@
 """A small convolutional recurrent network that trains on two cores.
 
 Blocks of two 3x3 convolutions with batch normalisation, average-pooled; the frequency axis is
-folded by mean and maximum; a bidirectional GRU over frames; the attention head. After Cakir et al.
-2017 (convolutional recurrent networks for polyphonic sound event detection).
+folded by mean and maximum; a bidirectional GRU over frames; the head. After Cakir et al. 2017
+(convolutional recurrent networks for polyphonic sound event detection).
 """
+
+from typing import Literal
 
 import torch
 from pydantic import Field, model_validator
 from torch import nn
 
-from local.config import Section
-from local.models.base import SedModel, SedOutput, register
-from local.models.heads import AttentionHead, BandNorm, FrequencyCoordinate, LevelNorm
+from local.models.base import SedModel, register
+from local.models.common import (
+    ConvParams,
+    fold_frequency,
+    hidden_layer,
+    input_layers,
+    make_head,
+    n_channels,
+    smooth_cells,
+)
+from local.models.pretrained import start_from
 
 
-class CrnnParams(Section):
+class CrnnParams(ConvParams):
     """Parameters of `crnn`."""
 
     # Channels of each block.
@@ -25,12 +35,8 @@ class CrnnParams(Section):
     depth: int | list[int] = 2
     # Hidden size of each direction of the GRU; 0 leaves it out.
     gru: int = Field(default=64, ge=0)
-    dropout: float = Field(default=0.2, ge=0.0, lt=1.0)
     frequency_coordinate: bool = True
-    # Take the mean of each band over the window away before anything else.
-    level_norm: bool = False
-    # A further output that says whether anything calls.
-    activity: bool = False
+    frequency_pool: Literal["mean", "mean_max"] = "mean_max"
 
     @model_validator(mode="after")
     def _one_entry_a_block(self) -> "CrnnParams":
@@ -56,13 +62,10 @@ class Crnn(SedModel):
     def __init__(self, params: CrnnParams, n_classes: int, n_bands: int) -> None:
         super().__init__()
         self.step = 1
-        inputs: list[nn.Module] = [LevelNorm()] if params.level_norm else []
-        inputs.append(BandNorm(n_bands))
-        n_in = 1
-        if params.frequency_coordinate:
-            inputs.append(FrequencyCoordinate())
-            n_in = 2
-        self.input_layers = nn.Sequential(*inputs)
+        self.frequency_pool = params.frequency_pool
+        self.smooth = params.smooth
+        self.input_layers = input_layers(params, n_bands)
+        n_in = n_channels(params)
         blocks: list[nn.Module] = []
         for n_out, pool, depth in zip(params.channels, params.pool, params.depths(), strict=True):
             for layer in range(depth):
@@ -76,17 +79,18 @@ class Crnn(SedModel):
             nn.GRU(n_in, params.gru, batch_first=True, bidirectional=True) if params.gru else None
         )
         n_features = n_in + 2 * params.gru
-        self.head = AttentionHead(n_features, n_classes, params.dropout, params.activity)
+        self.hidden = hidden_layer(n_features, params.hidden)
+        self.head = make_head(params, params.hidden or n_features, n_classes)
 
-    def forward(self, x: torch.Tensor) -> SedOutput:
-        """(B, 1, F, T) log-mel -> scores with T' = T // step."""
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, 1, F, T) log-mel -> (B, D, T'), T' = T // step."""
         x = self.blocks(self.input_layers(x))
-        x = self.dropout(x.mean(dim=2) + x.amax(dim=2))
+        x = self.dropout(fold_frequency(x, self.frequency_pool))
         if self.gru is not None:
             # What the filters saw goes past the GRU too: the head need not learn to keep it.
             context, _ = self.gru(x.transpose(1, 2))
             x = torch.cat([x, context.transpose(1, 2)], dim=1)
-        return self.head(x)
+        return self.hidden(smooth_cells(x) if self.smooth else x)
 
 
 def _convolution(n_in: int, n_out: int) -> list[nn.Module]:
@@ -100,4 +104,4 @@ def _convolution(n_in: int, n_out: int) -> list[nn.Module]:
 @register("crnn", CrnnParams)
 def build(params: CrnnParams, n_classes: int, n_bands: int) -> SedModel:
     """Build a CRNN."""
-    return Crnn(params, n_classes, n_bands)
+    return start_from(params.weights, Crnn(params, n_classes, n_bands))

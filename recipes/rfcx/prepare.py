@@ -6,7 +6,8 @@
 Reads `train/`, `test/` (any audio libsndfile knows), `train_tp.csv`, `train_fp.csv` and
 `sample_submission.csv`, at any sample rate, duration and number of classes. Confirmed candidates
 become events of polarity 1 and source `tp`, rejected ones polarity -1 and source `fp`; everything
-else stays unknown. Nothing else in the folder is opened.
+else stays unknown. Nothing else in the folder is opened. With `--set prepare.download=true` the
+competition is fetched first when it is not there (see docs/competition.md).
 """
 
 import sys
@@ -23,6 +24,7 @@ from local.errors import CanopyError
 from local.files import write_csv
 from local.runs import prepare_arguments, prepare_tables, run_script
 from local.tables import Tables, check_events, read_table, write_tables
+from recipes.rfcx.download import fetch
 
 AUDIO_SUFFIXES = (".flac", ".wav", ".ogg", ".mp3", ".aiff", ".aif")
 
@@ -30,6 +32,8 @@ AUDIO_SUFFIXES = (".flac", ".wav", ".ogg", ".mp3", ".aiff", ".aif")
 class PrepareConfig(Section):
     """The `prepare:` section of this recipe."""
 
+    # Fetch the competition with the official client when the data folder lacks it.
+    download: bool = False
     # Song types of a species as classes of their own, merged by maximum at submission.
     song_types: bool = False
     # csv of recording_id and site (or session): what must not straddle folds; relative to the data.
@@ -42,12 +46,15 @@ def main(argv: list[str] | None = None) -> int:
     """Prepare the tables unless they are there already and up to date."""
     args, config = prepare_arguments(__doc__, argv)
     settings = parse_section(PrepareConfig, config.prepare, "prepare")
+    if settings.download:
+        fetch(args.datadir)
     inputs = [args.datadir / name for name in ("train_tp.csv", "train_fp.csv")]
     inputs += [args.datadir / "sample_submission.csv"]
     inputs += [args.datadir / settings.groups] if settings.groups else []
     return prepare_tables(
         args,
-        settings=settings.model_dump(),
+        # How the data came alters no table.
+        settings=settings.model_dump(exclude={"download"}),
         inputs=inputs,
         folders=[args.datadir / "train", args.datadir / "test"],
         convert=lambda: convert(

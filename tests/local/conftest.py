@@ -7,10 +7,13 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import soundfile
 import yaml
 
 from local.config import Config
+from local.corpus import make_features
 from local.dataset import Dump
+from local.features import stretched_folder
 from local.features.dump import write_features
 from local.files import write_csv
 from local.folds import assign_folds, write_folds
@@ -159,3 +162,26 @@ def load_script(name: str) -> ModuleType:
 def script():
     """Function: name -> that script of bin/ as a module."""
     return load_script
+
+
+@pytest.fixture
+def sound_dump(tmp_path):
+    """Function: {recording_id: samples}, config -> the Dump that stage 0 makes of them.
+
+    With its stretched ones beside it. Samples are written as 16-bit files of the configured rate.
+    """
+
+    def make(waves: dict[str, np.ndarray], config: Config) -> Dump:
+        data, folder, rate = tmp_path / "sound", tmp_path / "features", config.audio.sample_rate
+        data.mkdir(exist_ok=True)
+        for name, wave in waves.items():
+            soundfile.write(data / f"{name}.wav", wave, rate, subtype="PCM_16")
+        recordings = pd.DataFrame({"recording_id": list(waves)})
+        recordings["path"] = recordings["recording_id"] + ".wav"
+        for factor in (1.0, *config.features.stretches):
+            to = stretched_folder(folder, factor)
+            manifest, _, _ = make_features(recordings, data, to, config, "cpu", 1, factor)
+            write_csv(to / "manifest.csv", manifest)
+        return Dump(folder, config)
+
+    return make

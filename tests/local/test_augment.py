@@ -41,7 +41,8 @@ def make_batch(size=6, wave=False, seed=1):
 
 
 def tensors(batch):
-    return {field.name: getattr(batch, field.name) for field in fields(batch)}
+    values = {field.name: getattr(batch, field.name) for field in fields(batch)}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def equal(one, other):

@@ -9,6 +9,7 @@ import torch
 
 from local.checkpoint import (
     load_checkpoint,
+    load_initial,
     load_last,
     load_model,
     load_weights,
@@ -218,6 +219,17 @@ def test_other_classes_or_another_order_are_refused(tmp_path, labels, message):
         load_model(tmp_path / "best.pt", labels)
 
 
+def test_a_start_of_other_classes_or_another_order_is_refused(tmp_path):
+    model = save_model(tmp_path / "best.pt")
+    weights = load_initial(tmp_path / "best.pt", LABELS)
+    assert all(torch.equal(weights[key], value) for key, value in model.state_dict().items())
+    with pytest.raises(CanopyError, match="class 5, e there and f here"):
+        load_initial(tmp_path / "best.pt", ["a", "b", "c", "d", "f", "e"])
+    save_last(tmp_path, make_state())
+    with pytest.raises(CanopyError, match=r"model\.init: .*last\.pt holds no model"):
+        load_initial(tmp_path / "last.pt", LABELS)
+
+
 def test_a_training_state_is_no_model(tmp_path):
     save_last(tmp_path, make_state())
     with pytest.raises(CanopyError, match=r"last\.pt: holds no model"):
@@ -236,3 +248,15 @@ def test_weights_must_fit_key_by_key(tmp_path):
         load_weights(model, {**weights, "more": torch.zeros(1)}, "x")
     with pytest.raises(CanopyError, match=rf"{key} is \(6, 9, 1\), the model wants \(6, 4, 1\)"):
         load_weights(model, {**weights, key: torch.zeros(6, 9, 1)}, "x")
+
+
+@pytest.mark.parametrize("name", ["transformer", "cnn14"])
+def test_weights_of_another_architecture_name_the_key_and_the_nearest_fit(tmp_path, name):
+    model = save_model(tmp_path / "best.pt")
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    other = create_model(name, {}, len(LABELS), 8 if name == "transformer" else 64).state_dict()
+    first = next(key for key in before if key not in other or other[key].shape != before[key].shape)
+    with pytest.raises(CanopyError, match=f"nearest fit is {name}; ") as error:
+        load_weights(model, other, "x")
+    assert str(error.value).startswith(f"x: has no weights for {first}; ")
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())

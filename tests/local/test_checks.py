@@ -3,8 +3,10 @@
 import pandas as pd
 import pytest
 
+from local.checkpoint import model_state, save_checkpoint
 from local.checks import check_config, check_data
 from local.errors import CanopyError
+from local.models import create_model
 
 
 def test_a_sound_configuration_passes(toy, toy_config):
@@ -20,7 +22,7 @@ def test_a_sound_configuration_passes(toy, toy_config):
             {"score__metric": "accuracy"},
             r"score\.metric is 'accuracy', expected one of auroc, lwlrap",
         ),
-        ({"model__name": "crn"}, r"model\.name is 'crn', expected one of crnn"),
+        ({"model__name": "crn"}, r"model\.name is 'crn', expected one of .*crnn"),
         (
             {"model": {"name": "crnn", "params": {"chanels": [4]}}},
             r"model\.params\.chanels.*channels",
@@ -42,12 +44,22 @@ def test_a_sound_configuration_passes(toy, toy_config):
             r"inference\.overlap is 25 frames",
         ),
         ({"inference__window_frames": 1}, "shorter than one output frame of 2"),
+        (
+            {"loss__activity_weight": 0.5},
+            r"loss\.activity_weight is 0\.5.*params\.activity to true",
+        ),
     ],
 )
 def test_faults_of_the_configuration(toy_config, changes, words):
     with pytest.raises(CanopyError, match=words) as fault:
         check_config(toy_config(**changes))
     assert "\n" not in str(fault.value)
+
+
+def test_a_weight_for_a_class_that_is_not_in_the_tables(toy):
+    check_data(toy(loss__positive_weight={"b": 2.0}).run)
+    with pytest.raises(CanopyError, match=r"loss\.positive_weight names the class 'd'"):
+        check_data(toy(loss__positive_weight={"d": 2.0}).run)
 
 
 @pytest.mark.parametrize("short", ["refuse", "repeat", "silence"])
@@ -77,3 +89,34 @@ def test_tables_that_are_not_there_yet_are_no_fault(toy):
     run = toy().run
     (run.tables / "recordings.csv").unlink()
     check_data(run)
+
+
+@pytest.mark.parametrize(
+    ("name", "labels", "words"),
+    [
+        ("own", ["a", "c", "b"], r"start\.pt: .*first difference is class 2, c there and b here"),
+        (
+            "transformer",
+            ["a", "b", "c"],
+            r"start\.pt: has no weights for blocks.*fit is transformer",
+        ),
+        ("missing", [], r"start\.pt: no such checkpoint"),
+    ],
+)
+def test_a_start_of_another_model_or_class_list(toy, tmp_path, name, labels, words):
+    path = tmp_path / "start.pt"
+    run = toy(model__init=str(path)).run
+    own = run.config.model
+    if name != "missing":
+        kind, params = (own.name, own.params) if name == "own" else (name, {})
+        model = create_model(kind, params, len(labels), 8)
+        recipe = {"name": kind, "params": params, "n_classes": 3, "n_bands": 8, "labels": labels}
+        save_checkpoint(path, model_state(model, recipe))
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(CanopyError, match=words) as fault:
+        check_data(run)
+    assert "\n" not in str(fault.value)
+    assert sorted(tmp_path.rglob("*")) == before
+    if name == "own":
+        save_checkpoint(path, model_state(model, {**recipe, "labels": ["a", "b", "c"]}))
+        check_data(run)

@@ -192,6 +192,18 @@ def test_the_estimate_is_near_the_truth(scene):
     assert estimate_bytes(10.0, wave) == 10 * RATE * 2
 
 
+def test_the_estimate_counts_waveforms_and_stretched_dumps(scene):
+    data, dump, recordings = scene
+    features = {**make_config().features.model_dump(), "keep_wave": True, "stretches": [0.8, 1.2]}
+    config = make_config().model_copy(update={"features": type(make_config().features)(**features)})
+    written = 0
+    for factor in (1.0, 0.8, 1.2):
+        folder = dump / f"{factor:g}"
+        make_features(recordings, data, folder, config, "cpu", 1, factor)
+        written += sum(len(content) for content in contents(folder).values())
+    assert estimate_bytes(7.0, config) == pytest.approx(written, rel=0.15)
+
+
 def test_impossible_filters_are_told_before_the_work(scene):
     data, _, recordings = scene
     config = make_config()

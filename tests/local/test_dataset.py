@@ -11,11 +11,11 @@ from local.config import Config
 from local.dataset import (
     Pool,
     WindowDataset,
-    _draw_rows,
     make_pool,
     plan_epoch,
     window_frames,
 )
+from local.dataset.plan import _draw_rows
 from local.errors import CanopyError
 from local.labels import coverage, grid_of, visible_enough
 from local.tables import Tables

@@ -281,5 +281,206 @@ def test_weights_of_another_model_are_one_sentence(toy, tmp_path):
     with pytest.raises(CanopyError, match="weights of cycle 0"):
         Trainer(task_of(toy, tmp_path), toy.run.config, {**initial, key: torch.zeros(99)})
     del initial[key]
-    with pytest.raises(CanopyError, match="another model"):
+    with pytest.raises(CanopyError, match=f"has no weights for {key}"):
         Trainer(task_of(toy, tmp_path), toy.run.config, initial)
+
+
+# ------------------------------------------------------------------- what is learned, and how
+
+CENTRES = {"loss": {"centre_weight": 1e-3, "activity_weight": 0.5, "activity_unknown": "absent"}}
+WITH_ACTIVITY = {
+    "name": "crnn",
+    "params": {"channels": [4], "pool": [[2, 2]], "depth": 1, "gru": 0, "activity": True},
+}
+
+
+def test_centres_are_optimised_move_and_are_kept(toy, tmp_path):
+    # Defect 4.
+    toy = toy(model=WITH_ACTIVITY, train__n_epochs=2, **CENTRES)
+    trainer = Trainer(task_of(toy, tmp_path), toy.run.config)
+    grouped = [p for group in trainer.optimizer.param_groups for p in group["params"]]
+    own = [*trainer.model.parameters(), *trainer.objective.parameters()]
+    assert len(list(trainer.objective.parameters())) == 1
+    assert len(grouped) == len(own)
+    assert {id(p) for p in grouped} == {id(p) for p in own}
+    before = trainer.objective.centres.detach().clone()
+    trainer.run()
+    after = trainer.objective.centres.detach()
+    assert (before != after).any(dim=1).all()
+    kept = load_checkpoint(tmp_path / "last.pt")["objective"]["centres"]
+    assert torch.equal(kept, after)
+    assert not any("centres" in key for key in load_checkpoint(tmp_path / "best.pt")["model"])
+    log = pd.read_csv(tmp_path / "log.csv")
+    parts = ["loss_clip", "loss_frame", "loss_activity", "loss_centre"]
+    assert (log[parts] > 0).all(axis=None)
+    np.testing.assert_allclose(log["loss_total"], log[parts].sum(axis=1), rtol=1e-5)
+
+
+def test_every_part_goes_to_tensorboard(toy, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    loss = {**CENTRES["loss"], "lsep_weight": 0.1, "unknown_weight": 0.3}
+    toy = toy(model=WITH_ACTIVITY, loss=loss, train__n_epochs=2)
+    train(toy, tmp_path)
+    log = pd.read_csv(tmp_path / "log.csv")
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    parts = [
+        "clip",
+        "clip_unknown",
+        "frame",
+        "frame_unknown",
+        "lsep",
+        "activity",
+        "centre",
+        "total",
+    ]
+    assert [column for column in log if column.startswith("loss_")] == [f"loss_{p}" for p in parts]
+    for part in parts:
+        values = [event.value for event in events.Scalars(f"loss_{part}")]
+        np.testing.assert_allclose(values, log[f"loss_{part}"], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "train_options",
+    [
+        {"accumulate": 3},
+        {"optimizer": "sgd", "schedule": "noam", "lr_head": 0.05},
+        {"optimizer": "adam", "schedule": "step", "step_epochs": 0.5, "accumulate": 2},
+    ],
+)
+def test_a_stopped_run_with_centres_and_other_optimisers_goes_on(
+    toy, tmp_path, monkeypatch, train_options
+):
+    options = {f"train__{key}": value for key, value in train_options.items()}
+    toy = toy(model=WITH_ACTIVITY, **CENTRES, **options)
+    whole = train(toy, tmp_path / "unbroken")
+    with monkeypatch.context() as patch:
+        stop_after(patch, 2)
+        with pytest.raises(PlugPulledError):
+            train(toy, tmp_path / "broken")
+    resumed = train(toy, tmp_path / "broken")
+    assert torch.equal(whole.objective.centres, resumed.objective.centres)
+    first, second = (tmp_path / name / "best.pt" for name in ("unbroken", "broken"))
+    assert first.read_bytes() == second.read_bytes()
+    logs = [pd.read_csv(tmp_path / n / "log.csv") for n in ("unbroken", "broken")]
+    pd.testing.assert_frame_equal(*(log.drop(columns="windows_per_s") for log in logs))
+
+
+def test_what_a_loss_needs_is_told_before_training(toy, tmp_path):
+    made = toy(loss={"activity_weight": 0.5})
+    with pytest.raises(CanopyError, match=r"loss\.activity_weight.*model\.params\.activity"):
+        Trainer(task_of(made, tmp_path), made.run.config)
+    made = toy(loss={"positive_weight": {"d": 2.0}})
+    with pytest.raises(CanopyError, match=r"loss\.positive_weight names the class 'd'"):
+        Trainer(task_of(made, tmp_path), made.run.config)
+    assert not (tmp_path / "last.pt").exists()
+
+
+def test_the_probe_leaves_no_trace(toy, tmp_path):
+    """A model that was asked for its outputs trains as one that was not."""
+    states = []
+    for weight in (0.0, 1e-3):
+        made = toy(model__params={"channels": [4], "pool": [[2, 2]]}, loss__centre_weight=weight)
+        trainer = Trainer(task_of(made, tmp_path), made.run.config)
+        assert trainer.model.training
+        states.append((trainer.model.state_dict(), torch.get_rng_state()))
+    (first, random), (second, other_random) = states
+    assert all(torch.equal(value, second[key]) for key, value in first.items())
+    assert torch.equal(random, other_random)
+
+
+# -------------------------------------------------------------------------------- accumulation
+
+
+def count_updates(trainer):
+    """Let every optimiser step note the gradients it was made with."""
+    seen = []
+    trainer.optimizer.register_step_pre_hook(
+        lambda *_: seen.append([p.grad.clone() for p in trainer.model.parameters()])
+    )
+    return seen
+
+
+@pytest.mark.parametrize(("accumulate", "steps"), [(1, 4), (2, 2), (3, 2), (4, 1), (9, 1)])
+def test_steps_are_made_every_k_batches_and_for_the_rest(toy, tmp_path, accumulate, steps):
+    # Defect 6. 64 windows in batches of 16.
+    toy = toy(train__accumulate=accumulate)
+    trainer = Trainer(task_of(toy, tmp_path), toy.run.config)
+    assert trainer.steps_per_epoch == steps
+    updates = count_updates(trainer)
+    trainer._train_epoch(0)
+    assert len(updates) == steps
+    assert trainer.scheduler.last_epoch == steps
+
+
+@pytest.mark.parametrize("spoiled", [None, 1])
+def test_the_gradient_is_the_mean_over_the_batches_that_there_were(toy, tmp_path, spoiled):
+    """Three and a rest of one; then with a batch that is not finite among the three."""
+    made = toy(train__accumulate=3, train__grad_clip=1e9, train__lr=1e-30, loss__frame_weight=0.0)
+    trainer = Trainer(task_of(made, tmp_path), made.run.config)
+    for module in trainer.model.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            module.momentum = 0.0
+    plain = copy.deepcopy(trainer.model)
+    updates = count_updates(trainer)
+    alone = []
+    trainer.model.train()
+    for number, (batch, rows) in enumerate(trainer._batches(0)):
+        plain.train().zero_grad()
+        state = torch.get_rng_state()
+        trainer.objective(plain(batch.x), batch)["total"].backward()
+        alone.append([p.grad.clone() for p in plain.parameters()])
+        torch.set_rng_state(state)  # the same dropout
+        if number == spoiled:
+            nan_input(batch)
+        assert (trainer._step(batch, rows) is None) == (number == spoiled)
+    trainer._update()
+    first = [number for number in range(3) if number != spoiled]
+    for update, numbers in zip(updates, (first, [3]), strict=True):
+        expected = [
+            sum(grads) / len(numbers) for grads in zip(*(alone[n] for n in numbers), strict=True)
+        ]
+        for gradient, mean in zip(update, expected, strict=True):
+            torch.testing.assert_close(gradient, mean, rtol=1e-4, atol=1e-7)
+
+
+def test_one_bad_batch_of_several_is_one_bad_step(toy, tmp_path, monkeypatch):
+    toy = toy(train__accumulate=2, train__n_epochs=2)
+    poison(monkeypatch, {0, 5}, nan_input)
+    trainer = train(toy, tmp_path)
+    assert trainer.progress.bad_steps == 2
+    assert trainer.scheduler.last_epoch == 4
+    for value in (*trainer.model.state_dict().values(), *trainer.ema.state_dict().values()):
+        assert torch.isfinite(value).all()
+
+
+def test_a_bad_gradient_of_several_batches_names_the_recordings_of_all(toy, tmp_path, capsys):
+    toy = toy(train__accumulate=2, train__batch_size=4)
+    trainer = Trainer(task_of(toy, tmp_path), toy.run.config)
+    first = next(trainer.model.parameters())
+    handle = first.register_hook(lambda grad: grad * float("inf"))
+    batches = iter(trainer._batches(0))
+    rows = []
+    for _ in range(2):
+        batch, own = next(batches)
+        rows += own.tolist()
+        trainer._step(batch, own)
+    assert trainer.progress.bad_steps == 1
+    named = ", ".join(trainer.task.pool.recording_ids[row] for row in rows)
+    assert named in capsys.readouterr().err
+    # The next batches are learned from as if nothing had been.
+    handle.remove()
+    for _ in range(2):
+        assert trainer._step(*next(batches)) is not None
+    assert trainer.scheduler.last_epoch == 1
+
+
+def test_batches_that_are_all_bad_make_no_step(toy, tmp_path):
+    toy = toy(train__accumulate=2)
+    trainer = Trainer(task_of(toy, tmp_path), toy.run.config)
+    updates = count_updates(trainer)
+    for batch, rows in trainer._batches(0):
+        nan_input(batch)
+        assert trainer._step(batch, rows) is None
+    assert not trainer._update()
+    assert updates == []

@@ -1,26 +1,37 @@
 """Every registered model keeps the contract: shapes, gradients, evaluation, any length."""
 
-import pickle
+from pathlib import Path
 
 import pytest
-import timm
 import torch
-from safetensors.torch import save_file
 
 from local.checkpoint import load_model, model_state, save_checkpoint
 from local.errors import CanopyError
-from local.models import create_model, model_names, without_start
-from local.models.base import SedModel, SedOutput
-from local.models.heads import AttentionHead, FrequencyCoordinate, LevelNorm
+from local.models import create_model, model_names
+from local.models.base import _REGISTRY, SedModel, SedOutput
 
 BANDS, CLASSES = 32, 3
 LABELS = ["a", "b", "c"]
 TINY = {"channels": [4, 6], "pool": [[2, 2], [2, 2]], "gru": 5}
+THIN = {"channels": [2, 3, 4, 4, 5, 6]}
+SHORT = {"width": 16, "n_blocks": 2, "n_heads": 2, "feed_forward": 24}
+SMALL = "mobilenetv3_small_050"
+# The backbones of earlier systems; the largest have their own test below.
 CASES = {
     "crnn": ("crnn", {}),
     "crnn-tiny": ("crnn", {**TINY, "depth": [2, 1], "activity": True, "level_norm": True}),
+    "crnn-level": ("crnn", {**TINY, "level_norm": True, "level_channel": True}),
     "crnn-plain": ("crnn", {**TINY, "gru": 0, "depth": 1, "frequency_coordinate": False}),
+    "cnn14": ("cnn14", THIN),
+    "cnn14-max": ("cnn14", {**THIN, "head": "max", "activity": True, "hidden": 7}),
+    "transformer": ("transformer", {}),
+    "transformer-frames": ("transformer", {**SHORT, "downsample": [], "head": "attention"}),
+    "conformer": ("conformer", {**SHORT, "downsample": [3, 1, 2], "kernel": 7, "activity": True}),
     "resnet18": ("timm", {"backbone": "resnet18"}),
+    "resnet18-level": (
+        "timm",
+        {"backbone": "resnet18", "in_channels": 3, "level_norm": True, "level_channel": True},
+    ),
     "resnet18-options": (
         "timm",
         {
@@ -33,9 +44,32 @@ CASES = {
         },
     ),
     "efficientnet_b0": ("timm", {"backbone": "efficientnet_b0", "frequency_coordinate": True}),
-    "mobilenetv3_small_050": ("timm", {"backbone": "mobilenetv3_small_050"}),
+    "efficientnet_b0-simple": (
+        "timm",
+        {"backbone": "efficientnet_b0", "head": "max", "frequency_pool": "mean_max"},
+    ),
+    "mobilenetv2_100": ("timm", {"backbone": "mobilenetv2_100"}),
+    "rexnet_100": ("timm", {"backbone": "rexnet_100", "in_channels": 3}),
+    SMALL: ("timm", {"backbone": SMALL}),
 }
-SMALL = "mobilenetv3_small_050"
+SMALLEST = {
+    "crnn": TINY,
+    "cnn14": THIN,
+    "timm": {"backbone": SMALL},
+    "transformer": SHORT,
+    "conformer": {**SHORT, "kernel": 3},
+}
+# What every family that takes log-mel must honour.
+OPTIONS = {
+    "pcen": {"pcen": True},
+    "pcen-fixed": {"pcen": True, "pcen_trainable": False, "norm": "none"},
+    "coordinate": {"frequency_coordinate": True},
+    "pictures": {"in_channels": 3, "norm": "none", "level_norm": True},
+    "pictures-coordinate": {"in_channels": 3, "frequency_coordinate": True},
+    "max": {"head": "max", "smooth": True, "activity": True},
+    "mean": {"head": "mean", "hidden": 6},
+    "attention": {"head": "attention", "hidden": 6, "smooth": True, "dropout": 0.5},
+}
 
 
 def build(case, seed=0) -> SedModel:
@@ -51,6 +85,14 @@ def windows(n_frames, size=2, seed=0):
 def test_every_registered_name_is_tried_here():
     """A new family must come with a case."""
     assert {name for name, _ in CASES.values()} == set(model_names())
+
+
+@pytest.mark.parametrize("name", SMALLEST)
+def test_every_parameter_is_explained(name):
+    page = (Path(__file__).parents[3] / "docs" / "models.md").read_text(encoding="utf-8")
+    missing = [key for key in _REGISTRY[name][0].model_fields if f"`{key}`" not in page]
+    assert missing == []
+    assert f"`{name}`" in page
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -96,6 +138,137 @@ def test_every_parameter_gets_a_gradient(case):
 
 
 @pytest.mark.parametrize("case", CASES)
+def test_features_can_be_mixed_before_the_head(case):
+    """forward(x, mix) is the head of mix(features(x)); a class token is one column more."""
+    model = build(case).eval()
+    x = windows(131, size=3)
+    seen = []
+
+    def turn(features):
+        seen.append(features)
+        return features.flip(0)
+
+    with torch.inference_mode():
+        plain, turned = model(x), model(x, mix=turn)
+        features = model.features(x)
+        torch.testing.assert_close(seen[0], features)
+        half = model(x, mix=lambda f: 0.5 * f + 0.5 * f.flip(0))
+    assert features.shape[0] == 3
+    has_token = hasattr(model, "token") and model.token is not None
+    assert features.shape[2] == 131 // model.step + int(has_token)
+    for one, other in zip(plain, turned, strict=True):
+        if one is not None:
+            torch.testing.assert_close(other, one.flip(0))
+    torch.testing.assert_close(half.clip_logit[0], half.clip_logit[2])
+    assert not torch.equal(half.clip_logit, plain.clip_logit)
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("name", SMALLEST)
+def test_every_family_honours_the_common_options(name, option):
+    torch.manual_seed(0)
+    params = {**SMALLEST[name], **OPTIONS[option]}
+    model = create_model(name, params, CLASSES, BANDS).train()
+    output = model(windows(96, size=4) - 8)
+    loss = output.frame_logit.square().mean() + output.clip_logit.square().mean()
+    if params.get("activity"):
+        loss = loss + output.activity_logit.square().mean()
+    loss.backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None] == []
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters())
+    has_pcen = any("log_gain" in key for key in model.state_dict())
+    assert has_pcen == (params.get("pcen", False) and params.get("pcen_trainable", True))
+    model.eval()
+    for n_frames in (64, 131):
+        with torch.inference_mode():
+            output = model(windows(n_frames) - 8)
+        assert output.frame_logit.shape == (2, CLASSES, n_frames // model.step)
+        assert torch.isfinite(output.clip_logit).all()
+        frames, clip = output.frame_logit, output.clip_logit
+        if params.get("head") == "max":
+            torch.testing.assert_close(clip, frames.amax(dim=-1))
+        elif params.get("head") == "mean":
+            torch.testing.assert_close(clip, frames.mean(dim=-1))
+        elif name in ("crnn", "cnn14", "timm") or params.get("head") == "attention":
+            assert (clip <= frames.amax(dim=-1) + 1e-5).all()
+            assert (clip >= frames.amin(dim=-1) - 1e-5).all()
+
+
+@pytest.mark.parametrize("option", ["pcen", "max"])
+@pytest.mark.parametrize("name", SMALLEST)
+def test_scores_are_float32_under_half_precision(name, option):
+    torch.manual_seed(0)
+    model = create_model(name, {**SMALLEST[name], **OPTIONS[option]}, CLASSES, BANDS)
+    with torch.autocast("cpu", torch.bfloat16):
+        output = model(windows(96, size=4) - 8)
+    for tensor in output:
+        if tensor is not None:
+            assert tensor.dtype == torch.float32
+            assert torch.isfinite(tensor).all()
+    (output.frame_logit.mean() + output.clip_logit.mean()).backward()
+    grads = [p.grad for p in model.parameters() if p.grad is not None]
+    assert all(torch.isfinite(grad).all() for grad in grads)
+
+
+@pytest.mark.parametrize("in_channels", [1, 3])
+@pytest.mark.parametrize("backbone", ["resnext50_32x4d", "densenet121", "resnest50d"])
+def test_the_larger_backbones_build_and_step(backbone, in_channels):
+    torch.manual_seed(0)
+    params = {"backbone": backbone, "in_channels": in_channels}
+    model = create_model("timm", params, CLASSES, BANDS).train()
+    assert model.step == 32
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    output = model(windows(64))
+    (output.frame_logit.square().mean() + output.clip_logit.square().mean()).backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None] == []
+    optimizer.step()
+    assert any(not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    first = next(p for p in model.backbone.parameters() if p.ndim == 4)
+    assert first.shape[1] == in_channels
+
+
+@pytest.mark.parametrize("n_classes", [24, 26])
+@pytest.mark.parametrize("name", SMALLEST)
+def test_any_number_of_classes(name, n_classes):
+    model = create_model(name, SMALLEST[name], n_classes, BANDS).eval()
+    with torch.inference_mode():
+        output = model(windows(64))
+    assert output.frame_logit.shape[1] == output.clip_logit.shape[1] == n_classes
+
+
+@pytest.mark.parametrize("n_frames", [512, 2048])
+@pytest.mark.parametrize("name", ["transformer", "conformer"])
+def test_encoders_take_long_windows_with_one_set_of_weights(name, n_frames):
+    """Defect 27."""
+    model = create_model(name, {**SMALLEST[name], "downsample": [2, 2]}, CLASSES, BANDS).eval()
+    with torch.inference_mode():
+        output = model(windows(n_frames, size=1))
+    assert output.frame_logit.shape[-1] == n_frames // 4
+
+
+@pytest.mark.parametrize("name", ["transformer", "conformer"])
+def test_the_class_token_hears_the_whole_window(name):
+    model = create_model(name, SMALLEST[name], CLASSES, BANDS).eval()
+    x = windows(160, size=1)
+    for place in (0, 80, 152):
+        y = x.clone()
+        y[..., place : place + 8] += 3
+        with torch.inference_mode():
+            assert not torch.equal(model(x).clip_logit, model(y).clip_logit)
+
+
+@pytest.mark.parametrize("name", ["transformer", "conformer"])
+def test_encoders_know_where_a_cell_is(name):
+    torch.manual_seed(0)
+    model = create_model(name, SMALLEST[name], CLASSES, BANDS).eval()
+    x = windows(1, size=1).expand(-1, -1, -1, 160)
+    with torch.inference_mode():
+        inner = model(x).frame_logit[..., 5:-5]
+    assert inner.std(dim=-1).min() > 1e-3
+
+
+@pytest.mark.parametrize("case", CASES)
 def test_save_and_load_round_trip(case, tmp_path):
     """Weights, buffers and parameters of the model come back to the bit."""
     name, params = CASES[case]
@@ -136,7 +309,7 @@ def test_the_seed_decides_the_weights(case):
     )
 
 
-@pytest.mark.parametrize("case", ["crnn-tiny", SMALL])
+@pytest.mark.parametrize("case", ["crnn-tiny", "cnn14", "transformer", "conformer", SMALL])
 def test_a_cell_of_the_output_lies_over_its_input_frames(case):
     """What happens late in a window changes late cells more than early ones."""
     model = build(case).eval()
@@ -148,192 +321,30 @@ def test_a_cell_of_the_output_lies_over_its_input_frames(case):
     assert int(change.argmax()) * model.step >= 256 - 2 * model.step
 
 
-# --------------------------------------------------------------------------------------- the head
-
-
-def silent_head(level):
-    head = AttentionHead(4, CLASSES)
-    torch.nn.init.zeros_(head.classes.weight)
-    torch.nn.init.constant_(head.classes.bias, level)
-    return head.eval()
-
-
-def test_attention_can_say_no():
-    """Defect 23: 32 frames of logit -10 give a clip probability of 5e-5, not near one half."""
-    with torch.inference_mode():
-        output = silent_head(-10.0)(torch.randn(2, 4, 32))
-    torch.testing.assert_close(output.frame_logit, torch.full((2, CLASSES, 32), -10.0))
-    probability = torch.sigmoid(output.clip_logit)
-    torch.testing.assert_close(
-        probability, torch.full_like(probability, 4.54e-5), rtol=1e-2, atol=0
-    )
-
-
-def test_attention_is_a_mean_weighted_by_a_softmax():
-    torch.manual_seed(0)
-    head = AttentionHead(4, CLASSES).eval()
-    x = torch.randn(2, 4, 9)
-    output = head(x)
-    weights = torch.exp(head.attention(x).double())
-    weights /= weights.sum(dim=-1, keepdim=True)
-    expected = (weights * head.classes(x).double()).sum(dim=-1)
-    torch.testing.assert_close(output.clip_logit.double(), expected, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(output.embedding, x.mean(dim=-1))
-
-
-def test_scores_are_logits():
-    """Defect 26: no non-linearity inside; twice the weights, twice the logits."""
-    torch.manual_seed(0)
-    head = AttentionHead(4, CLASSES).eval()
-    torch.nn.init.zeros_(head.classes.bias)
-    x = torch.randn(2, 4, 9)
-    before = head(x).frame_logit
-    with torch.no_grad():
-        head.classes.weight *= 10
-    torch.testing.assert_close(head(x).frame_logit, 10 * before)
-
-
-def test_frequency_coordinate_rises_from_minus_one_to_one():
-    y = FrequencyCoordinate()(windows(7))
-    assert y.shape == (2, 2, BANDS, 7)
-    torch.testing.assert_close(y[1, 1, :, 3], torch.linspace(-1, 1, BANDS))
-    torch.testing.assert_close(y[:, :1], windows(7))
-
-
-def test_level_norm_takes_away_what_sounds_all_the_time():
-    x = windows(50)
-    hum = 5 * torch.randn(2, 1, BANDS, 1)
-    torch.testing.assert_close(LevelNorm()(x + hum), LevelNorm()(x), atol=1e-5, rtol=1e-5)
-
-
 # ------------------------------------------------------------------------------------- the errors
 
 
 @pytest.mark.parametrize(
     ("name", "params", "message"),
     [
-        ("crn", {}, "model.name is 'crn', expected one of crnn, timm"),
+        ("crn", {}, "model.name is 'crn', expected one of cnn14, .*; the nearest is crnn"),
         ("crnn", {"chanels": [4]}, "unknown key model.params.chanels; the nearest .* channels"),
         ("crnn", {"dropout": 1.0}, "model.params.dropout: .*less than 1, found 1.0"),
         ("crnn", {"channels": [4]}, "channels has 1 .*pool 4"),
         ("crnn", {**TINY, "pool": [[2, 2], [0, 2]]}, "must be 1 or more"),
         ("crnn", {**TINY, "depth": [1]}, "channels has 2 blocks.* depth 1"),
         ("timm", {"backbone": "resnet81"}, "backbone is 'resnet81', .* near: "),
+        ("timm", {"backbone": "efficientnet-b0"}, "near: .*efficientnet_b0"),
+        ("timm", {"backbone": "resnest50"}, "near: .*resnest50d"),
+        ("timm", {"head": "token"}, "model.params.head: .*'attention', 'max' or 'mean'"),
+        ("cnn14", {"channels": [4]}, "channels must be six numbers"),
+        ("transformer", {"width": 20}, "width 20 must be a multiple of twice n_heads 4"),
+        ("transformer", {"downsample": [0]}, "downsample must be strides of 1 or more"),
+        ("transformer", {"frequency_pool": "mean"}, "unknown key model.params.frequency_pool"),
+        ("conformer", {"kernel": 4}, "kernel must be odd"),
+        ("crnn", {"in_channels": 2}, "model.params.in_channels: .*1 or 3, found 2"),
     ],
 )
 def test_faults_of_the_parameters_are_told(name, params, message):
     with pytest.raises(CanopyError, match=message):
         create_model(name, params, CLASSES, BANDS)
-
-
-# ---------------------------------------------------------------------------- weights from a file
-
-
-@pytest.fixture(scope="module")
-def pictures():
-    """A network for pictures of three channels, as published weights are; made here, offline."""
-    torch.manual_seed(7)
-    return timm.create_model(SMALL, pretrained=False).state_dict()
-
-
-def write_weights(folder, weights, kind):
-    path = folder / f"weights.{kind}"
-    if kind == "safetensors":
-        save_file(weights, path)
-    else:
-        torch.save(weights, path)
-    return str(path)
-
-
-@pytest.mark.parametrize("in_channels", [1, 3])
-@pytest.mark.parametrize("kind", ["safetensors", "pt"])
-def test_weights_of_a_file_are_in_the_backbone(tmp_path, pictures, kind, in_channels):
-    """Defect 28: all are loaded; the first layer is summed over colours for one channel."""
-    path = write_weights(tmp_path, pictures, kind)
-    params = {"backbone": SMALL, "weights": path, "in_channels": in_channels}
-    torch.manual_seed(0)
-    own = create_model("timm", params, CLASSES, BANDS).backbone.state_dict()
-    assert len(own) > 200
-    for key, value in own.items():
-        expected = pictures[key]
-        if key == "conv_stem.weight" and in_channels == 1:
-            expected = expected.sum(dim=1, keepdim=True)
-        torch.testing.assert_close(value, expected, msg=key)
-
-
-def test_weights_of_a_file_leave_the_rest_to_the_seed(tmp_path, pictures):
-    params = {"backbone": SMALL, "weights": write_weights(tmp_path, pictures, "safetensors")}
-    heads = []
-    for seed in (0, 0, 1):
-        torch.manual_seed(seed)
-        heads.append(create_model("timm", params, CLASSES, BANDS).head.classes.weight)
-    assert torch.equal(heads[0], heads[1])
-    assert not torch.equal(heads[0], heads[2])
-
-
-def test_a_trained_model_needs_the_file_of_its_first_weights_no_more(tmp_path, pictures):
-    params = {"backbone": SMALL, "weights": write_weights(tmp_path, pictures, "safetensors")}
-    model = create_model("timm", params, CLASSES, BANDS)
-    recipe = {"name": "timm", "params": params, "n_classes": CLASSES, "n_bands": BANDS}
-    save_checkpoint(tmp_path / "best.pt", model_state(model, {**recipe, "labels": LABELS}))
-    (tmp_path / "weights.safetensors").unlink()
-    load_model(tmp_path / "best.pt", LABELS)
-    assert without_start({**params, "pretrained": True}) == {"backbone": SMALL}
-
-
-class Bomb:
-    """Writes a file when it is unpickled."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return open, (str(self.path), "w")
-
-
-@pytest.mark.parametrize("how", ["pickle", "torch"])
-def test_a_pickle_of_objects_is_refused_and_not_run(tmp_path, how):
-    path, flag = tmp_path / "weights.pt", tmp_path / "ran"
-    content = {"conv_stem.weight": Bomb(flag)}
-    if how == "pickle":
-        path.write_bytes(pickle.dumps(content, protocol=2))
-    else:
-        torch.save(content, path)
-    with pytest.raises(CanopyError, match=r"weights\.pt is no file of tensors"):
-        create_model("timm", {"backbone": SMALL, "weights": str(path)}, CLASSES, BANDS)
-    assert not flag.exists()
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("a.safetensors", None, r"a\.safetensors is missing"),
-        ("a.safetensors", b"nonsense" * 20, r"a\.safetensors is no file of tensors, or damaged"),
-        ("a.pt", b"", r"a\.pt is no file of tensors, or damaged"),
-    ],
-)
-def test_missing_and_damaged_files_are_named(tmp_path, name, content, message):
-    if content is not None:
-        (tmp_path / name).write_bytes(content)
-    params = {"backbone": SMALL, "weights": str(tmp_path / name)}
-    with pytest.raises(CanopyError, match=message):
-        create_model("timm", params, CLASSES, BANDS)
-
-
-def test_weights_of_another_network_are_refused(tmp_path, pictures):
-    """Defect 28: never a silent start from random weights."""
-    strange = {f"trunk.{key}": value for key, value in pictures.items()}
-    params = {"backbone": SMALL, "weights": write_weights(tmp_path, strange, "safetensors")}
-    with pytest.raises(CanopyError, match="weights"):
-        create_model("timm", params, CLASSES, BANDS)
-    wrong = {key: torch.zeros(3) for key in pictures}
-    params = {"backbone": SMALL, "weights": write_weights(tmp_path, wrong, "safetensors")}
-    with pytest.raises(CanopyError, match=f"does not fit {SMALL}"):
-        create_model("timm", params, CLASSES, BANDS)
-
-
-def test_a_checkpoint_of_more_than_tensors_is_told(tmp_path, pictures):
-    path = tmp_path / "a.pt"
-    torch.save({"state_dict": pictures, "epoch": 3}, path)
-    with pytest.raises(CanopyError, match="more than tensors by name"):
-        create_model("timm", {"backbone": SMALL, "weights": str(path)}, CLASSES, BANDS)

@@ -1,0 +1,120 @@
+"""What the estimate of prevalence goes by: each fold's scores where its model saw nothing."""
+
+import logging
+
+import numpy as np
+
+from local.errors import CanopyError
+from local.experiment import Experiment
+from local.files import write_npz
+from local.inference import Scores, clip_logits, load_scores
+from local.insertion import insert_calls
+from local.models import SedModel
+from local.priors import FoldScores
+from local.runs import Stamp
+from local.scoring import known_positives, known_rows
+from local.seeds import generator
+
+log = logging.getLogger("canopy")
+
+
+def wants_insertions(experiment: Experiment) -> bool:
+    """Whether section `prior` estimates prevalence with inserted calls."""
+    prior = experiment.run.config.prior
+    return prior.method == "estimated" and prior.estimator == "tail" and prior.n_insertions > 0
+
+
+def insertions_done(experiment: Experiment, cycle: int, fold: int) -> bool:
+    """Whether a fold needs no (further) insertions."""
+    if not wants_insertions(experiment):
+        return True
+    scores = experiment.run.fold(cycle, fold) / "scores.npz"
+    return scores.is_file() and _stamp(experiment, cycle, fold).is_done(experiment.run.force)
+
+
+def insert_fold(experiment: Experiment, cycle: int, fold: int, model: SedModel) -> None:
+    """Write `inserted.npz` of a fold: label (C,), logit (K, C) of `insertion.insert_calls`."""
+    run, tables = experiment.run, experiment.tables
+    path = run.fold(cycle, fold) / "inserted.npz"
+    stamp = _stamp(experiment, cycle, fold)
+    stamp.clear()
+    scores, _ = load_scores(path.with_name("scores.npz"))
+    calls = known_rows(tables.events)
+    held_out = set(experiment.held_out_ids(fold))
+    calls = calls[(calls["polarity"] > 0) & calls["recording_id"].isin(held_out)]
+    logit = insert_calls(
+        model,
+        experiment.dump,
+        calls,
+        scores.take(_targets(experiment, cycle, fold, scores)),
+        run.config.prior.n_insertions,
+        generator(run.config.seed, "insert", cycle, fold),
+        run.device,
+    )
+    write_npz(path, label=np.array(tables.labels, dtype=np.str_), logit=logit)
+    stamp.write([path])
+    log.info(
+        "cycle%d/fold%d: %d calls inserted in test recordings",
+        *(cycle, fold, int(np.isfinite(logit).sum())),
+    )
+
+
+def fold_evidence(experiment: Experiment, cycle: int) -> list[FoldScores]:
+    """Each fold's scores of its held-out train recordings, and of test recordings it never saw."""
+    tables, pool = experiment.tables, experiment.run.config.inference.pool
+    evidence = []
+    for fold in experiment.folds:
+        path = experiment.run.fold(cycle, fold) / "scores.npz"
+        if not path.exists():
+            continue
+        scores, _ = load_scores(path)
+        row = {name: index for index, name in enumerate(scores.recording_ids)}
+        clip = clip_logits(scores, pool)
+        held_out = [name for name in experiment.held_out_ids(fold) if name in row]
+        target = _targets(experiment, cycle, fold, scores)
+        evidence.append(
+            FoldScores(
+                known=clip[[row[name] for name in held_out]],
+                positive=known_positives(tables.events, held_out, tables.labels),
+                target=clip[[row[name] for name in target]],
+                inserted=_read_inserted(experiment, cycle, fold),
+            )
+        )
+    return evidence
+
+
+def _stamp(experiment: Experiment, cycle: int, fold: int) -> Stamp:
+    run = experiment.run
+    folder = run.fold(cycle, fold)
+    settings = {
+        "n_insertions": run.config.prior.n_insertions,
+        "pool": run.config.inference.pool.model_dump(mode="json"),
+        "seed": run.config.seed,
+    }
+    inputs = [folder / "best.pt", folder / "scores.npz", run.tables / "events.csv"]
+    return Stamp(folder / "insert.done.json", settings, inputs)
+
+
+def _targets(experiment: Experiment, cycle: int, fold: int, scores: Scores) -> list[str]:
+    """Scored test recordings whose group the fold's model never saw."""
+    seen = experiment.seen_groups(cycle, fold)
+    scored = set(scores.recording_ids)
+    return [
+        name
+        for name in experiment.ids("test")
+        if name in scored and experiment.groups[name] not in seen
+    ]
+
+
+def _read_inserted(experiment: Experiment, cycle: int, fold: int) -> np.ndarray | None:
+    if not wants_insertions(experiment):
+        return None
+    path = experiment.run.fold(cycle, fold) / "inserted.npz"
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return stored["logit"]
+    except (OSError, ValueError, KeyError, EOFError):
+        raise CanopyError(
+            f"{path}: missing or not readable, but prior.n_insertions is "
+            f"{experiment.run.config.prior.n_insertions}; run stage 3 again, or set it to 0"
+        ) from None

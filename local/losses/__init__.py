@@ -1,0 +1,22 @@
+"""Losses over known cells. Every loss takes (output, target, mask, weight).
+
+`mask` is the weight of a cell (0: unknown), `weight` a further factor that broadcasts (1.0: none).
+What is unknown has no part in value or gradient; a batch that knows nothing gives 0 with a gradient
+of 0. `Objective` puts the parts together as the configuration asks.
+"""
+
+from local.losses.cells import l_soft, masked_bce, masked_focal
+from local.losses.objective import Objective, check_labels, check_output
+from local.losses.structured import activity_bce, centre_distance, lsep
+
+__all__ = [
+    "Objective",
+    "activity_bce",
+    "centre_distance",
+    "check_labels",
+    "check_output",
+    "l_soft",
+    "lsep",
+    "masked_bce",
+    "masked_focal",
+]

@@ -1,0 +1,108 @@
+"""What holds for all scripts: they are short, can be executed, and explain themselves anywhere."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPTS = sorted([*ROOT.glob("bin/*.py"), *ROOT.glob("recipes/*/[ps]*e*.py")])
+SCRIPTS = [path for path in SCRIPTS if path.read_text().startswith("#!")]
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_help_from_any_folder(path, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    spec = importlib.util.spec_from_file_location(f"help_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    with pytest.raises(SystemExit) as caught:
+        module.main(["--help"])
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    # An example, and what the script is for.
+    assert str(path.relative_to(ROOT)) in text
+    assert module.__doc__.splitlines()[0] in text
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_scripts_can_be_executed_and_those_of_bin_are_short(path):
+    assert os.access(path, os.X_OK)
+    if path.parent.name == "bin":
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= 150
+
+
+@pytest.fixture
+def ledger(tmp_path, monkeypatch, capsys):
+    """Function: options -> exit code, stdout and stderr of bin/ledger.py in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    spec = importlib.util.spec_from_file_location("ledger_script", ROOT / "bin/ledger.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+    def call(*options):
+        capsys.readouterr()
+        try:
+            code = module.main(list(options))
+        except SystemExit as usage:
+            code = usage.code
+        return code, *capsys.readouterr()
+
+    return call
+
+
+COLUMNS = (
+    "date,recipe,tag,fingerprint,commit,seed,n_cycles,metric,cv,cv_low,cv_high,span_auc,test_truth,"
+    "test_truth_raw,cv_by_cycle,test_truth_by_cycle,train_s,submission,public,private\n"
+)
+ROW = "2026-01-02T03:04:05Z,rfcx,v1,abcdef,c0,0,1,lwlrap,0.7,0.6,0.8,0.9,,,0.6 0.7,,10,00,,\n"
+
+
+def test_the_ledger_shows_fills_in_and_draws(ledger, tmp_path):
+    (tmp_path / "exp").mkdir()
+    (tmp_path / "exp/ledger.csv").write_text(COLUMNS + ROW)
+    code, out, _ = ledger("set", "v1", "--public", "0.95")
+    assert (code, out) == (0, "exp/ledger.csv: rfcx v1 (abcdef): public 0.95\n")
+    code, out, _ = ledger("--recipe", "rfcx", "--plot", "x.svg")
+    assert code == 0
+    assert "0.9500" in out
+    assert "CV with public leaderboard" in out
+    assert (tmp_path / "x.svg").read_text().startswith("<?xml")
+    code, out, _ = ledger("--recipe", "none")
+    assert (code, out) == (0, "exp/ledger.csv: no run yet\n")
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        (["set", "v1", "--public", "95"], 1),
+        (["set", "v2", "--public", "0.9"], 1),
+        (["--ledger", "none.csv"], 1),
+        (["set", "v1"], 2),
+        (["set", "v1", "--public", "high"], 2),
+        (["sett"], 2),
+    ],
+)
+def test_faults_of_the_ledger_are_told_and_change_nothing(ledger, tmp_path, options, code):
+    (tmp_path / "exp").mkdir()
+    (tmp_path / "exp/ledger.csv").write_text(COLUMNS + ROW)
+    found, out, err = ledger(*options)
+    assert (found, out) == (code, "")
+    if code == 1:
+        assert err.startswith("error: ")
+        assert err.count("\n") == 1
+    assert (tmp_path / "exp/ledger.csv").read_text() == COLUMNS + ROW
+
+
+def test_exit_codes_reach_the_shell(tmp_path):
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(ROOT / "bin/ledger.py")]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: exp/ledger.csv: no ledger yet")
