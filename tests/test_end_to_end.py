@@ -109,8 +109,9 @@ def test_what_was_done_is_skipped_and_says_so(clone):
     expected = ["tables/prepare", f"{features}/preprocess", "tiny/split"]
     for cycle in (0, 1):
         expected += ["tiny/cycle1/relabel"] * cycle
-        for stage in ("train", "infer"):
-            expected += [f"tiny/cycle{cycle}/fold{fold}/{stage}" for fold in (0, 1)]
+        expected += [f"tiny/cycle{cycle}/fold{fold}/train" for fold in (0, 1)]
+        for fold in (0, 1):
+            expected += [f"tiny/cycle{cycle}/fold{fold}/{stage}" for stage in ("infer", "insert")]
         expected.append(f"tiny/cycle{cycle}/merge")
     assert names == expected
 
