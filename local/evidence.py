@@ -3,6 +3,7 @@
 import logging
 
 import numpy as np
+import pandas as pd
 
 from local.errors import CanopyError
 from local.experiment import Experiment
@@ -12,7 +13,7 @@ from local.insertion import insert_calls
 from local.models import SedModel
 from local.priors import FoldScores
 from local.runs import Stamp
-from local.scoring import known_positives, known_rows
+from local.scoring import known_positives, known_rows, span_scores
 from local.seeds import generator
 
 log = logging.getLogger("canopy")
@@ -78,6 +79,7 @@ def fold_evidence(experiment: Experiment, cycle: int) -> list[FoldScores]:
                 positive=known_positives(tables.events, held_out, tables.labels),
                 target=clip[[row[name] for name in target]],
                 inserted=_read_inserted(experiment, cycle, fold),
+                spans=_spans(scores.take(held_out), tables.events),
             )
         )
     return evidence
@@ -104,6 +106,14 @@ def _targets(experiment: Experiment, cycle: int, fold: int, scores: Scores) -> l
         for name in experiment.ids("test")
         if name in scored and experiment.groups[name] not in seen
     ]
+
+
+def _spans(held_out: Scores, events: pd.DataFrame) -> np.ndarray | None:
+    """(S, 2) score and verdict of known spans; None where frames are not kept."""
+    if not held_out.frames:
+        return None
+    spans = span_scores(held_out, events)
+    return np.column_stack([spans["score"], spans["polarity"] > 0]).astype(np.float64)
 
 
 def _read_inserted(experiment: Experiment, cycle: int, fold: int) -> np.ndarray | None:

@@ -22,6 +22,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.special import expit
 from scipy.special import logit as logit_of
+from sklearn.linear_model import LogisticRegression
 
 from local.errors import CanopyError
 
@@ -141,13 +142,16 @@ class FoldScores:
     known: (M, C) scores of held-out labelled recordings; positive: (M, C) 1 where a person
     confirmed the class; target: (N, C) scores of the recordings whose prevalence is wanted;
     inserted: (K, C) scores of target recordings in which a held-out call of the class was inserted
-    (`insertion.insert_calls`), NaN where there was none, or None.
+    (`insertion.insert_calls`), NaN where there was none, or None; spans: (S, 2) scores of held-out
+    spans that people looked at, all classes together, and 1 where they confirmed the class, or
+    None.
     """
 
     known: np.ndarray
     positive: np.ndarray
     target: np.ndarray
     inserted: np.ndarray | None = None
+    spans: np.ndarray | None = None
 
 
 def estimate_tail(
@@ -206,6 +210,25 @@ def _least_ratio(
     above = (len(target) - below + 1) / (len(target) + 1)
     usable = kept >= min(min_share, kept[-1])
     return float((above[usable] / kept[usable]).min())
+
+
+def estimate_mean(folds: list[FoldScores]) -> np.ndarray:
+    """Prevalence (C,) as the mean calibrated probability of the target recordings.
+
+    Calibration is Platt's (1999), a logistic regression of confirmed against rejected spans on
+    their scores, one for each fold's model and for all classes together. The share of confirmed
+    ones among the spans stays in it, so what it says of prevalence is rough. A fold without both
+    kinds of spans leaves its scores as they are.
+    """
+    estimates = []
+    for fold in folds:
+        logit = _checked_logit(fold.target)
+        spans = np.zeros((0, 2)) if fold.spans is None else fold.spans
+        if len(np.unique(spans[:, 1])) == 2:
+            line = LogisticRegression(C=1e6).fit(spans[:, :1], spans[:, 1])
+            logit = logit * line.coef_[0, 0] + line.intercept_[0]
+        estimates.append(mean_probability(logit))
+    return np.mean(estimates, axis=0)
 
 
 def is_thin(prevalence: ArrayLike, n_recordings: int, min_count: float = 1.0) -> np.ndarray:

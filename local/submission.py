@@ -14,8 +14,8 @@ from local.labels import PSEUDO
 from local.priors import (
     FoldScores,
     estimate_em,
+    estimate_mean,
     estimate_tail,
-    mean_probability,
     odds_shift,
     read_prevalence,
 )
@@ -63,7 +63,7 @@ def prior_correction(
     Parameters
     ----------
     test_logit : (N, C) clip scores of the recordings whose prevalence counts.
-    folds : out-of-fold evidence, for the estimator `tail`.
+    folds : out-of-fold evidence, for the estimators `tail` and `mean`.
     """
     labels = tables.labels
     settings = config.prior
@@ -75,7 +75,7 @@ def prior_correction(
     elif settings.estimator == "em":
         target = estimate_em(test_logit, source)
     elif settings.estimator == "mean":
-        target = _within_reach(mean_probability(test_logit), len(test_logit))
+        target = _within_reach(estimate_mean(list(folds)), len(test_logit))
     else:
         target = _within_reach(estimate_tail(list(folds)), len(test_logit))
     shift = odds_shift(source, target, settings.strength, settings.max_odds_ratio)

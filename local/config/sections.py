@@ -158,8 +158,8 @@ class PriorConfig(Section):
     # given: a csv with columns label, prevalence; relative to the data folder or absolute.
     given: str | None = None
     # How prevalence is estimated: tail, from scores of recordings known to have a class against
-    # test scores; em, by expectation maximisation, and mean, the mean probability, which both need
-    # calibrated scores.
+    # test scores; em, by expectation maximisation, which needs calibrated scores; mean, the mean
+    # of probabilities calibrated on known spans.
     estimator: Literal["tail", "em", "mean"] = "tail"
     # For tail: confirmed calls inserted into test recordings, by class and fold; 0 makes none.
     n_insertions: Annotated[int, Field(ge=0)] = 40

@@ -180,6 +180,19 @@ def test_tail_of_a_class_without_a_confirmed_positive_is_nan():
     assert np.isnan(found[1])
 
 
+def test_mean_is_of_calibrated_probabilities():
+    """Scores stretched and shifted by the model come back to the probabilities they stand for."""
+    rng = np.random.default_rng(3)
+    honest = rng.normal(0, 2, (4000, 2)) + np.array([1.0, -1.0])
+    verdict = rng.random(honest.shape) < expit(honest)
+    model = 0.3 * honest - 5.0
+    spans = np.column_stack([model.ravel(), verdict.ravel()]).astype(float)
+    fold = priors.FoldScores(model, verdict, model, spans=spans)
+    np.testing.assert_allclose(priors.estimate_mean([fold]), verdict.mean(axis=0), atol=0.02)
+    bare = replace(fold, spans=spans[spans[:, 1] == 1])
+    np.testing.assert_allclose(priors.estimate_mean([bare]), expit(model).mean(axis=0))
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
