@@ -30,7 +30,7 @@ lint: setup ## ruff (rules and layout) and shellcheck
 bench: setup ## speed and memory, as ratios measured in this run
 	@set -e; for script in tests/bench/*.py; do echo "== $$script"; "$(python)" "$$script"; done
 
-ladder: setup ## the climb from positives only to the default, measured (hours)
+ladder: setup ## the climb from positives only to the default, measured (an hour or more)
 	@VENV="$(VENV)" "$(python)" -m recipes.rfcx.ladder $(LADDER)
 
 clean: ## remove caches (not the environment, and nothing that a run wrote)

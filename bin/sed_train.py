@@ -58,7 +58,7 @@ def train_fold(run: Run, cycle: int, fold: int) -> None:
     stamp = experiment.training_stamp(cycle, fold)
     if stamp.is_done(run.force):
         return
-    check_init(run.config, experiment.tables.labels)
+    check_init(run.config, experiment.tables.labels, fold)
     _clear_stale(run, stamp, folder)
     stamp.clear()
     seen = experiment.write_seen(cycle, fold)
@@ -78,8 +78,8 @@ def train_fold(run: Run, cycle: int, fold: int) -> None:
     initial = None
     if cycle > 0 and run.config.relabel.start == "cycle0":
         initial = load_checkpoint(run.fold(0, fold) / "best.pt")["model"]
-    elif run.config.model.init is not None:
-        initial = load_initial(run.config.model.init, experiment.tables.labels)
+    elif (path := run.config.model.init_of(fold)) is not None:
+        initial = load_initial(path, experiment.tables.labels)
     Trainer(task, run.config, initial).run()
     stamp.write([folder / "best.pt", folder / "log.csv", seen])
     log.info("%s: trained, %s", task.name, folder / "best.pt")

@@ -86,12 +86,13 @@ def check_data(run: Run) -> None:
         )
 
 
-def check_init(config: Config, labels: list[str]) -> None:
-    """The weights that training would start from must be of this model and these classes."""
-    if config.model.init is None:
+def check_init(config: Config, labels: list[str], fold: int = 0) -> None:
+    """The weights that a fold would start from must be of this model and these classes."""
+    initial = config.model.init_of(fold)
+    if initial is None:
         return
-    weights = load_initial(config.model.init, labels)
+    weights = load_initial(initial, labels)
     n_bands = config.features.n_mels if config.features.kind == "logmel" else 1
     params = without_start(config.model.params)
     model = create_model(config.model.name, params, len(labels), n_bands)
-    load_weights(model, weights, config.model.init)
+    load_weights(model, weights, initial)

@@ -114,14 +114,13 @@ class Experiment:
 
     def seen_groups(self, cycle: int, fold: int) -> set[str]:
         """Groups that a fold's model saw, and those its starting weights saw."""
-        groups = set(self._read_seen(cycle, fold))
+        groups = _read_seen(self.run.fold(cycle, fold))
         if cycle > 0 and self.run.config.relabel.start == "cycle0":
-            groups |= set(self._read_seen(0, fold))
+            return groups | self.seen_groups(0, fold)
+        initial = self.run.config.model.init_of(fold)
+        if initial is not None and (initial.parent / "seen.csv").is_file():
+            groups |= _read_seen(initial.parent)
         return groups
-
-    def _read_seen(self, cycle: int, fold: int) -> list[str]:
-        path = self.run.fold(cycle, fold) / "seen.csv"
-        return read_table(path, ("recording_id", "group"))["group"].tolist()
 
     # ---------------------------------------------------------------------------- who scores whom
 
@@ -217,6 +216,11 @@ class Experiment:
             inputs.append(self.run.cycle(cycle) / "pseudo_events.csv")
         if cycle > 0 and self.run.config.relabel.start == "cycle0":
             inputs.append(self.run.fold(0, fold) / "best.pt")
-        elif self.run.config.model.init is not None:
-            inputs.append(Path(self.run.config.model.init))
+        elif (initial := config.model.init_of(fold)) is not None:
+            inputs.append(initial)
         return inputs
+
+
+def _read_seen(folder: Path) -> set[str]:
+    """Groups that `seen.csv` in a fold's folder lists."""
+    return set(read_table(folder / "seen.csv", ("recording_id", "group"))["group"])

@@ -1,5 +1,6 @@
 """The sections that say how a network learns: windows, model, loss, augmentation, training."""
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -51,8 +52,13 @@ class ModelConfig(Section):
 
     name: str = "crnn"
     params: dict[str, Any] = {}
-    # Path of a checkpoint whose weights start the training (tensors only), or null.
+    # Path of a checkpoint whose weights start the training (tensors only), or null. {fold} in it
+    # stands for the number of the fold.
     init: str | None = None
+
+    def init_of(self, fold: int) -> Path | None:
+        """The checkpoint that a fold starts from, if any."""
+        return None if self.init is None else Path(self.init.replace("{fold}", str(fold)))
 
 
 class LossConfig(Section):

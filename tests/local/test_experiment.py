@@ -313,3 +313,25 @@ def test_what_a_model_depends_on(toy, tmp_path):
         assert settings(**changes) == base
     best = settings(train__select="best")
     assert settings(train__select="best", inference__stitch="mean") != best
+
+
+def test_what_the_first_weights_saw_counts_as_seen(toy, script, tmp_path):
+    """Defect 38, by way of `model.init`: a fold that starts from another fold's model."""
+    first = toy(**QUICK)
+    for fold in range(3):
+        script("sed_train").train_fold(first.run, 0, fold)
+    exp = first.run.exp.parent
+    first.run.exp.rename(exp / "first")
+    own = toy(**QUICK, model__init=str(exp / "first/cycle0/fold{fold}/best.pt"))
+    for fold in range(3):
+        script("sed_train").train_fold(own.run, 0, fold)
+        experiment = Experiment(own.run)
+        assert exp / f"first/cycle0/fold{fold}/best.pt" in experiment.training_inputs(0, fold)
+        assert experiment.seen_groups(0, fold) == groups_trained_on(experiment, 0, fold)
+        assert set(experiment.held_out_ids(fold)) <= set(experiment.scored_ids(0, fold))
+    other = toy(**QUICK, model__init=str(exp / "first/cycle0/fold0/best.pt"))
+    experiment = Experiment(other.run)
+    script("sed_train").train_fold(other.run, 0, 1)
+    saw = groups_trained_on(experiment, 0, 0) | groups_trained_on(experiment, 0, 1)
+    assert experiment.seen_groups(0, 1) == saw
+    assert not set(experiment.held_out_ids(1)) & set(experiment.scored_ids(0, 1))

@@ -69,10 +69,9 @@ def make_plan(args: argparse.Namespace) -> Plan:
         given = " ".join(map(str, args.seeds))
         raise CanopyError(f"--seeds is {given}; give different numbers from 0 up")
     jobs = min(args.jobs, len(args.seeds))
-    conf = args.conf if (ROOT / args.conf).is_file() else args.conf.resolve()
-    config = load_config(ROOT / conf)
+    config = load_config(args.conf)
     plan = Plan(
-        conf=conf,
+        conf=args.conf,
         config=config,
         expdir=args.expdir,
         seeds=args.seeds,
