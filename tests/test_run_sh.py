@@ -287,5 +287,5 @@ def test_another_environment(clone, tmp_path):
 def test_make_help_lists_the_targets():
     told = subprocess.run(["make", "-C", ROOT, "help"], capture_output=True, text=True, check=True)
     assert re.findall(r"^  make (\w+)", told.stdout, re.M) == [
-        *("help", "setup", "demo", "test", "lint", "bench", "clean")
+        *("help", "setup", "demo", "test", "lint", "bench", "ladder", "clean")
     ]
