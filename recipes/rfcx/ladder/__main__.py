@@ -49,7 +49,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--rungs", nargs="+", default=NAMES, choices=NAMES, metavar="RUN", help=", ".join(NAMES))
     add("--epochs", type=int, help="epochs of every training (default: the configuration's)")
     add("--cycles", type=int, default=2, help="relabelling cycles to show (%(default)s)")
-    add("--conf", type=Path, default=Path("conf/demo/default.yaml"), help="%(default)s")
+    add("--conf", type=Path, default=Path("conf/demo/ladder.yaml"), help="%(default)s")
     add("--expdir", type=Path, default=Path("exp/ladder"), help="%(default)s")
     add("--results", type=Path, default=RESULTS, help="page that gets the table (%(default)s)")
     add("--device", default="auto", choices=("auto", "cpu", "cuda"))
