@@ -152,7 +152,7 @@ def oof_score(runs, folder):
 
 
 def test_the_prior_correction_is_that_of_stage_5_on_the_blend(main, runs, capsys):
-    prior = type(runs.made.run.config.prior)(method="estimated", strength=0.75)
+    prior = type(runs.made.run.config.prior)(method="estimated", strength=0.75, n_insertions=0)
     folders = runs("one", "two", prior=prior)
     assert call(main, capsys, *folders, "--out", runs.out, "--weights", "3,1")[0] == 0
     members = [open_member(folder) for folder in folders]
@@ -175,7 +175,7 @@ def test_the_prior_correction_is_that_of_stage_5_on_the_blend(main, runs, capsys
 
 def test_a_run_alone_in_a_blend_gives_its_own_submission(main, runs, capsys):
     # All the weight on one run: what stage 5 gives for it, correction and all.
-    prior = type(runs.made.run.config.prior)(method="estimated")
+    prior = type(runs.made.run.config.prior)(method="estimated", n_insertions=0)
     folders = runs("one", "two", prior=prior)
     assert call(main, capsys, *folders, "--out", runs.out, "--weights", "0,1")[0] == 0
     member = open_member(folders[1])
