@@ -14,7 +14,12 @@ import numpy as np
 from local.experiment import Experiment
 from local.files import file_digest, write_csv
 from local.inference import load_scores
-from local.relabel import check_provenance, make_pseudo_events, summarise
+from local.relabel import (
+    bound_by_prevalence,
+    check_provenance,
+    make_pseudo_events,
+    summarise,
+)
 from local.results import corrected_test
 from local.runs import Stamp, log, run_script, stage_parser, start
 
@@ -31,12 +36,13 @@ def main(argv: list[str] | None = None) -> int:
     config = run.config.relabel
     before, folder = args.cycle - 1, run.cycle(args.cycle)
     seen = [run.fold(before, fold) / "seen.csv" for fold in experiment.folds]
+    needs_prior = config.use_prior or config.prevalence_share is not None
     settings = {
         "relabel": config.model_dump(mode="json", exclude={"n_cycles", "start"}),
-        "prior": run.config.prior.model_dump(mode="json") if config.use_prior else None,
+        "prior": run.config.prior.model_dump(mode="json") if needs_prior else None,
     }
     inputs = [run.cycle(before) / "oof.npz", *seen, run.tables / "events.csv"]
-    if config.use_prior:
+    if needs_prior:
         inputs.append(run.cycle(before) / "test.npz")
         inputs += [run.datadir / run.config.prior.given] if run.config.prior.given else []
     stamp = Stamp(folder / "relabel.done.json", settings, inputs)
@@ -50,7 +56,13 @@ def main(argv: list[str] | None = None) -> int:
         members["used"],
         [experiment.seen_groups(before, fold) for fold in experiment.folds],
     )
-    shift = corrected_test(experiment, before)[2].shift if config.use_prior else None
+    shift = None
+    if needs_prior:
+        correction = corrected_test(experiment, before)[2]
+        shift = correction.shift if config.use_prior else None
+    if config.prevalence_share is not None:
+        names = experiment.ids(*config.subsets)
+        shift = bound_by_prevalence(scores, names, correction.target, config, shift)
     durations = experiment.tables.recordings.set_index("recording_id")["duration"].to_dict()
     pseudo = make_pseudo_events(
         scores,

@@ -96,6 +96,36 @@ def make_pseudo_events(
     return frame[list(EVENT_COLUMNS)]
 
 
+def bound_by_prevalence(
+    scores: Scores,
+    recordings: Iterable[str],
+    prevalence: np.ndarray,
+    config: RelabelConfig,
+    shift: np.ndarray | None = None,
+) -> np.ndarray:
+    """`shift` (C,), lowered where a class would be labelled in more recordings than it should.
+
+    At most `config.prevalence_share` times the prevalence of the recordings may pass the threshold.
+    Without it, classes that score high by mistake flood the next cycle, each time with more.
+    """
+    wanted = set(recordings)
+    peaks = np.stack(
+        [
+            frames.max(axis=1).astype(np.float64)
+            for name, frames in zip(scores.recording_ids, scores.frames, strict=True)
+            if name in wanted
+        ]
+    )
+    shift = np.zeros(peaks.shape[1]) if shift is None else np.array(shift, dtype=np.float64)
+    allowed = np.round(config.prevalence_share * prevalence * len(peaks)).astype(int)
+    ordered = -np.sort(-peaks, axis=0)
+    for column, n_allowed in enumerate(np.minimum(allowed, len(peaks) - 1)):
+        # The first recording that must not pass stays below the threshold by a hair.
+        first_out = ordered[n_allowed, column]
+        shift[column] = min(shift[column], _logit(config.threshold) - first_out - 1e-6)
+    return shift
+
+
 def _spans(
     logit: np.ndarray, grid: FrameGrid, config: RelabelConfig
 ) -> list[tuple[float, float, int]]:

@@ -137,6 +137,10 @@ class RelabelConfig(Section):
     subsets: list[Literal["train", "test", "unlabelled"]] = ["train"]
     # Cells below this probability become pseudo negatives; null (the default) makes none.
     negative_below: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
+    # Of a class, at most this share of the recordings that should have it, by the prevalence that
+    # section `prior` gives or estimates, get pseudo events of it: the threshold rises for classes
+    # that score high without being common. null sets no bound.
+    prevalence_share: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
     # Apply the prior correction of section `prior` before thresholding.
     use_prior: bool = False
     # Weights each cycle starts from: fresh ones, or those of cycle 0 of the same fold.
@@ -214,6 +218,15 @@ class Config(Section):
     prior: PriorConfig = PriorConfig()
     score: ScoreConfig = ScoreConfig()
     report: ReportConfig = ReportConfig()
+
+    @model_validator(mode="after")
+    def _prevalence_is_known(self) -> "Config":
+        if self.relabel.prevalence_share is not None and self.prior.method == "none":
+            raise ValueError(
+                "relabel.prevalence_share needs a prevalence; set prior.method to estimated or "
+                "given, or prevalence_share to null"
+            )
+        return self
 
     @model_validator(mode="after")
     def _front_end_fits(self) -> "Config":

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from local.config import RelabelConfig
+from local.config import Config, RelabelConfig
 from local.dataset import make_pool, plan_epoch
 from local.errors import CanopyError
 from local.experiment import Experiment
 from local.inference import Scores
-from local.relabel import make_pseudo_events, summarise
+from local.relabel import bound_by_prevalence, make_pseudo_events, summarise
 from local.tables import EVENT_COLUMNS, check_events
 
 LABELS = ["a", "b"]
@@ -169,3 +169,31 @@ def test_the_summary_counts_every_class():
     assert table.loc["a"].tolist() == [3, 2, 3.0]
     assert table.loc["b"].tolist() == [0, 0, 0]
     assert summarise(make(scores_of(r=["..", ".."])), LABELS)["events"].tolist() == [0, 0]
+
+
+def test_no_class_is_labelled_in_more_recordings_than_it_should_be():
+    """Of 20 recordings all pass 0.5 in class a; 0.7 of a prevalence of 0.5 are 7, the highest."""
+    rng = np.random.default_rng(0)
+    names = [f"r{i}" for i in range(20)]
+    peaks = np.stack([rng.uniform(0.1, 4, 20), np.linspace(-3, 3, 20), np.full(20, 5.0)], axis=1)
+    frames = [np.repeat(row[:, None], 10, axis=1).astype(np.float32) for row in peaks]
+    scores = Scores(names, ["a", "b", "c"], frames, peaks, 0.1, 0.0)
+    config = RelabelConfig(prevalence_share=0.7)
+    prevalence = np.array([0.5, 1.0, 0.0])
+    shift = bound_by_prevalence(scores, names, prevalence, config)
+    passed = peaks + shift > 0
+    # b has ten above the threshold and may have 14: it is left alone. c may have none.
+    assert passed.sum(axis=0).tolist() == [7, 10, 0]
+    assert set(np.flatnonzero(passed[:, 0])) == set(np.argsort(-peaks[:, 0])[:7])
+    assert shift[1] == 0
+    # A correction that came before is only ever lowered, and other recordings do not count.
+    lowered = bound_by_prevalence(scores, names, prevalence, config, np.array([-9.0, 2.0, 0.0]))
+    assert lowered[0] == -9
+    assert (peaks[:, 1] + lowered[1] > 0).sum() == 14
+    half = bound_by_prevalence(scores, names[:10], prevalence, config)
+    assert (peaks[:10, 0] + half[0] > 0).sum() == round(0.7 * 0.5 * 10)
+
+
+def test_the_bound_needs_a_prevalence():
+    with pytest.raises(ValueError, match=r"needs a prevalence; set prior\.method"):
+        Config.model_validate({"relabel": {"prevalence_share": 0.5}})
