@@ -58,7 +58,7 @@ def put_section(path: Path, text: str) -> None:
 
 def _preamble(plan: Plan, clock: Clock, command: str) -> str:
     config = plan.config
-    size = config.prepare.get("size", "small")
+    size = ", ".join(f"{key} {value}" for key, value in config.prepare.items()) or "size small"
     epochs = plan.epochs or config.train.n_epochs
     times = [clock.seconds(run.name, seed) for run in plan.chosen for seed in plan.seeds]
     total = sum(seconds for seconds in times if not math.isnan(seconds))
@@ -66,7 +66,7 @@ def _preamble(plan: Plan, clock: Clock, command: str) -> str:
     seeds = " ".join(map(str, plan.seeds))
     return (
         f"    {command}\n\n"
-        f"The simulated competition, size {size}, {epochs} epochs a training, "
+        f"The simulated competition, {size}, {epochs} epochs a training, "
         f"{config.split.n_folds} folds; {n_seeds} seed{'s' * (n_seeds > 1)} ({seeds}), each of "
         "them another competition and another training. "
         f"{_machine(plan)} All runs together: {minutes(total)}.\n\n"
