@@ -6,35 +6,20 @@ be used. Nothing is loaded that could run code (`weights_only=True`).
 
 import logging
 import os
-import pickle
 import zipfile
-import zlib
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from local.errors import CanopyError
+from local.errors import UNPACKING_ERRORS, CanopyError, first_line
 from local.files import atomic_path
 from local.models import SedModel, create_model, fit_hint, without_start
 
 log = logging.getLogger("canopy")
 
 SCHEMA = 1
-# The formats' own errors, and what unpacking arbitrary bytes was seen to raise.
-_DAMAGED = (
-    pickle.UnpicklingError,
-    zipfile.BadZipFile,
-    zlib.error,
-    RuntimeError,
-    OSError,
-    EOFError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-)
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -81,10 +66,10 @@ def load_checkpoint(path: Path | str) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise CanopyError(f"{path}: no such checkpoint; train this fold first") from None
-    except _DAMAGED as error:
-        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+    except UNPACKING_ERRORS as error:
         raise CanopyError(
-            f"{path}: not a checkpoint of tensors, or damaged ({reason}); delete it and train again"
+            f"{path}: not a checkpoint of tensors, or damaged ({first_line(error)}); delete it and "
+            "train again"
         ) from None
     if not isinstance(state, dict) or state.get("schema") != SCHEMA:
         found = state.get("schema") if isinstance(state, dict) else type(state).__name__

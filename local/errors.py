@@ -5,6 +5,30 @@ found, and what to do. Scripts turn it into one line on stderr and exit code 1; 
 escapes is a defect of ours and keeps its traceback.
 """
 
+import pickle
+import zipfile
+import zlib
+
+# What unpacking a damaged checkpoint raises: the formats' own errors, and what arbitrary bytes were
+# seen to raise.
+UNPACKING_ERRORS = (
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+    zlib.error,
+    RuntimeError,
+    OSError,
+    EOFError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+)
+
 
 class CanopyError(Exception):
     """A fault of the input or the configuration, told in one sentence with its remedy."""
+
+
+def first_line(error: BaseException) -> str:
+    """A library's error in one line of at most 120 characters; its kind where it says nothing."""
+    return str(error).splitlines()[0][:120] if str(error) else type(error).__name__

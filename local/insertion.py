@@ -87,7 +87,8 @@ def _draw(
     for column, label in enumerate(targets.labels):
         rows = list(calls[calls["label"] == label].itertuples())
         rows = [rows[index] for index in rng.permutation(len(rows))]
-        cuts = [_cut(dump, event, length) for event in rows]
+        # More calls than insertions are not read.
+        cuts = [_cut(dump, event, length) for event in rows[:n_insertions]]
         for number in range(n_insertions if cuts else 0):
             row = int(rng.integers(len(targets.recording_ids)))
             cut, bands = cuts[number % len(cuts)]

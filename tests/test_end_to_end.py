@@ -10,7 +10,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -33,30 +32,13 @@ CONF = ROOT / "conf/demo/tiny.yaml"
 STAGES = ("preprocess", "split", "train", "infer", "relabel", "submit")
 
 
-def ready_environment(folder: Path) -> Path:
-    """What run.sh takes for a finished environment: the Python of this test with the right stamp.
-
-    A test installs nothing, whatever environment it runs in.
-    """
-    (folder / "bin").mkdir(parents=True)
-    python = folder / "bin" / "python"
-    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
-    python.chmod(0o755)
-    text = (ROOT / "bin/setup_env.sh").read_text()
-    (hook,) = re.findall(r"<<'PYTHON'\n(.*?)PYTHON\n", text, re.S)
-    version = f"{sys.version_info[0]}.{sys.version_info[1]}"
-    requirements = (ROOT / "requirements.txt").read_text()
-    (folder / "canopy.stamp").write_text(f"python {version}\n{hook}{requirements}")
-    return folder
-
-
 class Clone:
     """./run.sh on folders of this test."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, venv: Path) -> None:
         self.data, self.dump = folder / "data", folder / "dump"
         self.exp = folder / "exp" / "tiny"
-        self.venv = ready_environment(folder / "venv")
+        self.venv = venv
 
     def run(self, *options: str, **more: str) -> SimpleNamespace:
         command = [ROOT / "run.sh", "--conf", CONF, "--datadir", self.data, "--dumpdir", self.dump]
@@ -73,9 +55,10 @@ class Clone:
 
 
 @pytest.fixture(scope="module")
-def clone(tmp_path_factory):
+def clone(tmp_path_factory, ready_environment):
     """Stages 0 to 4 with the truth damaged, then all of them with the truth."""
-    clone = Clone(tmp_path_factory.mktemp("tiny"))
+    folder = tmp_path_factory.mktemp("tiny")
+    clone = Clone(folder, ready_environment(folder / "venv"))
     settings = settings_from(load_config(CONF).prepare, PrepareConfig)
     simulate(settings, clone.data, 2)
     truth, closed = clone.data / "truth", clone.data.parent / "closed"

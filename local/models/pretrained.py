@@ -2,8 +2,6 @@
 
 import codecs
 import logging
-import pickle
-import zipfile
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from local.errors import CanopyError
+from local.errors import UNPACKING_ERRORS, CanopyError, first_line
 from local.models.base import SedModel, create_model, model_names
 
 log = logging.getLogger("canopy")
@@ -31,18 +29,6 @@ BACKBONES = (
     "densenet121",
     "resnest50d",
     "rexnet_100",
-)
-_DAMAGED = (
-    SafetensorError,
-    pickle.UnpicklingError,
-    zipfile.BadZipFile,
-    RuntimeError,
-    OSError,
-    EOFError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
 )
 
 
@@ -74,11 +60,10 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
             weights = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise CanopyError(f"model.params.weights: {path} is missing; put the file there") from None
-    except _DAMAGED as error:
-        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+    except (SafetensorError, *UNPACKING_ERRORS) as error:
         raise CanopyError(
-            f"model.params.weights: {path} is no file of tensors, or damaged ({reason}); fetch it "
-            "again, best as safetensors"
+            f"model.params.weights: {path} is no file of tensors, or damaged "
+            f"({first_line(error)}); fetch it again, best as safetensors"
         ) from None
     if isinstance(weights, dict):
         for name in _WRAPPERS:

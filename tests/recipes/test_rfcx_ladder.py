@@ -365,22 +365,8 @@ def test_a_page_with_broken_markers_is_left_alone(tmp_path, text):
 # ------------------------------------------------------------------------------------- for real
 
 
-def ready_environment(folder: Path) -> Path:
-    """What run.sh takes for a finished environment: this Python, with the right stamp."""
-    (folder / "bin").mkdir(parents=True)
-    python = folder / "bin" / "python"
-    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
-    python.chmod(0o755)
-    text = (ROOT / "bin/setup_env.sh").read_text()
-    (hook,) = re.findall(r"<<'PYTHON'\n(.*?)PYTHON\n", text, re.S)
-    version = f"{sys.version_info[0]}.{sys.version_info[1]}"
-    requirements = (ROOT / "requirements.txt").read_text()
-    (folder / "canopy.stamp").write_text(f"python {version}\n{hook}{requirements}")
-    return folder
-
-
 @pytest.mark.slow
-def test_a_tiny_ladder_for_real(tmp_path, monkeypatch, capsys):
+def test_a_tiny_ladder_for_real(tmp_path, monkeypatch, capsys, ready_environment):
     monkeypatch.setenv("VENV", str(ready_environment(tmp_path / "venv")))
     for name in ("SLURM_CPUS_PER_TASK", "SLURM_SUBMIT_DIR"):
         monkeypatch.delenv(name, raising=False)
