@@ -8,13 +8,16 @@ python := $(VENV)/bin/python
 shell_files := run.sh $(wildcard bin/*.sh) .ci/run
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench ladder clean
+.PHONY: help setup setup-eval demo test lint bench ladder clean
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-14s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-14s %s\n", $$1, $$2 }'
 
 setup: ## make the Python environment, or bring it up to requirements.txt
 	@bin/setup_env.sh > /dev/null
+
+setup-eval: setup ## PSDS and the exchange formats' reference readers (needs a C compiler)
+	@"$(python)" -m pip install --quiet --requirement requirements-eval.txt
 
 demo: ## all stages of the demo: a made-up competition from sounds to report
 	@./run.sh
