@@ -19,6 +19,7 @@ import soxr
 
 from local.config import AudioConfig
 from local.errors import CanopyError
+from local.limits import regular_size
 
 # libsndfile says 2**63 - 1 frames when a header leaves the length open (FLAC written to a pipe).
 _UNKNOWN_FRAMES = 2**62
@@ -28,8 +29,32 @@ _OPEN_SIZES = (2**31, 2**32)
 _OPEN_SIZE_MARGIN = 65_536
 # How libsndfile's log tells that a chunk is shorter than it claims: WAV, AIFF and Wave64.
 _SHORT_CHUNK = re.compile(r"\b(?:data|SSND|riff)\s*:\s*(\d+) \(should be (\d+)\)")
+# Rates between those of seismometers and of the fastest recorders of bats; a header that names
+# another would make a short file swell when it is resampled.
+_RATES = (100, 4_000_000)
+# The most silence that a byte of a compressed file can stand for: constant FLAC frames of 65,535
+# samples in 11 bytes are the tightest; a header that promises more lies.
+_MAX_FRAMES_PER_BYTE = 8192
+# Days of many channels. More in one file is a fault of its header, or a file to be divided.
+_MAX_SAMPLES = 2**35
+# Decoded at once, before and after resampling and over all channels: 16 MB.
+_MAX_BLOCK_SAMPLES = 2**22
 # An Ogg page is at most 65,307 bytes, so the last one begins within this many bytes of the end.
 _OGG_TAIL = 65_536
+
+
+# What the preparation of a folder takes for sound, in lower case.
+SOUND_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".w64", ".rf64")
+
+
+class SoundError(CanopyError):
+    """A fault of one sound file. `kind` is one of missing, unreadable, empty, truncated, damaged,
+    header, non-finite, rate and channel.
+    """
+
+    def __init__(self, message: str, kind: str = "unreadable") -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 @dataclass(frozen=True)
@@ -86,11 +111,24 @@ def stream_audio(path: Path | str, config: AudioConfig, block_s: float) -> Itera
     return _stream(Path(path), config, block_s)
 
 
+def stream_channels(path: Path | str) -> Iterator[np.ndarray]:
+    """Decode a recording as it is, block by block: float32 of shape (n, channels), its own rate.
+
+    Numbers that are not finite are passed on; all other faults are told as by `load_audio`.
+    """
+    path = Path(path)
+    with _open(path) as sound:
+        # A sixteenth of what may be decoded: who measures samples needs several copies of them.
+        frames = max(1, _block_frames(sound, sound.samplerate, None) // 16)
+        for block in _read_blocks(path, sound, frames):
+            yield block.reshape(len(block), sound.channels)
+
+
 def _stream(path: Path, config: AudioConfig, block_s: float | None) -> Iterator[np.ndarray]:
     with _open(path) as sound:
         _check_rate(path, sound.samplerate, config)
         _check_channel(path, sound.channels, config)
-        block = sound.frames if block_s is None else max(1, round(block_s * sound.samplerate))
+        block = _block_frames(sound, config.sample_rate, block_s)
         samples = _decode(path, sound, config, block)
         if sound.samplerate == config.sample_rate:
             yield from samples
@@ -98,29 +136,46 @@ def _stream(path: Path, config: AudioConfig, block_s: float | None) -> Iterator[
             yield from _resample(samples, sound.samplerate, config.sample_rate)
 
 
+def _block_frames(sound: soundfile.SoundFile, rate_out: int, block_s: float | None) -> int:
+    """Frames to decode at once: what was asked for, as far as memory is bounded by it."""
+    swell = max(sound.channels, rate_out / sound.samplerate)
+    most = max(1, int(_MAX_BLOCK_SAMPLES / swell))
+    return most if block_s is None else min(most, max(1, round(block_s * sound.samplerate)))
+
+
 def _decode(
     path: Path, sound: soundfile.SoundFile, config: AudioConfig, block: int
 ) -> Iterator[np.ndarray]:
     """Blocks of the chosen channel at the file's own rate, checked for length and finiteness."""
     done = 0
-    while done < sound.frames:
-        try:
-            decoded = sound.read(min(block, sound.frames - done), dtype="float32")
-        except soundfile.SoundFileError as error:
-            raise CanopyError(
-                f"{path}: damaged or truncated after {done / sound.samplerate:.3f} s "
-                f"({_reason(error)}); copy the recording again or remove it"
-            ) from None
-        if len(decoded) == 0:
-            raise CanopyError(
-                f"{path}: truncated, the header promises {sound.frames} samples but the data end "
-                f"after {done} ({done / sound.samplerate:.3f} s); copy the recording again or "
-                "remove it"
-            )
+    for decoded in _read_blocks(path, sound, block):
         chosen = _choose_channel(decoded, config)
         _check_finite(path, chosen, done, sound.samplerate)
         done += len(decoded)
         yield chosen
+
+
+def _read_blocks(path: Path, sound: soundfile.SoundFile, block: int) -> Iterator[np.ndarray]:
+    """Blocks (n,) or (n, channels) as decoded; all samples that the header promises, or a fault."""
+    done = 0
+    while done < sound.frames:
+        try:
+            decoded = sound.read(min(block, sound.frames - done), dtype="float32")
+        except soundfile.SoundFileError as error:
+            raise SoundError(
+                f"{path}: damaged or truncated after {done / sound.samplerate:.3f} s "
+                f"({_reason(error)}); copy the recording again or remove it",
+                "damaged",
+            ) from None
+        if len(decoded) == 0:
+            raise SoundError(
+                f"{path}: truncated, the header promises {sound.frames} samples but the data end "
+                f"after {done} ({done / sound.samplerate:.3f} s); copy the recording again or "
+                "remove it",
+                "truncated",
+            )
+        done += len(decoded)
+        yield decoded
 
 
 def _resample(blocks: Iterator[np.ndarray], rate_in: int, rate_out: int) -> Iterator[np.ndarray]:
@@ -150,11 +205,13 @@ def _open(path: Path) -> Iterator[soundfile.SoundFile]:
     """An open sound file whose header makes sense."""
     _check_readable(path)
     try:
-        sound = soundfile.SoundFile(path)
+        # As bytes, which also names that are no UTF-8 can be.
+        sound = soundfile.SoundFile(os.fsencode(path))
     except soundfile.SoundFileError as error:
-        raise CanopyError(
+        raise SoundError(
             f"{path}: not readable as audio ({_reason(error)}); replace it by a WAV, FLAC, OGG or "
-            "MP3 file or remove it"
+            "MP3 file or remove it",
+            "unreadable",
         ) from None
     with sound:
         _check_header(path, sound)
@@ -163,31 +220,53 @@ def _open(path: Path) -> Iterator[soundfile.SoundFile]:
 
 def _check_readable(path: Path) -> None:
     try:
-        with open(path, "rb") as stream:
-            empty = not stream.read(1)
+        size = regular_size(path)
+        with open(path, "rb"):
+            empty = size == 0
     except FileNotFoundError:
-        raise CanopyError(
-            f"{path}: no such file; correct the path or remove its row from the table"
+        raise SoundError(
+            f"{path}: no such file; correct the path or remove its row from the table", "missing"
         ) from None
     except OSError as error:
-        raise CanopyError(
-            f"{path}: cannot be opened ({error.strerror}); name a readable sound file"
+        raise SoundError(
+            f"{path}: cannot be opened ({error.strerror}); name a readable sound file", "unreadable"
         ) from None
     if empty:
-        raise CanopyError(f"{path}: empty file (0 bytes); copy the recording again or remove it")
+        raise SoundError(
+            f"{path}: empty file (0 bytes); copy the recording again or remove it", "empty"
+        )
 
 
 def _check_header(path: Path, sound: soundfile.SoundFile) -> None:
     if sound.frames >= _UNKNOWN_FRAMES:
-        raise CanopyError(
+        raise SoundError(
             f"{path}: its header does not say how long it is; write it anew with a complete header "
-            "(for FLAC: flac --force)"
+            "(for FLAC: flac --force)",
+            "header",
+        )
+    lowest, highest = _RATES
+    if not lowest <= sound.samplerate <= highest:
+        raise SoundError(
+            f"{path}: its header says {sound.samplerate} Hz, expected {lowest} to {highest}; write "
+            "it anew with its true rate",
+            "header",
+        )
+    most = min(_MAX_SAMPLES // sound.channels, _MAX_FRAMES_PER_BYTE * path.stat().st_size)
+    if sound.frames > most:
+        raise SoundError(
+            f"{path}: its header promises {sound.frames} samples a channel, at most {most} can be "
+            "in it; copy the recording again, or divide it",
+            "header",
         )
     if sound.frames <= 0:
-        raise CanopyError(f"{path}: holds no samples; copy the recording again or remove it")
+        raise SoundError(
+            f"{path}: holds no samples; copy the recording again or remove it", "empty"
+        )
     shortfall = _shortfall(path, sound)
     if shortfall:
-        raise CanopyError(f"{path}: truncated, {shortfall}; copy the recording again or remove it")
+        raise SoundError(
+            f"{path}: truncated, {shortfall}; copy the recording again or remove it", "truncated"
+        )
 
 
 def _shortfall(path: Path, sound: soundfile.SoundFile) -> str | None:
@@ -218,18 +297,20 @@ def _ogg_is_complete(path: Path) -> bool:
 
 def _check_rate(path: Path, found: int, config: AudioConfig) -> None:
     if found != config.sample_rate and config.other_rates == "refuse":
-        raise CanopyError(
+        raise SoundError(
             f"{path}: its sample rate is {found} Hz, audio.sample_rate is {config.sample_rate}; "
-            "set audio.other_rates to resample, or audio.sample_rate to the rate of the files"
+            "set audio.other_rates to resample, or audio.sample_rate to the rate of the files",
+            "rate",
         )
 
 
 def _check_channel(path: Path, channels: int, config: AudioConfig) -> None:
     if isinstance(config.channel, int) and config.channel >= channels:
-        raise CanopyError(
+        raise SoundError(
             f"{path}: audio.channel is {config.channel} but the file has {channels} "
             f"channel{'s' if channels > 1 else ''} (counted from 0); choose 0 to {channels - 1}, "
-            "first or mix"
+            "first or mix",
+            "channel",
         )
 
 
@@ -238,9 +319,10 @@ def _check_finite(path: Path, samples: np.ndarray, start: int, rate: int) -> Non
     if not finite.all():
         first = int(np.argmin(finite))
         kind = "NaN" if np.isnan(samples[first]) else "infinite"
-        raise CanopyError(
+        raise SoundError(
             f"{path}: sample {start + first} ({(start + first) / rate:.6f} s) is {kind}; "
-            "export the recording again or remove it"
+            "export the recording again or remove it",
+            "non-finite",
         )
 
 

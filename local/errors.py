@@ -6,6 +6,7 @@ escapes is a defect of ours and keeps its traceback.
 """
 
 import pickle
+import struct
 import zipfile
 import zlib
 
@@ -22,11 +23,25 @@ UNPACKING_ERRORS = (
     LookupError,
     TypeError,
     AttributeError,
+    OverflowError,
+    struct.error,
+    MemoryError,
+    RecursionError,
+    AssertionError,
 )
 
 
 class CanopyError(Exception):
     """A fault of the input or the configuration, told in one sentence with its remedy."""
+
+    def __init__(self, message: object = "") -> None:
+        # What is quoted from a file must not break the line or steer a terminal.
+        text = str(message)
+        super().__init__(
+            text
+            if text.isprintable()
+            else "".join(mark if mark.isprintable() else repr(mark)[1:-1] for mark in text)
+        )
 
 
 def first_line(error: BaseException) -> str:

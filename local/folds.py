@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
 
+from local.cells import read_cells
 from local.errors import CanopyError
 from local.files import write_csv
 
@@ -95,10 +96,10 @@ def read_folds(
     """
     mend = "run the split stage again"
     try:
-        folds = pd.read_csv(path, dtype=str, keep_default_na=False)
+        folds, _ = read_cells(Path(path))
     except FileNotFoundError:
         raise CanopyError(f"{path}: no such file; run the split stage first") from None
-    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, OSError) as error:
         raise CanopyError(f"{path}: not readable as csv ({error}); {mend}") from None
     _need_columns(folds, ("recording_id", "fold"), str(path))
     if folds["recording_id"].duplicated().any():

@@ -4,16 +4,17 @@ They are plain CSV. Reading validates: a fault is a `CanopyError` that names fil
 mend. Times are seconds from the start of the file, frequencies hertz.
 """
 
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from local.cells import read_cells
 from local.errors import CanopyError
 from local.files import file_digest, fingerprint, read_json, write_csv, write_json
+from local.limits import id_fault, label_fault
 
 RECORDING_COLUMNS = (
     "recording_id",
@@ -51,9 +52,6 @@ NUMBER_COLUMNS = frozenset(RECORDING_COLUMNS[3:6] + EVENT_COLUMNS[2:8]) | {
 # Annotation programs round to milliseconds or to their pixel, so a box may end just after the file.
 END_TOLERANCE_S = 0.1
 
-# Ids become file names: letters, digits and a few marks, never a dot or a dash in front.
-_SAFE_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+@=-]{0,199}")
-
 
 @dataclass(frozen=True)
 class Tables:
@@ -73,6 +71,15 @@ class Tables:
         return self.recordings[self.recordings["subset"].isin(names)]
 
 
+@dataclass(frozen=True)
+class Check:
+    """One kind of fault: `bad` (n,) tells the rows that have it, `say` words it for one of them."""
+
+    fault: str
+    bad: pd.Series
+    say: Callable[[pd.Series], str]
+
+
 def read_tables(directory: Path | str) -> Tables:
     """Read and validate the tables of a prepared recipe."""
     directory = Path(directory)
@@ -89,10 +96,12 @@ def read_table(path: Path | str, columns: tuple[str, ...]) -> pd.DataFrame:
     """Read a CSV that must have `columns`; numbers become floats, empty ones NaN, all else text."""
     path = Path(path)
     try:
-        frame = _read_text(path)
+        frame, comma = read_cells(path)
     except FileNotFoundError:
         raise CanopyError(f"{path}: no such table; run stage 0 first, or check the path") from None
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise CanopyError(f"{path}: cannot be read ({error.strerror}); give a CSV file") from None
+    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         reason = " ".join(str(error).split())
         raise CanopyError(
             f"{path}: not readable as CSV ({reason}); expected columns {', '.join(columns)}"
@@ -100,41 +109,19 @@ def read_table(path: Path | str, columns: tuple[str, ...]) -> pd.DataFrame:
     missing = [column for column in columns if column not in frame.columns]
     if missing:
         raise CanopyError(
-            f"{path}: column {', '.join(missing)} is missing; found {', '.join(frame.columns)}"
+            f"{path}: column {', '.join(missing)} is missing; found "
+            f"{', '.join(frame.columns)[:200]}"
         )
     for column in columns:
         if column in NUMBER_COLUMNS:
-            frame[column] = _to_numbers(frame[column], path)
+            frame[column] = _to_numbers(frame[column], path, comma)
     return frame
 
 
-def _read_text(path: Path) -> pd.DataFrame:
-    """Rows of a CSV as text, one a line of the file, so that errors can name lines.
-
-    Empty lines at the end do no harm. A line with more fields than the header is an error of the
-    parser; with the header read as such, pandas would shift all columns by one instead.
-    """
-    lines = pd.read_csv(
-        path,
-        header=None,
-        dtype=str,
-        keep_default_na=False,
-        encoding="utf-8-sig",
-        skip_blank_lines=False,
-    )
-    lines = lines.fillna("")
-    filled = (lines != "").any(axis=1).to_numpy()
-    lines = lines.iloc[: int(np.flatnonzero(filled)[-1]) + 1 if filled.any() else 0]
-    if lines.empty:
-        raise pd.errors.EmptyDataError("No columns to parse from file")
-    twice = lines.iloc[0][lines.iloc[0].duplicated()]
-    if len(twice):
-        raise CanopyError(f"{path}: column {twice.iloc[0]!r} stands twice; keep one of them")
-    return lines.iloc[1:].set_axis(lines.iloc[0].tolist(), axis=1).reset_index(drop=True)
-
-
-def _to_numbers(column: pd.Series, path: Path) -> pd.Series:
+def _to_numbers(column: pd.Series, path: Path, comma: bool) -> pd.Series:
     text = column.str.strip()
+    if comma:
+        text = text.str.replace(",", ".", n=1, regex=False)
     numbers = pd.to_numeric(text.where(text != "", None), errors="coerce")
     bad = ~np.isfinite(numbers.astype(float)) & (text != "")
     if bad.any():
@@ -142,7 +129,9 @@ def _to_numbers(column: pd.Series, path: Path) -> pd.Series:
         raise CanopyError(
             f"{path} line {row + 2}: {column.name} is {column.iloc[row]!r}, expected a number"
         )
-    return numbers.astype(float)
+    # pandas reads the last digits of long numbers amiss; Python gives the nearest float.
+    exact = [float(cell) if cell else np.nan for cell in text]
+    return pd.Series(exact, index=column.index, name=column.name, dtype=float)
 
 
 def write_tables(directory: Path | str, tables: Tables, datadir: Path | str) -> None:
@@ -203,53 +192,21 @@ def fail_at(
         raise CanopyError(f"{path} line {row + 2}: {say(frame.iloc[row])}{others}")
 
 
+def _raise_first(checks: Iterator[Check], path: Path | str, frame: pd.DataFrame) -> None:
+    for check in checks:
+        fail_at(check.bad, Path(path), frame, check.say)
+
+
 def _check_recordings(frame: pd.DataFrame, path: Path) -> None:
     if frame.empty:
         raise CanopyError(f"{path}: no recordings; check the data folder")
-    fail_at(
-        ~frame["recording_id"].map(lambda text: bool(_SAFE_ID.fullmatch(text))),
-        path,
-        frame,
-        lambda row: (
-            f"recording_id {row['recording_id']!r} cannot name a file; use letters, digits, "
-            "'_', '-', '.'"
-        ),
-    )
-    # Two ids that differ only in case are one file on many laptops.
-    fail_at(
-        frame["recording_id"].str.lower().duplicated(),
-        path,
-        frame,
-        lambda row: f"recording_id {row['recording_id']!r} stands twice; ids must be unique",
-    )
-    fail_at(
-        ~frame["subset"].isin(SUBSETS),
-        path,
-        frame,
-        lambda row: f"subset is {row['subset']!r}, expected one of {', '.join(SUBSETS)}",
-    )
-    fail_at(
-        frame["group"].str.strip() == "",
-        path,
-        frame,
-        lambda row: "group is empty; give the site or session, or the recording_id itself",
-    )
-    for column in ("duration", "sample_rate", "channels"):
-        fail_at(
-            ~(frame[column] > 0),
-            path,
-            frame,
-            lambda row, column=column: (
-                f"{column} of {row['recording_id']} is {row[column]}, expected more than 0"
-            ),
-        )
+    _raise_first(recording_checks(frame), path, frame)
 
 
 def _check_classes(frame: pd.DataFrame, path: Path) -> None:
     if frame.empty:
         raise CanopyError(f"{path}: no classes; list one label a row")
-    fail_at(frame["label"].str.strip() == "", path, frame, lambda row: "label is empty")
-    fail_at(frame["label"].duplicated(), path, frame, lambda row: f"label {row['label']!r} twice")
+    _raise_first(class_checks(frame), path, frame)
 
 
 def check_events(
@@ -259,59 +216,118 @@ def check_events(
 
     `path` is the file the rows were read from in this order, so that errors name its lines.
     """
-    path = Path(path)
-    fail_at(
+    _raise_first(event_checks(frame, durations, labels), path, frame)
+
+
+# ------------------------------------------------------------------------- what is wrong with rows
+
+
+def recording_checks(frame: pd.DataFrame) -> Iterator[Check]:
+    """All that can be wrong with rows of recordings by themselves."""
+    yield Check(
+        "unsafe id",
+        frame["recording_id"].map(id_fault) != "",
+        lambda row: f"recording_id {row['recording_id']!r:.120} {id_fault(row['recording_id'])}",
+    )
+    for column in ("path", "group"):
+        yield Check(
+            "control character",
+            ~frame[column].map(str.isprintable).astype(bool),
+            lambda row, column=column: (
+                f"{column} {row[column]!r:.120} holds a control character; take it out"
+            ),
+        )
+    # Two ids that differ only in case are one file on many laptops.
+    yield Check(
+        "id twice",
+        frame["recording_id"].str.lower().duplicated(),
+        lambda row: f"recording_id {row['recording_id']!r} stands twice; ids must be unique",
+    )
+    yield Check(
+        "unknown subset",
+        ~frame["subset"].isin(SUBSETS),
+        lambda row: f"subset is {row['subset']!r}, expected one of {', '.join(SUBSETS)}",
+    )
+    yield Check(
+        "no group",
+        frame["group"].str.strip() == "",
+        lambda row: "group is empty; give the site or session, or the recording_id itself",
+    )
+    for column in ("duration", "sample_rate", "channels"):
+        yield Check(
+            f"no {column}".replace("_", " "),
+            ~(frame[column] > 0),
+            lambda row, column=column: (
+                f"{column} of {row['recording_id']} is {row[column]}, expected more than 0"
+            ),
+        )
+
+
+def class_checks(frame: pd.DataFrame) -> Iterator[Check]:
+    """All that can be wrong with rows of classes by themselves."""
+    yield Check(
+        "unsafe label",
+        frame["label"].map(label_fault) != "",
+        lambda row: f"label {row['label']!r:.120} {label_fault(row['label'])}",
+    )
+    yield Check(
+        "label twice", frame["label"].duplicated(), lambda row: f"label {row['label']!r} twice"
+    )
+    # Folders and pages are named after labels.
+    yield Check(
+        "label twice",
+        frame["label"].str.casefold().duplicated() & ~frame["label"].duplicated(),
+        lambda row: f"label {row['label']!r} differs from another in case alone; rename one",
+    )
+
+
+def event_checks(frame: pd.DataFrame, durations: pd.Series, labels: list[str]) -> Iterator[Check]:
+    """All that can be wrong with rows of events, held against recordings and classes."""
+    yield Check(
+        "unknown recording",
         ~frame["recording_id"].isin(durations.index),
-        path,
-        frame,
         lambda row: (
             f"recording_id {row['recording_id']!r} is not among the {len(durations)} recordings; "
             "mend the id or add the file"
         ),
     )
-    fail_at(
+    yield Check(
+        "unknown label",
         ~frame["label"].isin(labels),
-        path,
-        frame,
         lambda row: (
             f"label {row['label']!r} is not among the {len(labels)} classes; mend the row or add "
             "the class"
         ),
     )
-    fail_at(
+    yield Check(
+        "no time",
         ~((frame["onset"] >= 0) & (frame["onset"] < frame["offset"])),
-        path,
-        frame,
         lambda row: (
             f"onset {row['onset']} and offset {row['offset']} of {row['recording_id']}: expected "
             "0 <= onset < offset"
         ),
     )
     ends = frame["recording_id"].map(durations).astype(float)
-    fail_at(
+    yield Check(
+        "event outside",
         frame["offset"] > ends + END_TOLERANCE_S,
-        path,
-        frame,
         lambda row: (
             f"offset {row['offset']} lies after the end of {row['recording_id']} "
             f"({durations[row['recording_id']]:.3f} s); check the times' unit and origin"
         ),
     )
-    fail_at(
+    yield Check(
+        "polarity",
         ~frame["polarity"].isin([1, -1]),
-        path,
-        frame,
         lambda row: f"polarity is {row['polarity']}, expected 1 (sounds) or -1 (does not)",
     )
-    fail_at(
+    yield Check(
+        "weight",
         ~((frame["weight"] > 0) & (frame["weight"] <= 1)),
-        path,
-        frame,
         lambda row: f"weight is {row['weight']}, expected more than 0 and at most 1",
     )
-    fail_at(
+    yield Check(
+        "no band",
         frame["low_freq"] >= frame["high_freq"],
-        path,
-        frame,
         lambda row: f"low_freq {row['low_freq']} is not below high_freq {row['high_freq']}",
     )

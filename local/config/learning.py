@@ -209,3 +209,5 @@ class TrainConfig(Section):
     # A non-finite loss skips its step; more than so many in a run stop it.
     max_bad_steps: Annotated[int, Field(ge=0)] = 10
     n_workers: Annotated[int, Field(ge=0)] = 0
+    # Minutes after which the state is saved within an epoch; 0 saves it after every step.
+    save_minutes: Annotated[float, Field(ge=0.0)] = 10.0

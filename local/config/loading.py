@@ -9,25 +9,12 @@ from pydantic import ValidationError
 
 from local.config.base import Section, SectionType
 from local.config.sections import Config
+from local.config.strict_yaml import parse_yaml
 from local.errors import CanopyError
+from local.limits import MAX_YAML_BYTES, MAX_YAML_DEPTH, read_text
 
-
-class _StrictLoader(yaml.SafeLoader):
-    """Safe YAML that refuses duplicate keys, which plain YAML silently overrides."""
-
-
-def _strict_mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict[str, Any]:
-    seen: set[str] = set()
-    for key_node, _ in node.value:
-        key = str(loader.construct_object(key_node, deep=True))
-        if key in seen:
-            raise CanopyError(f"key {key!r} stands twice (line {key_node.start_mark.line + 1})")
-        seen.add(key)
-    loader.flatten_mapping(node)
-    return loader.construct_mapping(node, deep=True)
-
-
-_StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _strict_mapping)
+# Files of a chain of `base:`.
+_MAX_BASES = 16
 
 
 def load_config(path: Path | str, overrides: list[str] | None = None) -> Config:
@@ -69,9 +56,14 @@ def dump_config(config: Config) -> str:
 
 
 def _read_with_bases(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
-    resolved = path.resolve()
+    try:
+        resolved = path.resolve()
+    except (ValueError, OSError, RuntimeError):
+        raise CanopyError(f"{str(path)!r}: no file can be named so; correct the path") from None
     if resolved in above:
         raise CanopyError(f"{path}: `base:` leads back to itself; break the circle")
+    if len(above) >= _MAX_BASES:
+        raise CanopyError(f"{path}: `base:` goes on for more than {_MAX_BASES} files; join some")
     values = _read_yaml(path)
     base = values.pop("base", None)
     if base is None:
@@ -83,17 +75,13 @@ def _read_with_bases(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        # Safe: the loader derives from SafeLoader and builds plain values only.
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)  # noqa: S506
+        values = parse_yaml(read_text(path, MAX_YAML_BYTES, "configuration"))
     except FileNotFoundError:
         raise CanopyError(f"{path}: no such configuration file") from None
     except OSError as error:
         raise CanopyError(f"{path}: cannot be read ({error.strerror}); give a YAML file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise CanopyError(f"{path}: not readable as YAML ({reason})") from None
-    except CanopyError as error:
-        raise CanopyError(f"{path}: {error}; keep one of them") from None
+    except ValueError as error:
+        raise CanopyError(f"{path}: {error}") from None
     if values is None:
         return {}
     if not isinstance(values, dict):
@@ -120,10 +108,12 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
     parts = key.strip().split(".")
     if not equals or not all(parts):
         raise CanopyError(f"--set {override!r}: expected section.key=value")
+    if len(parts) > MAX_YAML_DEPTH:
+        raise CanopyError(f"--set {override!r:.120}: no key lies {len(parts)} sections deep")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise CanopyError(f"--set {override!r}: the value is not readable as YAML") from None
+        value = parse_yaml(text)
+    except ValueError as error:
+        raise CanopyError(f"--set {override!r:.120}: {error}") from None
     for part in reversed(parts):
         value = {part: value}
     merged = _merge(values, value)

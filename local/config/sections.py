@@ -39,7 +39,8 @@ class FeatureConfig(Section):
     n_mels: Count = 128
     f_min_hz: Annotated[float, Field(ge=0.0)] = 50.0
     f_max_hz: Positive | None = None
-    mel_scale: Literal["slaney", "htk"] = "slaney"
+    # On which scale the filters stand evenly; linear: in hertz, all of one width, for ultrasound.
+    mel_scale: Literal["slaney", "htk", "linear"] = "slaney"
     floor: Positive = 1e-10
     dtype: Literal["float16", "float32"] = "float16"
     # Store the waveform beside the features, for augmentation of waveforms.
@@ -64,6 +65,11 @@ class DataConfig(Section):
 
     # partial: what has no row is unknown. complete: what has no row is absent.
     annotation: Literal["partial", "complete"] = "partial"
+    # Tables of events that people made besides, as the report's review writes them: below the data
+    # folder or absolute. They are trained on as known rows; scores stay those on the recipe's rows.
+    reviewed: tuple[str, ...] = ()
+    # Recordings whose reviewed rows are used. With `test`, fold models train on test recordings.
+    reviewed_subsets: tuple[Literal["train", "test", "unlabelled"], ...] = ("train", "unlabelled")
 
 
 class SplitConfig(Section):
@@ -195,7 +201,10 @@ class ScoreConfig(Section):
 class ReportConfig(Section):
     """What report.html shows."""
 
-    n_recordings: Annotated[int, Field(ge=0)] = 6
+    # Recordings to look at and to judge (of long ones, minutes); 0: none.
+    n_recordings: Annotated[int, Field(ge=0)] = 24
+    # How many times slower sounds play; null: 10 above a sample rate of 48000, else 1.
+    time_expansion: Annotated[float, Field(ge=1.0, le=100.0)] | None = None
 
 
 class Config(Section):

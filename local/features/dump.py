@@ -20,9 +20,11 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy_format
 
+from local.archives import UNREADABLE, check_archive, check_stored, read_npy_header
 from local.config import Config
 from local.errors import CanopyError
 from local.files import fingerprint, write_npz
+from local.limits import regular_size
 
 # Raised when the meaning or the layout of the members changes; older dumps are then refused.
 SCHEMA = 1
@@ -246,6 +248,7 @@ def read_crop(path: Path | str, start: int, stop: int) -> np.ndarray:
 
 def _open(path: Path | str) -> Any:
     try:
+        regular_size(path)
         # Unbuffered: a buffer would read ahead what no crop asked for.
         return open(path, "rb", buffering=0)
     except OSError as error:
@@ -274,12 +277,13 @@ def _fault(path: Path | str, found: str) -> CanopyError:
 def _find_layout(path: Path | str, stamp: tuple[int, int, int]) -> _Layout:
     """Walk the zip directory, the member's local header and the npy header; check each size."""
     try:
+        check_archive(path)
         with zipfile.ZipFile(path) as archive:
             scalars = {name: _read_scalar(path, archive, name) for name in _SCALARS}
             _check_scalars(path, scalars)
             members = _array_members(path, archive)
             layouts = [_array_layout(path, archive, name, scalars, stamp) for name in members]
-    except (zipfile.BadZipFile, ValueError, EOFError, struct.error, NotImplementedError) as error:
+    except UNREADABLE as error:
         raise _fault(path, f"not readable as an npz ({' '.join(str(error).split())})") from None
     return replace(layouts[0], wave=layouts[1]) if len(layouts) > 1 else layouts[0]
 
@@ -293,7 +297,7 @@ def _array_layout(
 ) -> _Layout:
     entry = _stored_entry(path, archive, member)
     with archive.open(entry) as stream:
-        shape, fortran, dtype = _read_npy_header(path, stream)
+        shape, fortran, dtype = read_npy_header(stream)
         header_bytes = stream.tell()
     data = _data_offset(path, entry)
     _check_array(path, member, shape, dtype)
@@ -322,10 +326,7 @@ def _stored_entry(path: Path | str, archive: zipfile.ZipFile, name: str) -> zipf
         entry = archive.getinfo(f"{name}.npy")
     except KeyError:
         raise _fault(path, f"has no member {name}") from None
-    # Bit 0 marks encryption.
-    stored = entry.compress_type == zipfile.ZIP_STORED and not entry.flag_bits & 1
-    if not stored or entry.file_size != entry.compress_size:
-        raise _fault(path, f"member {name} is compressed or encrypted")
+    check_stored(entry)
     return entry
 
 
@@ -342,10 +343,11 @@ def _read_scalar(path: Path | str, archive: zipfile.ZipFile, name: str) -> float
     if entry.file_size > _MAX_SCALAR_BYTES:
         raise _fault(path, f"member {name} is no scalar")
     with archive.open(entry) as stream:
-        value = npy_format.read_array(stream, allow_pickle=False)
-    if value.shape != () or value.dtype.kind not in "iuf":
-        raise _fault(path, f"member {name} is no scalar number")
-    return value.item()
+        shape, _, dtype = read_npy_header(stream)
+        if shape != () or dtype.kind not in "iuf":
+            raise _fault(path, f"member {name} is no scalar number")
+    with archive.open(entry) as stream:
+        return npy_format.read_array(stream, allow_pickle=False).item()
 
 
 def _check_scalars(path: Path | str, scalars: dict[str, float | int]) -> None:
@@ -356,15 +358,6 @@ def _check_scalars(path: Path | str, scalars: dict[str, float | int]) -> None:
         whole = name == "duration" or float(value).is_integer()
         if not (isfinite(value) and value > 0 and whole):
             raise _fault(path, f"{name} is {value}")
-
-
-def _read_npy_header(path: Path | str, stream: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
-    version = npy_format.read_magic(stream)
-    if version == (1, 0):
-        return npy_format.read_array_header_1_0(stream)
-    if version == (2, 0):
-        return npy_format.read_array_header_2_0(stream)
-    raise _fault(path, f"has an array of npy version {version}")
 
 
 def _data_offset(path: Path | str, entry: zipfile.ZipInfo) -> int:

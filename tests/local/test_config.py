@@ -103,7 +103,7 @@ def test_all_faults_are_told_at_once(write):
         ("train: {lr: 1}\ntrain: {lr: 2}", r"key 'train' stands twice \(line 2\); keep one"),
         ("train:\n  lr: 1\n  lr: 2", r"key 'lr' stands twice \(line 3\)"),
         ("base: [1]", r"`base:` must be the path of another file, found \[1\]"),
-        ("seed: !!python/object/apply:os.getpid []", "not readable as YAML"),
+        ("seed: !!python/object/apply:os.getpid []", "line 1 has the tag"),
     ],
 )
 def test_files_that_are_no_configuration(write, text, part):

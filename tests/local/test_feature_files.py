@@ -138,7 +138,7 @@ def refused(path, word):
 @pytest.mark.parametrize(
     ("members", "word"),
     [
-        ({"feats": np.array([[{}]], dtype=object), **SCALARS}, "type object"),
+        ({"feats": np.array([[{}]], dtype=object), **SCALARS}, "Python objects"),
         ({"feats": random_feats(), **SCALARS, "schema": 2}, "schema 2"),
         ({"feats": random_feats(), **SCALARS, "hop_length": 0}, "hop_length is 0"),
         ({"feats": random_feats(), **SCALARS, "sample_rate": 0.5}, "sample_rate is 0.5"),
@@ -190,7 +190,7 @@ def test_a_directory_that_lies_is_refused(tmp_path):
     size = int.from_bytes(content[entry + 20 : entry + 24], "little") + 6400
     content[entry + 20 : entry + 28] = 2 * size.to_bytes(4, "little")
     path.write_bytes(content)
-    refused(path, "beyond the end")
+    refused(path, "its members claim")
 
 
 def test_feature_id_follows_what_shapes_the_numbers():

@@ -356,7 +356,7 @@ def test_clip_tables_keep_ids_and_digits(tmp_path):
         ("", "not readable as csv"),
         ("id,a\nx,1\n", "no column recording_id"),
         ("recording_id\nx\n", "no class"),
-        ("recording_id,a,a\nx,1,2\n", "column a stands twice"),
+        ("recording_id,a,a\nx,1,2\n", "column 'a' stands twice"),
         ("recording_id,a\nx,1\nx,2\n", "recording x stands twice"),
         ("recording_id,a\nx,1\ny,\n", "recording y, column a holds ''"),
         ("recording_id,a\nx,NaN\n", "recording x, column a holds 'NaN'"),

@@ -109,7 +109,7 @@ FAULTS = [
     ("events", "500,3000", "3000,500", r"line 2: low_freq 3000\.0 is not below high_freq 500\.0"),
     ("events", "1.0,2.5", "one,2.5", "line 2: onset is 'one', expected a number"),
     ("classes", "y,Ypsilon", "x,Ypsilon", "line 3: label 'x' twice"),
-    ("classes", "y,Ypsilon", ",Ypsilon", "line 3: label is empty"),
+    ("classes", "y,Ypsilon", ",Ypsilon", "line 3: label '' is empty"),
 ]
 
 
@@ -141,7 +141,7 @@ def test_an_empty_line_does_not_shift_the_lines_of_errors(folder):
     path.write_text(CLASSES + "\n\n")
     assert read_tables(folder).labels == ["x", "y"]
     path.write_text(CLASSES.replace("y,Yps", "\ny,Yps"))
-    with pytest.raises(CanopyError, match=r"classes\.csv line 3: label is empty"):
+    with pytest.raises(CanopyError, match=r"classes\.csv line 3: label '' is empty"):
         read_tables(folder)
 
 
@@ -150,7 +150,7 @@ def test_an_empty_line_does_not_shift_the_lines_of_errors(folder):
     [
         ("", "not readable as CSV .*expected columns label, name"),
         ("label,name\nx,y\n", "column low_freq, high_freq is missing; found label, name"),
-        (CLASSES.replace(",", ";"), "column label, name, low_freq, high_freq is missing"),
+        (CLASSES.replace(",", "|"), "column label, name, low_freq, high_freq is missing"),
         (CLASSES + "z,Z,1,2,3\n", "not readable as CSV .*line 4"),
         # A comma at the end of every row: pandas alone would shift all columns by one.
         (CLASSES.replace("4000\n", "4000,\n").replace(",,\n", ",,,\n"), "not readable as CSV"),
@@ -169,7 +169,7 @@ def test_missing_file_and_wrong_encoding(tmp_path):
     with pytest.raises(CanopyError, match=r"events\.csv: no such table; run stage 0 first"):
         read_table(tmp_path / "events.csv", EVENT_COLUMNS)
     (tmp_path / "classes.csv").write_bytes(CLASSES.replace("Xenops", "Xénops").encode("latin-1"))
-    with pytest.raises(CanopyError, match=r"classes\.csv: not readable as CSV"):
+    with pytest.raises(CanopyError, match=r"classes\.csv: not readable as UTF-8 text"):
         read_table(tmp_path / "classes.csv", CLASS_COLUMNS)
     (tmp_path / "classes.csv").write_bytes(b"\xef\xbb\xbf" + CLASSES.encode())
     assert read_table(tmp_path / "classes.csv", CLASS_COLUMNS)["label"].tolist() == ["x", "y"]

@@ -1,0 +1,1 @@
+"""Tests of Canopy; what several of them share can be imported from here."""

@@ -1,0 +1,1 @@
+"""Files as they must not be, made by code, and what becomes of each."""

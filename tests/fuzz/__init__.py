@@ -1,0 +1,1 @@
+"""Random damage to good inputs; see `fuzz`."""
