@@ -6,35 +6,57 @@
 Reads the tables in DUMPDIR/tables and the recordings they name below DATADIR; writes
 DUMPDIR/<feature-id>/<recording_id>.npz, manifest.csv and statistics.json, and for each factor of
 features.stretches the same of the stretched recordings in DUMPDIR/<feature-id>_x<factor>/.
+preprocess.journal keeps what is done, for a run that was killed and for recordings that change.
 Recordings that cannot be read are listed in the manifest; above audio.max_invalid_share they stop
-the run.
+the run. With --shard K/N only that share of the recordings is made, evened out by duration; once
+all shares are, the same call without --shard writes manifest and statistics.
 """
 
+import math
 import os
 import sys
 from pathlib import Path
 
 from local.checks import check_data
-from local.corpus import all_there, check_corpus, check_invalid_share, make_features, source_path
+from local.corpus import (
+    JOURNAL_NAME,
+    all_there,
+    check_corpus,
+    check_invalid_share,
+    journals_of_shards,
+    make_features,
+    source_path,
+)
+from local.errors import CanopyError
 from local.features import stretched_folder
 from local.files import write_csv, write_json
-from local.runs import Run, Stamp, log, run_script, set_threads, stage_parser, start
+from local.locks import lock_folder
+from local.runs import Run, log, run_script, set_threads, stage_parser, started
+from local.shards import Shard, parse_shard
+from local.stamps import Stamp
 from local.tables import Tables, read_tables
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the stage."""
-    run = start(stage_parser(__doc__).parse_args(argv), "preprocess")
-    set_threads()
-    tables = read_tables(run.tables)
-    for factor in (1.0, *run.config.features.stretches):
-        make_dump(run, tables, stretched_folder(run.features, factor), factor)
+    parser = stage_parser(__doc__)
+    parser.add_argument("--shard", metavar="K/N", help="make this share of the recordings only")
+    args = parser.parse_args(argv)
+    shard = parse_shard(args.shard)
+    name = "preprocess" if shard is None else f"preprocess-{shard.name}"
+    with started(args, name, shared=shard is not None) as run:
+        set_threads()
+        tables = read_tables(run.tables)
+        for factor in (1.0, *run.config.features.stretches):
+            folder = stretched_folder(run.features, factor)
+            # Runs of other tags may share the dump: the second finds it made.
+            with lock_folder(folder, "this dump", shared=shard is not None, wait_s=math.inf):
+                make_dump(run, tables, folder, factor, shard)
     return 0
 
 
-def make_dump(run: Run, tables: Tables, folder: Path, factor: float) -> None:
+def make_dump(run: Run, tables: Tables, folder: Path, factor: float, shard: Shard | None) -> None:
     """Make the dump of the recordings played `factor` times as long, unless it is there."""
-    folder.mkdir(parents=True, exist_ok=True)
     sources = [source_path(run.datadir, path) for path in tables.recordings["path"]]
     files = [
         (str(path), os.stat(path).st_size, os.stat(path).st_mtime_ns) if path.is_file() else None
@@ -44,19 +66,31 @@ def make_dump(run: Run, tables: Tables, folder: Path, factor: float) -> None:
     stamp = Stamp(folder / "preprocess.done.json", settings, [run.tables / "recordings.csv"])
     if all_there(folder) and stamp.is_done(run.force):
         return
+    if shard is not None and run.force:
+        raise CanopyError("--shard goes with no --force: remove the dump to make it anew")
     check_data(run)
     stamp.clear()
     check_corpus(tables.recordings, folder, run.config)
     if run.force:
-        for path in folder.glob("*.npz"):
-            path.unlink()
+        for path in [
+            *folder.glob("*.npz"),
+            folder / JOURNAL_NAME,
+            *journals_of_shards(folder),
+        ]:
+            path.unlink(missing_ok=True)
     manifest, stats, n_made = make_features(
-        tables.recordings, run.datadir, folder, run.config, run.device, run.nj, factor
+        tables.recordings, run.datadir, folder, run.config, run.device, run.nj, factor, shard
     )
+    if shard is not None:
+        log.info("preprocess: share %s, %d of %d made", shard.name, n_made, len(manifest))
+        return
+    n_usable = int((manifest["status"] == "ok").sum())
     write_csv(folder / "manifest.csv", manifest)
-    write_json(folder / "statistics.json", {"recordings": n_made, **stats.to_dict()})
+    write_json(folder / "statistics.json", {"recordings": n_usable, **stats.to_dict()})
     check_invalid_share(manifest, run.config.audio.max_invalid_share)
     stamp.write([folder / "manifest.csv"])
+    for path in journals_of_shards(folder):
+        path.unlink()
     seconds = manifest["duration"].sum()
     log.info("preprocess: %d of %d recordings made", n_made, len(manifest))
     log.info("preprocess: %.1f h of sound in %s", seconds / 3600, folder)

@@ -1,16 +1,17 @@
 """Stage 0 over a whole corpus: many recordings in many processes, one npz each, one manifest.
 
-What is there and newer than its sound is not made again. Statistics are merged as recordings come;
-the corpus is never in memory.
+What is done is in the journal beside it, recording by recording, with its statistics: a run that
+was killed goes on behind the last one, and a later one makes only what changed. The corpus is never
+in memory.
 """
 
+import base64
 import logging
 import shutil
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,16 @@ from tqdm import tqdm
 from local.config import Config
 from local.errors import CanopyError
 from local.features import FeatureReader, RunningStats, check_filters, process_recording
-from local.features.dump import FeatureInfo
+from local.files import fingerprint
+from local.interruption import stop_if_asked
+from local.journal import Journal
+from local.shards import Shard
 from local.tables import read_table
+from local.workers import KILLED, Killed, run_all
 
 log = logging.getLogger("canopy")
+
+JOURNAL_NAME = "preprocess.journal"
 
 # Head-room on the disk beyond the estimated size of the dump.
 _DISK_RESERVE_BYTES = 200 * 2**20
@@ -62,8 +69,8 @@ def check_corpus(recordings: pd.DataFrame, folder: Path, config: Config) -> None
     free = shutil.disk_usage(folder).free
     if needed + _DISK_RESERVE_BYTES > free:
         raise CanopyError(
-            f"{folder}: the features need about {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB "
-            "are free; give another --dumpdir"
+            f"{folder}: the features need about {needed} bytes, and {_DISK_RESERVE_BYTES} for what "
+            f"follows, {free} bytes are free; make room or give another --dumpdir"
         )
 
 
@@ -86,45 +93,59 @@ def make_features(
     device: str,
     nj: int,
     stretch: float = 1.0,
+    shard: Shard | None = None,
 ) -> tuple[pd.DataFrame, RunningStats, int]:
-    """Make the npz of every recording, played `stretch` times as long.
+    """Make the npz of every recording, played `stretch` times as long, or of a share of them.
+
+    A share keeps a journal of its own, which the run over all recordings takes over.
 
     Returns
     -------
     manifest : recording_id, file, n_frames, duration, status, reason; in the order of `recordings`.
-    stats : per mel band, over the recordings made in this call.
+    stats : per mel band, over all usable recordings, in the order of `recordings`.
     n_made : how many were made; the others were there already.
     """
     jobs = [
         Job(row.recording_id, source_path(datadir, row.path), folder / f"{row.recording_id}.npz")
         for row in recordings.itertuples()
     ]
-    rows: dict[str, tuple] = {}
-    waiting = []
-    for job in jobs:
-        info = _made_before(job)
-        if info is None:
-            waiting.append(job)
-        else:
-            rows[job.recording_id] = (info.n_frames, info.duration, "ok", "")
+    made_by = _fingerprint(folder, config, stretch)
+    name = JOURNAL_NAME
+    if shard is not None:
+        jobs = [jobs[row] for row in shard.of(recordings["duration"].tolist())]
+        name = f"{JOURNAL_NAME}.{shard.name}"
+        if not (folder / name).is_file() and (folder / JOURNAL_NAME).is_file():
+            # What an earlier run made is not made again.
+            shutil.copyfile(folder / JOURNAL_NAME, folder / name)
+    with Journal(folder / name, made_by) as journal:
+        if shard is None:
+            for path in journals_of_shards(folder):
+                journal.absorb(path)
+        waiting = [job for job in jobs if not _is_made(job, journal.get(job.recording_id))]
+        sources = [_source(job) for job in waiting]
+        with closing(_run(waiting, config, device, nj, stretch)) as results:
+            bar = tqdm(results, total=len(waiting), desc="preprocess", disable=None)
+            for (job, result), source in zip(bar, sources, strict=True):
+                journal.add(job.recording_id, **_entry(job, result, source))
+                if result["status"] != "ok":
+                    log.warning("invalid recording: %s", result["message"])
+                stop_if_asked(f"recording {job.recording_id}")
+        # In the order of the table, whatever was made when.
+        journal.compact([job.recording_id for job in jobs])
+        entries = [journal.get(job.recording_id) or {} for job in jobs]
     stats = RunningStats(config.features.n_mels if config.features.kind == "logmel" else 1)
-    results = _run(waiting, config, device, nj, stretch)
-    for job, result in tqdm(results, total=len(waiting), desc="preprocess", disable=None):
-        rows[job.recording_id] = (
-            result["n_frames"],
-            result["duration"],
-            result["status"],
-            result["message"],
-        )
-        if result["status"] == "ok":
-            stats.merge(result["stats"])
-        else:
-            log.warning("invalid recording: %s", result["message"])
-    manifest = pd.DataFrame(
-        [(job.recording_id, job.target.name, *rows[job.recording_id]) for job in jobs],
-        columns=["recording_id", "file", "n_frames", "duration", "status", "reason"],
-    )
+    for entry in entries:
+        if entry["status"] == "ok":
+            stats.merge(_unpack(entry["stats"]))
+    manifest = pd.DataFrame(entries, columns=["n_frames", "duration", "status", "reason"])
+    manifest.insert(0, "recording_id", [job.recording_id for job in jobs])
+    manifest.insert(1, "file", [job.target.name for job in jobs])
     return manifest, stats, len(waiting)
+
+
+def journals_of_shards(folder: Path) -> list[Path]:
+    """What jobs that made a share each have left."""
+    return sorted(folder.glob(f"{JOURNAL_NAME}.*of*"))
 
 
 def all_there(folder: Path) -> bool:
@@ -153,13 +174,68 @@ def check_invalid_share(manifest: pd.DataFrame, limit: float) -> None:
         )
 
 
-def _made_before(job: Job) -> FeatureInfo | None:
+def _fingerprint(folder: Path, config: Config, stretch: float) -> str:
+    """Of all that decides what is made of a recording; the folder's name holds the tables'."""
+    audio = config.audio.model_dump(mode="json", exclude={"max_invalid_share"})
+    features = config.features.model_dump(mode="json", exclude={"stretches"})
+    return fingerprint({"folder": folder.name, "audio": audio, "features": features, "x": stretch})
+
+
+def _is_made(job: Job, entry: dict[str, Any] | None) -> bool:
+    """Whether the journal holds this very recording, and what was made of it is there still.
+
+    What could not be used is tried again (a right on the file may have been given since), but for
+    what kills its process.
+    """
+    if entry is None or entry["source"] is None or entry["source"] != _source(job):
+        return False
+    if entry["status"] != "ok":
+        return entry["killed"]
     try:
-        if job.target.stat().st_mtime_ns < job.source.stat().st_mtime_ns:
-            return None
-        return FeatureReader().read_header(job.target)
-    except (OSError, CanopyError):
+        whole = FeatureReader().read_header(job.target).n_frames == entry["n_frames"]
+        return whole and job.target.stat().st_size == entry["bytes"]
+    except (FileNotFoundError, CanopyError):
+        return False
+
+
+def _source(job: Job) -> list[int] | None:
+    """Size and time of change by which a recording is known as the same; None when it is gone.
+
+    Equal or not: which is newer says nothing where clocks differ or were set back.
+    """
+    try:
+        status = job.source.stat()
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _entry(job: Job, result: dict[str, Any], source: list[int] | None) -> dict[str, Any]:
+    """What the journal keeps of a recording."""
+    ok = result["status"] == "ok"
+    return {
+        "status": result["status"],
+        "reason": result["message"],
+        "killed": result.get("killed", False),
+        "source": source,
+        "n_frames": result["n_frames"],
+        "duration": result["duration"],
+        "bytes": job.target.stat().st_size if ok else 0,
+        "stats": _pack(result["stats"]) if ok else None,
+    }
+
+
+def _pack(stats: RunningStats) -> list[Any]:
+    numbers = np.stack([stats.mean, stats.m2]).astype("<f8")
+    return [stats.count, base64.b64encode(numbers.tobytes()).decode("ascii")]
+
+
+def _unpack(packed: list[Any]) -> RunningStats:
+    count, text = packed
+    mean, m2 = np.frombuffer(base64.b64decode(text), dtype="<f8").reshape(2, -1)
+    stats = RunningStats(len(mean))
+    stats.count, stats.mean, stats.m2 = count, mean.copy(), m2.copy()
+    return stats
 
 
 def _run(
@@ -172,9 +248,14 @@ def _run(
         yield from zip(jobs, map(work, jobs), strict=True)
         return
     # spawn: a forked process may inherit a locked thread pool of torch and hang.
-    with ProcessPoolExecutor(n_processes, get_context("spawn"), initializer=_one_thread) as pool:
-        chunk = max(1, min(8, len(jobs) // (4 * n_processes)))
-        yield from zip(jobs, pool.map(work, jobs, chunksize=chunk), strict=True)
+    for job, result in run_all(work, jobs, n_processes, "spawn", _one_thread):
+        yield job, _killed(job) if isinstance(result, Killed) else result
+
+
+def _killed(job: Job) -> dict[str, Any]:
+    message = f"{job.source}: {KILLED}; shorten it or leave it out"
+    invalid = {"status": "invalid", "n_frames": 0, "duration": float("nan"), "stats": None}
+    return {**invalid, "message": message, "killed": True}
 
 
 def _one_thread() -> None:

@@ -19,6 +19,7 @@ import torch
 from local.config import Config
 from local.dataset import Dump
 from local.inference import Scores, clip_logits, pool_frames
+from local.interruption import stop_if_asked
 from local.labels import to_frames
 from local.models import SedModel
 from local.views import inference_window
@@ -69,6 +70,7 @@ def insert_calls(
     length = inference_window(config, model.step, dump)
     windows = _draw(dump, calls, targets, n_insertions, length, rng)
     while batch := list(islice(windows, config.inference.batch_size)):
+        stop_if_asked("inserted calls")
         scores = _score(model, batch, config, device)
         for window, score in zip(batch, scores, strict=True):
             column = window.column

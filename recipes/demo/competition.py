@@ -5,11 +5,10 @@ simulation goes on where it stopped. `simulation.json` is written last of all.
 """
 
 import json
-import multiprocessing
+import math
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing, nullcontext
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -21,8 +20,19 @@ import soundfile
 from tqdm import tqdm
 
 from local.errors import CanopyError
-from local.files import atomic_path, fingerprint, read_json, write_csv, write_json
+from local.files import (
+    atomic_path,
+    fingerprint,
+    make_folder,
+    read_json,
+    remove_leftovers,
+    write_csv,
+    write_json,
+)
+from local.interruption import stop_if_asked
+from local.locks import LOCK_NAME, lock_folder
 from local.seeds import generator
+from local.workers import KILLED, Killed, run_all
 from recipes.demo.clips import ClipVoices, clips_digest
 from recipes.demo.lookalikes import FrontEnd, Template, front_end, make_template
 from recipes.demo.mixing import Voices, mix_recording
@@ -60,6 +70,15 @@ def simulate(settings: DemoSettings, out: Path, nj: int = 1) -> bool:
     mark = identity(settings)
     if _state(out, mark) == "done":
         return False
+    # Runs of other tags may share the data: the second finds it made.
+    with lock_folder(out, "this simulation", wait_s=math.inf):
+        if _state(out, mark) == "done":
+            return False
+        _make(settings, out, mark, nj)
+    return True
+
+
+def _make(settings: DemoSettings, out: Path, mark: str, nj: int) -> None:
     voices: Voices = ClipVoices(settings) if settings.clips else SyntheticVoices(settings)
     plans, prevalence = make_plans(settings, voices.pairs)
     write_json(out / _STARTED, {"fingerprint": mark})
@@ -75,9 +94,8 @@ def simulate(settings: DemoSettings, out: Path, nj: int = 1) -> bool:
         mark=mark,
     )
     for subset in ("train", "test"):
-        (out / subset).mkdir(parents=True, exist_ok=True)
-        for leftover in (out / subset).glob(".*.tmp.flac"):
-            leftover.unlink()  # of a run that was killed; it must not pass as a recording
+        remove_leftovers(make_folder(out / subset))  # they must not pass as recordings
+    remove_leftovers(out / _PARTS)
     parts = list(_render_all(render, plans, nj))
     _write_tables(settings, out, plans, parts, voices, templates, prevalence)
     record = {
@@ -89,12 +107,12 @@ def simulate(settings: DemoSettings, out: Path, nj: int = 1) -> bool:
     }
     write_json(out / RECORD, record)
     (out / _STARTED).unlink(missing_ok=True)
-    return True
 
 
 def _state(out: Path, mark: str) -> str:
     """`done`, `begun` (or damaged) or `empty`; anything else in `out` is an error."""
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+    nothing = not out.exists() or (out.is_dir() and all(p.name == LOCK_NAME for p in out.iterdir()))
+    if nothing:
         return "empty"
     for name in (RECORD, _STARTED):
         if (out / name).is_file():
@@ -114,22 +132,20 @@ def _state(out: Path, mark: str) -> str:
 
 def _render_all(render: Any, plans: list[RecordingPlan], nj: int) -> Iterator[dict[str, Any]]:
     bar = partial(tqdm, total=len(plans), desc="simulate", unit="rec", disable=None)
-    if nj <= 1:
-        yield from bar(map(render, plans))
-        return
     # Workers use numpy and scipy only, so forking is safe and starts at once where it exists.
-    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    chunk = max(1, min(8, len(plans) // (4 * nj)))
-    with ProcessPoolExecutor(nj, mp_context=context) as pool:
-        try:
-            yield from bar(pool.map(render, plans, chunksize=chunk))
-        except BrokenProcessPool:
-            raise CanopyError(
-                f"a process of --nj {nj} was killed, most likely for want of memory; give a "
-                "smaller --nj, and the same command goes on from here"
-            ) from None
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+    method = "fork" if sys.platform == "linux" else "spawn"
+    results = zip(plans, map(render, plans), strict=True)
+    if nj > 1:
+        results = run_all(render, plans, nj, method)
+    with closing(results) if nj > 1 else nullcontext():
+        for plan, part in bar(results):
+            if isinstance(part, Killed):
+                raise CanopyError(
+                    f"recording {plan.recording_id}: {KILLED}; make memory free, and the same "
+                    "command goes on from here"
+                )
+            yield part
+            stop_if_asked(f"recording {plan.recording_id}")
 
 
 def _render_recording(

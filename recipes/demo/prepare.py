@@ -15,7 +15,8 @@ from typing import Any
 from pydantic import Field
 
 from local.config import Share
-from local.runs import prepare_arguments, prepare_tables, run_script
+from local.preparation import prepare_arguments, prepare_tables
+from local.runs import run_script
 from recipes.demo.competition import simulate
 from recipes.demo.settings import DemoSettings, settings_from
 from recipes.rfcx.prepare import convert

@@ -22,7 +22,9 @@ from local.corpus import (
 )
 from local.errors import CanopyError
 from local.files import write_csv
+from local.interruption import Interrupted
 from local.tables import RECORDING_COLUMNS
+from local.workers import Killed
 
 RATE = 8000
 
@@ -61,7 +63,7 @@ def contents(folder):
 
 
 def test_made_once(scene):
-    manifest, _, n_made = make(scene)
+    manifest, stats, n_made = make(scene)
     assert n_made == 4
     assert manifest["recording_id"].tolist() == ["r0", "r1", "r2", "r3"]
     assert manifest["status"].tolist() == ["ok"] * 4
@@ -70,7 +72,7 @@ def test_made_once(scene):
     before = contents(scene[1])
     again, stats_again, n_again = make(scene)
     assert n_again == 0
-    assert stats_again.count == 0
+    assert stats_again.to_dict() == stats.to_dict()
     pd.testing.assert_frame_equal(again, manifest)
     assert contents(scene[1]) == before
 
@@ -143,6 +145,96 @@ def test_a_recording_that_was_mended_is_made(scene):
     assert manifest["status"].tolist() == ["ok"] * 4
 
 
+def statistics(made):
+    return made[1].to_dict()
+
+
+@pytest.mark.parametrize("nj", [1, 2])
+@pytest.mark.parametrize("n_done", [0, 1, 3])
+def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(scene, monkeypatch, nj, n_done):
+    data, dump, recordings = scene
+    whole = make_features(recordings, data, dump.parent / "a" / "dump", make_config(), "cpu", 1)
+    places = []
+
+    def stop(place):
+        places.append(place)
+        if len(places) > n_done:
+            raise Interrupted("SIGTERM", place)
+
+    monkeypatch.setattr(corpus, "stop_if_asked", stop)
+    with pytest.raises(Interrupted, match=f"recording r{n_done}"):
+        make(scene, nj=nj)
+    monkeypatch.setattr(corpus, "stop_if_asked", lambda place: None)
+    manifest, stats, n_made = make(scene, nj=nj)
+    assert n_made == 4 - n_done - 1
+    pd.testing.assert_frame_equal(manifest, whole[0])
+    assert stats.to_dict() == statistics(whole)
+    assert contents(dump) == contents(dump.parent / "a" / "dump")
+    journals = [folder / corpus.JOURNAL_NAME for folder in (dump, dump.parent / "a" / "dump")]
+    assert journals[0].read_bytes() == journals[1].read_bytes()
+
+
+def test_the_clock_may_be_set_back(scene):
+    data, dump, _ = scene
+    whole = statistics(make(scene))
+    # Features that seem older than their sounds are still theirs.
+    for path in dump.glob("*.npz"):
+        os.utime(path, (0, 0))
+    assert make(scene)[2] == 0
+    # A sound that was changed is another, though it seems older than its features.
+    wave, rate = soundfile.read(data / "r0.wav")
+    soundfile.write(data / "r0.wav", wave[::-1], rate)
+    os.utime(data / "r0.wav", (5, 5))
+    _, stats, n_made = make(scene)
+    assert n_made == 1
+    assert stats.to_dict() != whole
+    soundfile.write(data / "r0.wav", wave, rate)
+    assert statistics(make(scene)) == whole
+
+
+def test_settings_that_change_the_numbers_make_all_anew(scene):
+    make(scene)
+    config = make_config()
+    features = config.features.model_copy(update={"n_mels": 8})
+    assert make(scene, config.model_copy(update={"features": features}))[2] == 4
+
+
+@pytest.mark.parametrize("damage", [b"", b"{}", b"\0" * 5000])
+def test_a_lost_journal_costs_time_only(scene, damage):
+    whole = make(scene)
+    path = scene[1] / corpus.JOURNAL_NAME
+    before = path.read_bytes()
+    path.write_bytes(damage)
+    manifest, stats, n_made = make(scene)
+    assert n_made == 4
+    pd.testing.assert_frame_equal(manifest, whole[0])
+    assert stats.to_dict() == statistics(whole)
+    path.write_bytes(before[:-10])
+    assert make(scene)[2] == 1
+    assert path.read_bytes() == before
+
+
+def test_a_recording_that_kills_its_process_is_listed_and_not_tried_again(scene, monkeypatch):
+    data, _, _ = scene
+    calls = []
+
+    def run_all(work, jobs, n_processes, method, begin):
+        for job in jobs:
+            calls.append(job.recording_id)
+            yield job, Killed() if job.recording_id == "r2" else work(job)
+
+    monkeypatch.setattr(corpus, "run_all", run_all)
+    manifest, _, _ = make(scene, nj=2)
+    assert manifest["status"].tolist() == ["ok", "ok", "invalid", "ok"]
+    assert "r2.wav: the process that worked on it was killed 2 times" in manifest["reason"][2]
+    calls.clear()
+    assert make(scene, nj=2)[0]["status"].tolist() == ["ok", "ok", "invalid", "ok"]
+    assert calls == []
+    os.utime(data / "r2.wav", (5, 5))
+    make(scene, nj=2)
+    assert make(scene)[2] == 0
+
+
 def test_all_there(scene):
     _, dump, _ = scene
     assert not all_there(dump)
@@ -178,7 +270,8 @@ def test_a_full_disk_is_told_before_the_work(scene, monkeypatch):
             check_corpus(recordings, data, config)
         else:
             with pytest.raises(
-                CanopyError, match=r"need about .* GiB, 0\.2 GiB are free; .*--dumpdir"
+                CanopyError,
+                match=r"need about \d+ bytes, and \d+ for .*, \d+ bytes are free; .*--dumpdir",
             ):
                 check_corpus(recordings, data, config)
 
