@@ -3,6 +3,9 @@
 #SBATCH --cpus-per-task=4
 #SBATCH --mem=16G
 #SBATCH --time=08:00:00
+#SBATCH --signal=B:USR1@120
+#SBATCH --requeue
+#SBATCH --open-mode=append
 #SBATCH --output=exp/slurm-%j.log
 # All stages of one recipe, in order: see ./run.sh --help, which prints the table below.
 # On a cluster, from this folder: sbatch --gres=gpu:1 run.sh --recipe NAME ...
@@ -21,13 +24,15 @@ n_cycles=       # --n-cycles N       cycles of relabelling [the configuration's]
 nj=             # --nj N             processes at once [the cores at hand]
 n_gpus=         # --n-gpus N         GPUs of one training [the script's default]
 device=auto     # --device NAME      auto, cpu or cuda [auto]
-launcher=local  # --launcher NAME    local; slurm is not built yet [local]
+launcher=local  # --launcher NAME    local, or slurm: each stage a job, see docs/cluster.md [local]
+seeds=          # --seeds "0 1"      with slurm: runs TAG-seed<n> of one dump [the configuration's]
+slurm_conf=     # --slurm-conf FILE  with slurm: what is asked of the cluster [conf/slurm.conf]
 settings=()     # --set SECTION.KEY=VALUE  change the configuration; as often as needed
 dry_run=false   # --dry-run          print the commands; run and install nothing
 force=false     # --force            run stages again even where results are up to date
 stages=(0 1 2 3 4 5)
 titles=(preprocess split train infer relabel submit)
-valued='--recipe --conf --tag --datadir --dumpdir --expdir --stage --stop-stage --folds --n-cycles --nj --n-gpus --device --launcher --set'
+valued='--recipe --conf --tag --datadir --dumpdir --expdir --stage --stop-stage --folds --n-cycles --nj --n-gpus --device --launcher --seeds --slurm-conf --set'
 
 log() { printf '%s run.sh: %s\n' "$(date +%Y-%m-%dT%H:%M:%S%z)" "$*" >&2; }
 usage_error() {
@@ -39,6 +44,7 @@ usage() {
   echo "Stages: 0 preprocess, 1 split, 2 train, 3 infer, 4 relabel, 5 submit. Options [defaults]:"
   sed -n 's/^[a-z_]*=.*# --/  --/p' "$root/run.sh"
   echo 'VENV=DIR names the Python environment [.venv], PYTHON=EXE the Python to make it with.'
+  echo 'As a job (sbatch run.sh) it is requeued before its time limit, up to CANOPY_MAX_REQUEUES times [20].'
 }
 
 # Where the project is. Slurm runs a copy of this file kept elsewhere: then, the folder of submission.
@@ -91,12 +97,13 @@ require --n-gpus "${n_gpus:-1}" '^[1-9][0-9]*$' 'a number of GPUs, 1 or more, or
 require --n-cycles "${n_cycles:-0}" '^(0|[1-9][0-9]*)$' 'a number of cycles, 0 or more'
 require --folds "${folds:-0}" '^[0-9]+( [0-9]+)*$' 'numbers of folds, as in --folds "0 1"'
 require --device "$device" '^(auto|cpu|cuda)$' 'auto, cpu or cuda'
-require --launcher "$launcher" '^(local|slurm)$' 'local'
-[[ $launcher == local ]] || usage_error "--launcher slurm (each stage a job) is not built yet: 'sbatch run.sh ...' runs all stages as one job."
+require --launcher "$launcher" '^(local|slurm)$' 'local or slurm'
+require --seeds "${seeds:-0}" '^[0-9]+( [0-9]+)*$' 'seeds, as in --seeds "0 1"'
+[[ $launcher == slurm || -z $seeds$slurm_conf ]] || usage_error '--seeds and --slurm-conf go with --launcher slurm.'
 [[ -f $root/recipes/$recipe/prepare.py ]] ||
   usage_error "--recipe is '$recipe', but there is no recipes/$recipe/prepare.py: give one of" \
     "$(cd "$root/recipes" && printf '%s ' */prepare.py | sed 's,/prepare.py,,g')."
-for name in conf datadir dumpdir expdir; do # what the caller names is seen from the caller's folder
+for name in conf datadir dumpdir expdir slurm_conf; do # what the caller names is seen from the caller's folder
   if [[ -n ${!name} && ${!name} != /* && $caller != "$root" ]]; then printf -v "$name" '%s' "$caller/${!name}"; fi
 done
 conf=${conf:-conf/$recipe/default.yaml} datadir=${datadir:-data/$recipe}
@@ -114,28 +121,86 @@ cd "$root"
 [[ -f $conf ]] || usage_error "--conf is '$conf', but there is no such file."
 export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}
 if [[ -n $n_cycles ]]; then settings+=(--set "relabel.n_cycles=$n_cycles"); fi
+if [[ $launcher == slurm && $force == true ]]; then settings+=(--force); fi
+if [[ $launcher == slurm ]]; then # nothing of it is done here
+  [[ $ready == true ]] || usage_error "--dry-run of --launcher slurm needs the environment: bin/setup_env.sh first."
+  if [[ $dry_run == true ]]; then settings+=(--dry-run); fi
+  exec env VENV="$venv" "$venv/bin/python" bin/cluster.py submit --recipe "$recipe" --conf "$conf" --tag "$tag" \
+    --datadir "$datadir" --dumpdir "$dumpdir" --expdir "$expdir" --device "$device" --stage "$stage" \
+    --stop-stage "$stop_stage" ${folds:+--folds "$folds"} ${seeds:+--seeds "$seeds"} \
+    ${slurm_conf:+--slurm-conf "$slurm_conf"} ${settings[@]+"${settings[@]}"}
+fi
 if [[ $force == true ]]; then settings+=(--force); fi
 shared=(--conf "$conf" --nj "$nj" ${settings[@]+"${settings[@]}"}) # :+ because bash 3 calls an empty array unset
 common=(--recipe "$recipe" --tag "$tag" --datadir "$datadir" --dumpdir "$dumpdir" --expdir "$expdir" --device "$device" "${shared[@]}")
 infer_options=("${common[@]}" ${folds:+--folds "$folds"})
 train_options=("${infer_options[@]}" ${n_gpus:+--n-gpus "$n_gpus"})
 
+go_on() { # go_on WORDS: say them and how to go on
+  log "$*" "$self$( ((${#given[@]} == 0)) || printf ' %q' "${given[@]}") --stage $current"
+}
 fail() { # fail CODE: say what failed and how to go on
-  log "$now failed with exit code $1 (the reason is above); to go on once it is mended:" \
-    "$self$( ((${#given[@]} == 0)) || printf ' %q' "${given[@]}") --stage $current"
+  go_on "$now failed with exit code $1 (the reason is above); to go on once it is mended:"
   exit "$1"
 }
-call() {
-  if [[ $dry_run == false ]]; then
-    "$venv/bin/python" "$@" || fail $?
-  else
-    printf '%q' "$venv/bin/python" && printf ' %q' "$@" && echo
+requeue() { # a job that runs into its time limit goes on as the same job, a bounded number of times
+  local times=${SLURM_RESTART_COUNT:-0} most=${CANOPY_MAX_REQUEUES:-20}
+  [[ $caught == SIGUSR1 && -n ${SLURM_JOB_ID:-} ]] || return 0
+  if ((times >= most)); then
+    log "not requeued: it was $times times, CANOPY_MAX_REQUEUES is $most"
+  elif scontrol requeue "$SLURM_JOB_ID"; then
+    log "job $SLURM_JOB_ID is requeued, for the $((times + 1)). time" && sleep 90
   fi
 }
+stop() {
+  requeue
+  go_on "$now was stopped by $caught; what is done is saved, and this goes on from there:"
+  exit 75
+}
+# Signals are for the stage at work, which saves what it has and says so by exit code 75. Ctrl-C goes
+# to all processes of a terminal, so it is passed on as SIGTERM, which asks for no more; again: abort.
+child='' caught='' n_caught=0 n_interrupts=0
+pass_on() { # pass_on CAUGHT SENT
+  caught=${caught:-SIG$1} n_caught=$((n_caught + 1))
+  if [[ -n $child ]]; then kill -s "$2" "$child" 2>/dev/null || true; fi
+}
+interrupt() {
+  n_interrupts=$((n_interrupts + 1))
+  if ((n_interrupts > 1)); then pass_on INT INT; else pass_on INT TERM; fi
+}
+call() {
+  if [[ $dry_run == true ]]; then
+    printf '%q' "$venv/bin/python" && printf ' %q' "$@" && echo
+    return
+  fi
+  if [[ -n $caught ]]; then stop; fi
+  local code=0 before=-1
+  CANOPY_PARENT=$$ "$venv/bin/python" "$@" &
+  child=$!
+  while ((before != n_caught)); do # a signal ends the wait, not the child
+    before=$n_caught code=0
+    wait "$child" || code=$?
+  done
+  child=''
+  if ((code == 130 && n_interrupts > 1)); then exit 130; fi
+  if ((code == 75)) || [[ -n $caught && ($code == 0 || $code -gt 128) ]]; then
+    caught=${caught:-a signal to one of its processes}
+    stop
+  fi
+  ((code == 0)) || fail "$code"
+}
+trap 'pass_on TERM TERM' TERM
+trap 'pass_on USR1 USR1' USR1
+trap interrupt INT
 
 log "recipe $recipe, conf $conf, tag $tag, data $datadir, dump $dumpdir, exp $expdir, stages $stage-$stop_stage, $nj processes, device $device"
 now='the check of the configuration' current=$stage
-call bin/check_config.py "${common[@]}" --stages "${stages[*]:stage:stop_stage-stage+1}"
+if [[ $dry_run == false ]]; then # the check takes the lock; this shell keeps it for all stages
+  mkdir -p "$expdir/$tag"
+  exec 9>> "$expdir/$tag/.lock"
+fi
+CANOPY_TAKE_LOCK=9 call bin/check_config.py "${common[@]}" --stages "${stages[*]:stage:stop_stage-stage+1}"
+export CANOPY_LOCKS=9
 if [[ -z $n_cycles && $stage -le 4 && $stop_stage -ge 4 ]]; then
   if [[ $ready == true ]]; then
     n_cycles=$("$venv/bin/python" bin/check_config.py "${common[@]}" --print relabel.n_cycles) || fail $?

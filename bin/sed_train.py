@@ -4,12 +4,13 @@
     bin/sed_train.py --recipe demo --cycle 0 --folds "0 1"
 
 Folds run in processes of their own, several at a time (one a GPU). Each writes best.pt, last.pt,
-previous.pt, log.csv and TensorBoard events to EXPDIR/TAG/cycle<c>/fold<k>/. A fold that was stopped
-goes on from its last checkpoint; one that is done is skipped.
+previous.pt, log.csv, timing.csv and TensorBoard events to EXPDIR/TAG/cycle<c>/fold<k>/. A fold that
+was stopped goes on from where its state was saved; one that is done is skipped. Exit code 75:
+stopped on request, the same command goes on.
 """
 
-import shutil
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 from local.checkpoint import load_checkpoint, load_initial
@@ -17,9 +18,9 @@ from local.checks import check_init
 from local.dataset import make_pool
 from local.experiment import Experiment
 from local.files import read_json, write_json
+from local.locks import clear_folder, lock_folder
 from local.runs import (
     Run,
-    Stamp,
     chosen_folds,
     environment_record,
     folds_parser,
@@ -27,8 +28,9 @@ from local.runs import (
     run_folds,
     run_script,
     set_threads,
-    start,
+    started,
 )
+from local.stamps import Stamp
 from local.training import FoldTask, Trainer
 
 
@@ -36,11 +38,19 @@ def main(argv: list[str] | None = None) -> int:
     """Run the stage for the folds asked for."""
     argv = sys.argv[1:] if argv is None else argv
     args = folds_parser(__doc__).parse_args(argv)
-    run = start(args, "train")
-    if args.fold is not None:
-        set_threads()
-        train_fold(run, args.cycle, args.fold)
-        return 0
+    # Shared: folds may be trained by processes of their own, on other machines as well.
+    with started(args, "train", shared=True) as run:
+        if args.fold is not None:
+            set_threads()
+            with lock_folder(run.fold(args.cycle, args.fold), f"fold {args.fold}"):
+                train_fold(run, args.cycle, args.fold)
+        else:
+            train_folds(run, args, argv)
+    return 0
+
+
+def train_folds(run: Run, args: Namespace, argv: list[str]) -> None:
+    """Train the folds asked for that are not trained, each in a process of its own."""
     experiment = Experiment(run)
     experiment.dump.check_lengths()
     folds = chosen_folds(args.folds, run.config.split.n_folds)
@@ -48,7 +58,6 @@ def main(argv: list[str] | None = None) -> int:
         fold for fold in folds if not experiment.training_stamp(args.cycle, fold).is_done(run.force)
     ]
     run_folds(run, waiting, args.n_gpus, argv)
-    return 0
 
 
 def train_fold(run: Run, cycle: int, fold: int) -> None:
@@ -95,8 +104,7 @@ def _clear_stale(run: Run, stamp: Stamp, folder: Path) -> None:
     unfinished = mark.is_file() and not stamp.path.exists()
     if unfinished and not run.force and read_json(mark) == now:
         return
-    if folder.exists():
-        shutil.rmtree(folder)
+    clear_folder(folder)
     write_json(mark, now)
 
 

@@ -1,18 +1,25 @@
 """Checkpoints: tensors and plain values only, written whole, the last two kept.
 
-`last.pt` and `previous.pt` hold all that training needs to go on; `best.pt` holds a model that can
-be used. Nothing is loaded that could run code (`weights_only=True`).
+`last.pt` and `previous.pt` hold all that training needs to go on, at the ends of the last two
+epochs; `step.pt` holds it in the middle of an epoch; `best.pt` holds a model that can be used. Each
+file carries the SHA-256 of its content as the comment of its zip archive, so that it is checked
+without a second file. Nothing is loaded that could run code (`weights_only=True`).
 """
 
+import hashlib
 import logging
 import os
+import struct
+import sys
 import zipfile
+from collections.abc import Mapping
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from local.archives import check_checkpoint, check_tensors
 from local.errors import UNPACKING_ERRORS, CanopyError, first_line
 from local.files import atomic_path
 from local.models import SedModel, create_model, fit_hint, without_start
@@ -20,50 +27,118 @@ from local.models import SedModel, create_model, fit_hint, without_start
 log = logging.getLogger("canopy")
 
 SCHEMA = 1
+# States of training, the furthest first, but that a `step.pt` may have been left behind.
+STATES = ("step.pt", "last.pt", "previous.pt")
+# The length of the comment ends the last record of a zip archive, and the comment follows.
+_COMMENT_LENGTH = struct.Struct("<H")
+_SEAL = b"sha256 "
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write a state of tensors, numbers, strings, lists and dicts atomically."""
+    """Write a state of tensors, numbers, strings, lists and dicts atomically, with its checksum."""
     # Through a stream: given a path, torch writes the (temporary) name into the file, and equal
     # states would differ in bytes.
-    with atomic_path(path) as temporary, open(temporary, "wb") as stream:
-        torch.save({"schema": SCHEMA, **state}, stream)
+    with atomic_path(path) as temporary:
+        with open(temporary, "wb") as stream:
+            torch.save({"schema": SCHEMA, **state}, stream)
+        with open(temporary, "r+b") as stream:
+            end = stream.seek(0, os.SEEK_END) - _COMMENT_LENGTH.size
+            seal = _SEAL + _digest(stream, end)
+            stream.seek(end)
+            stream.write(_COMMENT_LENGTH.pack(len(seal)) + seal)
+
+
+def _digest(stream: Any, n_bytes: int) -> bytes:
+    """SHA-256 of the first `n_bytes` of a file, as hex digits."""
+    digest = hashlib.sha256()
+    stream.seek(0)
+    while n_bytes > 0 and (block := stream.read(min(n_bytes, 1 << 20))):
+        digest.update(block)
+        n_bytes -= len(block)
+    return digest.hexdigest().encode()
+
+
+def _check_seal(path: Path) -> None:
+    """Hold a file against the checksum it carries; one without any is a file of others."""
+    with zipfile.ZipFile(path) as archive:
+        seal = archive.comment
+    if not seal:
+        return
+    with open(path, "rb") as stream:
+        end = stream.seek(0, os.SEEK_END) - len(seal) - _COMMENT_LENGTH.size
+        if seal != _SEAL + _digest(stream, end):
+            raise zipfile.BadZipFile("its content is not that of its checksum")
 
 
 def save_last(folder: Path, state: dict[str, Any]) -> None:
-    """Write `last.pt`; what was last becomes `previous.pt`."""
+    """Write the state at an epoch's end as `last.pt`; what was last becomes `previous.pt`."""
     last = folder / "last.pt"
     if last.exists():
         os.replace(last, folder / "previous.pt")
-    save_checkpoint(last, state)
+    save_checkpoint(last, plain(state))
+    (folder / "step.pt").unlink(missing_ok=True)
+
+
+def save_step(folder: Path, state: dict[str, Any]) -> None:
+    """Write the state within an epoch as `step.pt`; those of whole epochs stay."""
+    save_checkpoint(folder / "step.pt", plain(state))
 
 
 def load_last(folder: Path) -> dict[str, Any] | None:
-    """State to go on from: `last.pt`, or `previous.pt` with a warning when that is damaged."""
-    for name in ("last.pt", "previous.pt"):
-        path = folder / name
-        if not path.exists():
-            continue
-        try:
-            return load_checkpoint(path)
-        except CanopyError as error:
-            # Out of the way: the next save would put it in the place of the good earlier one.
-            aside = folder / f"damaged_{name}"
-            os.replace(path, aside)
-            log.warning("%s; set aside as %s, trying an earlier checkpoint", error, aside.name)
-    return None
+    """The state to go on from: the furthest that is whole; a warning names those that are not.
+
+    A `step.pt` that a run left, killed at the end of its epoch, is not ahead of its `last.pt`.
+    """
+    step, last = (_load_or_set_aside(folder / name) for name in STATES[:2])
+    if step is not None and (last is None or _position(step) > _position(last)):
+        return step
+    if last is not None:
+        return last
+    state = _load_or_set_aside(folder / STATES[2])
+    if state is not None:
+        log.warning("%s: going on from previous.pt", folder)
+    return state
+
+
+def _position(state: dict[str, Any]) -> tuple[int, int]:
+    progress = state.get("progress", {})
+    return int(progress.get("epoch", 0)), int(progress.get("step", 0))
+
+
+def _load_or_set_aside(path: Path) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    try:
+        return load_checkpoint(path)
+    except CanopyError as error:
+        # Out of the way: the next save would put it in the place of the good earlier one.
+        aside = path.with_name(f"damaged_{path.name}")
+        os.replace(path, aside)
+        log.warning("%s; set aside as %s, trying an earlier checkpoint", error, aside.name)
+        return None
+
+
+def plain(value: Any) -> Any:
+    """The same in new dicts, lists and tuples, each string once.
+
+    Files of equal states are then equal, whether a state was computed or read: pickle writes what
+    it meets a second time as a reference.
+    """
+    if isinstance(value, Mapping):
+        return {plain(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(plain(item) for item in value)
+    return sys.intern(value) if type(value) is str else value
 
 
 def load_checkpoint(path: Path | str) -> dict[str, Any]:
     """Read a checkpoint onto the CPU; one that is damaged, foreign or holds objects is refused."""
     path = Path(path)
     try:
-        # torch reads past flipped bits; the archive's own checksums do not.
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-        if damaged:
-            raise zipfile.BadZipFile(f"checksum of {damaged}")
+        check_checkpoint(path)
+        _check_seal(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
+        check_tensors(state, path)
     except FileNotFoundError:
         raise CanopyError(f"{path}: no such checkpoint; train this fold first") from None
     except UNPACKING_ERRORS as error:
@@ -73,7 +148,9 @@ def load_checkpoint(path: Path | str) -> dict[str, Any]:
         ) from None
     if not isinstance(state, dict) or state.get("schema") != SCHEMA:
         found = state.get("schema") if isinstance(state, dict) else type(state).__name__
-        raise CanopyError(f"{path}: checkpoint schema {found!r}, this version reads {SCHEMA}")
+        raise CanopyError(
+            f"{path}: checkpoint schema {found!r}, this version reads {SCHEMA}; train again"
+        )
     return state
 
 

@@ -63,9 +63,11 @@ def ledger_path(expdir: Path, recipe: str) -> Path:
 def run_fingerprint(config: Config, tables: Path) -> str:
     """12 hex digits: the resolved configuration and the prepared tables.
 
-    Left out: `prepare`, whose effect is in the tables, and `report`, which alters no score.
+    Left out: `prepare`, whose effect is in the tables, and what alters no score: `report`, and how
+    often training saves its state.
     """
-    settings = config.model_dump(mode="json", exclude={"prepare", "report"})
+    left_out: dict[str, Any] = {"prepare": True, "report": True, "train": {"save_minutes"}}
+    settings = config.model_dump(mode="json", exclude=left_out)
     digest = tables_digest(tables, "recordings", "events", "classes")
     return fingerprint({"settings": settings, "tables": digest})[:12]
 
@@ -94,7 +96,7 @@ def run_row(folder: Path, recipe: str, config: Config, tables: Path) -> dict[str
         "test_truth_raw": _value(last, "test_truth_raw"),
         "cv_by_cycle": _by_cycle(results, "oof_known"),
         "test_truth_by_cycle": _by_cycle(results, "test_truth"),
-        "train_s": _training_seconds(folder, results["cycles"], config),
+        "train_s": _training_seconds(folder, results["cycles"]),
         "submission": file_digest(submission)[:12],
         **dict.fromkeys(HAND_COLUMNS, ""),
     }
@@ -143,15 +145,12 @@ def _cell(value: Any) -> str:
     return f"{value:.6f}" if isinstance(value, float) else str(value)
 
 
-def _training_seconds(folder: Path, cycles: list[dict[str, Any]], config: Config) -> int | None:
-    """Seconds of training, all cycles and folds together; None where their logs cannot say."""
-    if config.train.windows_per_epoch is None:
-        return None
+def _training_seconds(folder: Path, cycles: list[dict[str, Any]]) -> int | None:
+    """Seconds of training, all cycles and folds together; None where no clock was kept."""
     total = 0.0
     for cycle in cycles:
-        for path in sorted((folder / f"cycle{cycle['cycle']}").glob("fold*/log.csv")):
-            rate = pd.to_numeric(read_table(path, ("windows_per_s",))["windows_per_s"], "coerce")
-            total += float((config.train.windows_per_epoch / rate[rate > 0]).sum())
+        for path in sorted((folder / f"cycle{cycle['cycle']}").glob("fold*/timing.csv")):
+            total += float(pd.to_numeric(read_table(path, ("seconds",))["seconds"], "coerce").sum())
     return round(total) or None
 
 

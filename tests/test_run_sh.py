@@ -5,8 +5,10 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,7 +24,19 @@ with open({record!r}, "a") as record:
 if "--print" in sys.argv:
     print(2)
 if os.environ.get("BREAK") and os.environ["BREAK"] in sys.argv[1]:
-    sys.exit(75)
+    sys.exit(int(os.environ.get("CODE", "3")))
+if os.environ.get("HANG") and os.environ["HANG"] in sys.argv[1]:
+    import signal, time
+    def note(number, frame):
+        with open({record!r} + ".signals", "a") as signals:
+            signals.write(signal.Signals(number).name + "\\n")
+        time.sleep(0.5)  # as if it saved
+        with open({record!r} + ".saved", "w"):
+            sys.exit(int(os.environ.get("CODE", "75")))
+    for name in ("SIGTERM", "SIGINT", "SIGUSR1"):
+        signal.signal(getattr(signal, name), note)
+    with open({record!r} + ".hangs", "w"):
+        time.sleep(60)
 """
 SCRIPTS = ["check_config", "prepare", "preprocess", "split", "sed_train", "sed_infer"]
 
@@ -189,16 +203,80 @@ def test_dry_run_asks_a_ready_environment_for_the_cycles_and_needs_none(clone):
 
 def test_a_failing_stage_says_which_and_how_to_go_on(clone):
     ran = run(clone, "--tag", "x", "--set", "a.b=c d", BREAK="sed_infer")
-    assert ran.rc == 75
+    assert ran.rc == 3
     assert scripts(ran.calls)[-1] == "sed_infer"
     last = ran.err.splitlines()[-1]
-    assert "stage 3 (infer) failed with exit code 75" in last
+    assert "stage 3 (infer) failed with exit code 3" in last
     assert last.endswith("run.sh --tag x --set a.b=c\\ d --stage 3")
+
+
+def test_a_stage_that_was_stopped_says_continue(clone):
+    ran = run(clone, "--tag", "x", BREAK="sed_train", CODE="75")
+    assert (ran.rc, scripts(ran.calls)[-1]) == (75, "sed_train")
+    last = ran.err.splitlines()[-1]
+    assert "stage 2 (train) was stopped by a signal to one of its processes; what is done" in last
+    assert last.endswith("run.sh --tag x --stage 2")
+
+
+@pytest.fixture
+def hanging(clone):
+    """Function: code, where -> run.sh (in a session of its own) in a stage that hangs."""
+    started = []
+
+    def start(code="75"):
+        hidden = ("VENV", "PYTHON", "PYTHONPATH", "SLURM_CPUS_PER_TASK", "BREAK")
+        environment = {k: v for k, v in os.environ.items() if k not in hidden}
+        environment |= {"HANG": "split", "CODE": code}
+        process = subprocess.Popen(
+            [clone / "run.sh"],
+            cwd=clone,
+            env=environment,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        started.append(process)
+        end = time.monotonic() + 60
+        while not (clone.parent / "calls.hangs").exists() and time.monotonic() < end:
+            time.sleep(0.02)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize(
+    ("name", "sent"), [("SIGTERM", "SIGTERM"), ("SIGUSR1", "SIGUSR1"), ("SIGINT", "SIGTERM")]
+)
+@pytest.mark.parametrize("code", ["75", "0", "143"])
+def test_a_signal_is_passed_on_to_the_stage_which_is_waited_for(clone, hanging, name, sent, code):
+    process = hanging(code)
+    process.send_signal(getattr(signal, name))
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 75, err
+    assert (clone.parent / "calls.saved").exists()
+    assert (clone.parent / "calls.signals").read_text().split() == [sent]
+    last = err.splitlines()[-1]
+    assert f"stage 1 (split) was stopped by {name}; what is done is saved" in last
+    assert last.endswith("./run.sh --stage 1") or last.endswith("run.sh --stage 1")
+    calls = (clone.parent / "calls").read_text()
+    assert "bin/split.py" in calls
+    assert "bin/sed_train.py" not in calls
+
+
+def test_a_stage_that_fails_while_it_is_stopped_has_failed(hanging):
+    process = hanging("1")
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "stage 1 (split) failed with exit code 1" in err
 
 
 def test_a_bad_configuration_stops_before_any_stage(clone):
     ran = run(clone, BREAK="check_config")
-    assert (ran.rc, scripts(ran.calls)) == (75, ["check_config"])
+    assert (ran.rc, scripts(ran.calls)) == (3, ["check_config"])
     assert "check of the configuration failed" in ran.err
 
 

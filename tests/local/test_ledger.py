@@ -309,9 +309,9 @@ def test_a_row_says_what_the_run_reached(toy):
     run = made.run
     write_json(run.exp / "results.json", results())
     write_csv(run.exp / "submission.csv", pd.DataFrame({"recording_id": ["x"], "a": [0.5]}))
-    for cycle, rates in ((0, [50, 100]), (1, [25.0])):
-        table = pd.DataFrame({"epoch": range(len(rates)), "windows_per_s": rates})
-        write_csv(run.fold(cycle, 0) / "log.csv", table)
+    for cycle, seconds in ((0, [2, 1]), (1, [4.0])):
+        table = pd.DataFrame({"epoch": range(len(seconds)), "seconds": seconds})
+        write_csv(run.fold(cycle, 0) / "timing.csv", table)
     found = run_row(run.exp, "toy", run.config, run.tables)
     assert list(found) == list(COLUMNS)
     expected = {

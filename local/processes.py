@@ -1,0 +1,92 @@
+"""One script in several processes: so many at a time, stopped together."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from local.errors import CanopyError
+from local.interruption import (
+    EXIT_CONTINUE,
+    SIGNALS,
+    Interrupted,
+    bound_to_this_process,
+    requested,
+    stop_if_asked,
+)
+from local.locks import inherited
+
+EXIT_INTERRUPTED = 130
+
+
+def run_each(script: Path, tasks: list[list[str]], n_parallel: int, device: str) -> None:
+    """Run `script` once for each list of options, `n_parallel` at a time.
+
+    Each process computes on one share of `n_parallel` of the cores, and on a GPU of its own when
+    there are several. The first failure stops the rest and is raised. A signal that asks this
+    process to stop is passed on, and what was running is waited for, as it saves its work. When
+    this process is killed, those it started stop by themselves at the end of their step.
+    """
+    waiting, running = list(enumerate(tasks)), []
+    try:
+        while waiting or running:
+            stop_if_asked(script.name)
+            while waiting and len(running) < n_parallel:
+                position, options = waiting.pop(0)
+                process = _begin([str(script), *options], position, n_parallel, device)
+                running.append((process, options))
+            process, options = running[0]
+            try:
+                process.wait(timeout=0.2)
+            except subprocess.TimeoutExpired:
+                running.append(running.pop(0))
+                continue
+            running.pop(0)
+            _check_end(script, options, process.returncode)
+    except KeyboardInterrupt:
+        for process, _ in running:
+            process.kill()
+        raise
+    finally:
+        _stop([process for process, _ in running])
+
+
+def _begin(command: list[str], position: int, n_parallel: int, device: str) -> subprocess.Popen:
+    locks, descriptors = inherited()
+    environment = os.environ | bound_to_this_process() | locks
+    environment["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // n_parallel))
+    if device == "cuda" and "CUDA_VISIBLE_DEVICES" not in os.environ:
+        import torch
+
+        environment["CUDA_VISIBLE_DEVICES"] = str(position % torch.cuda.device_count())
+    return subprocess.Popen([sys.executable, *command], env=environment, pass_fds=descriptors)
+
+
+def _check_end(script: Path, options: list[str], code: int) -> None:
+    """Raise what a process's exit code means, unless it is 0."""
+    if code == 0:
+        return
+    call = f"{script.name} {' '.join(options)}"
+    # Asked to stop before it listens, a process dies of the signal, and nothing is lost.
+    died_of_request = code in [-number for number in SIGNALS] or code == EXIT_INTERRUPTED
+    if code == EXIT_CONTINUE or (requested() and died_of_request):
+        raise Interrupted(requested() or "a signal to one of its processes", call)
+    raise CanopyError(
+        f"{call} ended with code {code}; its message stands above, and the same command goes on "
+        "from what is done"
+    )
+
+
+def _stop(processes: list[subprocess.Popen]) -> None:
+    """Ask processes to stop and wait until they have; a further Ctrl-C ends them at once."""
+    try:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.wait()
+    except KeyboardInterrupt:
+        for process in processes:
+            process.kill()
+        for process in processes:
+            process.wait()
+        raise
