@@ -1,35 +1,34 @@
 #!/usr/bin/env python3
-"""Score a submission against complete truth.
+r"""Score systems against truth: recordings, events, or confirmed and rejected spans.
 
-    bin/score.py --submission exp/demo/v1/submission.csv --truth data/demo/truth/test.csv
+    bin/score.py --submission exp/demo/default/submission.csv --truth data/demo/truth/test_clips.csv
+    bin/score.py --system one=a/test.npz --system two=detections.csv \
+        --truth data/demo/truth/test_events.csv --recordings dump/demo/tables/recordings.csv \
+        --subset test --csv scores.csv
 
-Both are csv files of `recording_id` and one column a class, joined on the id: scores of any scale
-in the one, 0 and 1 in the other. Prints the score with its bootstrap interval over recordings,
-what chance and the best constant row would get, and the score of each class.
+A system is a submission, a table of events or detections, or an npz of scores; truth is a csv of 0
+and 1 or a table of events. With several systems, differences to the first are given with paired
+intervals. docs/scoring.md says what each measure is.
 """
 
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import pandas as pd
 
 from local.errors import CanopyError
-from local.files import write_json
-from local.metrics import (
-    METRICS,
-    bootstrap_interval,
-    chance_score,
-    constant_row_score,
-    join_clips,
-    n_skipped,
-    read_clip_table,
-    read_truth_table,
-    score_metric,
-    score_per_class,
+from local.evaluation import (
+    BoardOptions,
+    EventOptions,
+    format_board,
+    lay_ground,
+    make_board,
+    named_paths,
+    read_system,
+    read_truth_file,
 )
+from local.evaluation.board import LEVELS
+from local.files import write_csv, write_json
+from local.metrics.psds import SETTINGS
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -37,15 +36,38 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--submission", type=Path, required=True, help="csv of scores")
-    parser.add_argument("--truth", type=Path, required=True, help="csv of complete 0/1 truth")
-    parser.add_argument("--metric", default="lwlrap", choices=sorted(METRICS), help="%(default)s")
-    parser.add_argument(
-        "--n-bootstrap", type=_natural, default=1000, help="resamples; 0: no interval (%(default)s)"
-    )
-    parser.add_argument("--seed", type=_natural, default=0, help="of the resamples (%(default)s)")
-    parser.add_argument("--json", type=Path, help="write the same numbers here")
-    return parser.parse_args(argv)
+    add = parser.add_argument_group("what").add_argument
+    add("--submission", type=Path, help="one system: the same as --system submission=FILE")
+    add("--system", action="append", default=[], metavar="NAME=FILE", help="may be given again")
+    add("--truth", type=Path, required=True, help="csv of 0 and 1, or table of events")
+    add("--annotation", default="auto", choices=("auto", "complete", "partial"))
+    add("--recordings", type=Path, help="recordings.csv: which ones, lengths, groups")
+    add("--subset", help="only recordings of this subset")
+    add("--classes", type=Path, help="classes.csv (default: those of the truth or the scores)")
+    add("--level", default="auto", choices=LEVELS)
+    add = parser.add_argument_group("what counts as found").add_argument
+    add("--threshold", type=float, default=0.5, help="least score (%(default)s)")
+    add("--candidates", type=float, default=0.1, help="of npz scores, for AP (%(default)s)")
+    add("--iou", type=float, nargs="+", default=[0.0, 0.3, 0.5], help="0: any overlap")
+    add("--alarms-per-hour", type=float, nargs="+", default=[1.0, 10.0])
+    add("--collar", type=float, default=0.2, help="seconds (%(default)s)")
+    add("--offset-share", type=float, default=0.5, help="of the event's length (%(default)s)")
+    add("--onset-only", action="store_true", help="offsets may lie anywhere")
+    add("--segment", type=float, default=1.0, help="seconds (%(default)s)")
+    add("--psds", nargs="+", default=[], choices=sorted(SETTINGS), help="needs `make setup-eval`")
+    add = parser.add_argument_group("intervals and output").add_argument
+    add("--n-bootstrap", type=_natural, default=1000, help="resamples; 0: none (%(default)s)")
+    add("--seed", type=_natural, default=0, help="of the resamples (%(default)s)")
+    add("--group", default="group", help="column of --recordings that holds groups (%(default)s)")
+    add("--by-group", action="store_true", help="rows for each group as well")
+    add("--cluster", action="store_true", help="draw whole groups instead of recordings")
+    add("--metric", help="the measure shown for each class")
+    add("--json", type=Path, help="write all numbers here")
+    add("--csv", type=Path, help="write all numbers here, one row each")
+    args = parser.parse_args(argv)
+    if not args.submission and not args.system:
+        parser.error("give --submission FILE or --system NAME=FILE")
+    return args
 
 
 def _natural(text: str) -> int:
@@ -55,71 +77,51 @@ def _natural(text: str) -> int:
     return value
 
 
-def evaluate(
-    submission: pd.DataFrame, truth: pd.DataFrame, metric: str, n_bootstrap: int, seed: int
-) -> dict[str, Any]:
-    """All numbers of the report; NaN where there is no data."""
-    actual = truth.to_numpy()
-    score = join_clips(submission, truth).to_numpy()
-    value = score_metric(metric, actual, score)
-    rng = np.random.default_rng(seed)
-    low, high = bootstrap_interval(actual, score, rng, n_bootstrap, metric)
-    per_class = score_per_class(metric, actual, score)
-    return {
-        "metric": metric,
-        "value": value,
-        "low": low,
-        "high": high,
-        "n_bootstrap": n_bootstrap,
-        "seed": seed,
-        "chance": chance_score(actual, metric),
-        "constant_row": constant_row_score(actual, metric),
-        "n_recordings": len(actual),
-        "n_without_positive": n_skipped(actual),
-        "classes": [
-            {"label": label, "n_positive": int(count), "value": float(one)}
-            for label, count, one in zip(truth.columns, actual.sum(axis=0), per_class, strict=True)
-        ],
-    }
-
-
-def format_table(result: dict[str, Any]) -> str:
-    """The report as text."""
-    width = max(len("constant row"), *(len(row["label"]) for row in result["classes"]))
-    interval = ""
-    if not np.isnan(result["low"]):
-        interval = f"   95 % interval {result['low']:.4f} to {result['high']:.4f}"
-    lines = [
-        f"{result['metric']:<{width}}  {_number(result['value'])}{interval}",
-        f"{'chance':<{width}}  {_number(result['chance'])}",
-        f"{'constant row':<{width}}  {_number(result['constant_row'])}",
-        f"{result['n_recordings']} recordings, {result['n_without_positive']} without a positive",
-        "",
-        f"{'class':<{width}}  positives   value",
-    ]
-    lines += [
-        f"{row['label']:<{width}}  {row['n_positive']:>9}  {_number(row['value'])}"
-        for row in result["classes"]
-    ]
-    return "\n".join(lines)
-
-
-def _number(value: float) -> str:
-    return "no data" if np.isnan(value) else f"{value:.4f}"
+def board_options(args: argparse.Namespace) -> BoardOptions:
+    """The options of the scoring."""
+    for name in ("collar", "segment"):
+        if not getattr(args, name) > 0:
+            raise CanopyError(f"--{name} is {getattr(args, name):g}; give seconds, more than 0")
+    for name, values in (
+        ("threshold", [args.threshold]),
+        ("candidates", [args.candidates]),
+        ("iou", args.iou),
+    ):
+        if not all(0 <= value <= 1 for value in values):
+            raise CanopyError(f"--{name} is {max(values):g}; it must lie between 0 and 1")
+    event = EventOptions(
+        threshold=args.threshold,
+        candidate_threshold=args.candidates,
+        collar_s=args.collar,
+        offset_share=args.offset_share,
+        use_offset=not args.onset_only,
+        segment_s=args.segment,
+        ious=tuple(args.iou),
+        alarms_per_hour=tuple(args.alarms_per_hour),
+        psds=tuple(args.psds),
+    )
+    return BoardOptions(args.level, args.n_bootstrap, args.seed, args.by_group, args.cluster, event)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Score; the exit code is 0 when done, 1 for a fault of the files, 2 for one of the options."""
     args = parse_args(argv)
     try:
-        submission, truth = read_clip_table(args.submission), read_truth_table(args.truth)
-        result = evaluate(submission, truth, args.metric, args.n_bootstrap, args.seed)
+        options = board_options(args)
+        truth = read_truth_file(args.truth, args.annotation)
+        paths = named_paths(args.system, args.submission)
+        systems = [read_system(name, path) for name, path in paths.items()]
+        ground = lay_ground(truth, systems, args.recordings, args.subset, args.classes, args.group)
+        board = make_board(truth, systems, ground, options)
+        text = format_board(board, args.metric)
         if args.json:
-            write_json(args.json, result)
+            write_json(args.json, board.as_json())
+        if args.csv:
+            write_csv(args.csv, board.rows)
     except CanopyError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(format_table(result))
+    print(text)
     return 0
 
 

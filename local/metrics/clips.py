@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from local.cells import read_cells
 from local.errors import CanopyError
 
 ID_COLUMN = "recording_id"
@@ -26,16 +27,15 @@ def read_clip_table(path: Path | str) -> pd.DataFrame:
     """
     try:
         # Text, so that ids keep their zeros and numbers all their digits.
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, header=None)
+        table, _ = read_cells(Path(path))
     except FileNotFoundError:
         raise CanopyError(f"{path}: no such file; check the path") from None
-    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError, OSError) as error:
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, OSError) as error:
         reason = " ".join(str(error).split())
         raise CanopyError(f"{path}: not readable as csv ({reason}); write it anew") from None
-    # The header is read as a row, since pandas would rename duplicate columns.
-    columns = [str(name).strip() for name in table.iloc[0]]
+    columns = [str(name).strip() for name in table.columns]
     _check_columns(path, columns)
-    table = table.iloc[1:].set_axis(columns, axis="columns").set_index(ID_COLUMN)
+    table = table.set_axis(columns, axis="columns").set_index(ID_COLUMN)
     if table.index.has_duplicates:
         twice = table.index[table.index.duplicated()][0]
         raise CanopyError(f"{path}: recording {twice} stands twice; keep one row of it")

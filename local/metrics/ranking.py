@@ -103,13 +103,13 @@ def per_class_lwlrap(
     rows = np.ones(len(truth)) if weight is None else _checked_weight(weight, len(truth))
     count = rows @ truth
     with np.errstate(invalid="ignore"):
-        return (rows @ _precisions(truth, score)) / count, count / count.sum()
+        return (rows @ precision_cells(truth, score)) / count, count / count.sum()
 
 
 def lwlrap_parts(truth: ArrayLike, score: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Sum of precisions (N,) and number of positives (N,): LWLRAP is the ratio of their sums."""
     truth, score = checked(truth, score)
-    return _precisions(truth, score).sum(axis=1), truth.sum(axis=1).astype(np.float64)
+    return precision_cells(truth, score).sum(axis=1), truth.sum(axis=1).astype(np.float64)
 
 
 def n_skipped(truth: ArrayLike) -> int:
@@ -117,7 +117,7 @@ def n_skipped(truth: ArrayLike) -> int:
     return int((~checked_truth(truth).any(axis=1)).sum())
 
 
-def _precisions(truth: np.ndarray, score: np.ndarray) -> np.ndarray:
+def precision_cells(truth: np.ndarray, score: np.ndarray) -> np.ndarray:
     """Precision (N, C) at every positive cell, 0 elsewhere; by sorting, some rows at a time."""
     precision = np.zeros(score.shape)
     n_rows, n_classes = score.shape

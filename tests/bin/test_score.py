@@ -7,9 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
-from local.metrics import lwlrap
+from local.files import write_npz
+from local.metrics import chance_score, constant_row_score, lwlrap
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "bin/score.py"
@@ -47,18 +50,28 @@ def files(tmp_path):
     return truth, scores
 
 
+def rows_of(path, **wanted):
+    rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+    return [row for row in rows if all(row[key] == value for key, value in wanted.items())]
+
+
 def test_score_prints_and_writes(files, tmp_path):
     truth, scores = files
     out = tmp_path / "out" / "score.json"
     done = score("--submission", scores, "--truth", truth, "--json", out, "--n-bootstrap", 50)
     assert (done.returncode, done.stderr) == (0, "")
     expected = lwlrap([[1, 0, 0], [0, 1, 1]], [[0.9, 0.1, 0.2], [0.5, 0.1, 0.9]])
-    result = json.loads(out.read_text(encoding="utf-8"))
-    assert result["value"] == pytest.approx(expected) == pytest.approx((1 + 2 / 3 + 1) / 3)
+    (row,) = rows_of(out, measure="lwlrap", scope="average", name="micro")
+    assert row["value"] == pytest.approx(expected) == pytest.approx((1 + 2 / 3 + 1) / 3)
     assert f"{expected:.4f}" in done.stdout
-    assert result["low"] <= expected <= result["high"]
-    assert (result["n_recordings"], result["n_without_positive"]) == (3, 1)
-    assert result["classes"][1] == {"label": "b", "n_positive": 1, "value": pytest.approx(2 / 3)}
+    assert row["low"] <= expected <= row["high"]
+    whole = np.array([[1, 0, 0], [0, 1, 1], [0, 0, 0]])
+    assert row["chance"] == pytest.approx(chance_score(whole))
+    assert row["constant_row"] == pytest.approx(constant_row_score(whole))
+    facts = json.loads(out.read_text(encoding="utf-8"))
+    assert (facts["n_recordings"], facts["n_without_positive"]) == (3, 1)
+    (of_b,) = rows_of(out, measure="lwlrap", scope="class", name="b")
+    assert (of_b["n_events"], of_b["value"]) == (1, pytest.approx(2 / 3))
     for word in ("chance", "constant row", "95 % interval", "1 without a positive"):
         assert word in done.stdout
     again = tmp_path / "again.json"
@@ -72,7 +85,7 @@ def test_classes_without_data_are_shown_as_such(files):
     done = score("--submission", scores, "--truth", truth, "--n-bootstrap", 0)
     assert done.returncode == 0
     assert "no data" in done.stdout
-    assert "interval" not in done.stdout
+    assert "95 %" not in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -96,7 +109,7 @@ def test_faults_are_one_line_and_exit_1(main, capsys, files, which, text, messag
     assert message in err
 
 
-@pytest.mark.parametrize("extra", [["--metric", "f1"], ["--n-bootstrap", "-1"], ["--what"]])
+@pytest.mark.parametrize("extra", [["--level", "f1"], ["--n-bootstrap", "-1"], ["--what"]])
 def test_wrong_options_exit_2(main, capsys, files, extra):
     with pytest.raises(SystemExit) as caught:
         main(["--submission", str(files[1]), "--truth", str(files[0]), *extra])
@@ -108,6 +121,158 @@ def test_exit_code_of_the_process_is_that_of_main(files):
     done = score("--submission", "none.csv", "--truth", files[0])
     assert done.returncode == 1
     assert done.stderr == "error: none.csv: no such file; check the path\n"
+
+
+RECORDINGS = (
+    "recording_id,duration,subset,group\nx,10,test,g1\ny,10,test,g1\nz,10,test,g2\nw,10,train,g2\n"
+)
+EVENTS = "recording_id,label,onset,offset\nx,a,1,2\nx,b,4,6\ny,a,3,4\nw,a,1,2\n"
+FOUND = (
+    "recording_id,label,onset,offset,score\n"
+    "x,a,1.1,2.0,0.9\nx,b,4,5,0.6\ny,a,8,9,0.7\nz,b,1,2,0.4\n"
+)
+
+
+@pytest.fixture
+def events(tmp_path):
+    """Options that score detections against events, and the folder of the files."""
+    for name, text in (("recordings", RECORDINGS), ("events", EVENTS), ("found", FOUND)):
+        (tmp_path / f"{name}.csv").write_text(text, encoding="utf-8")
+    options = ["--truth", "events.csv", "--recordings", "recordings.csv"]
+    options = [str(tmp_path / one) if one.endswith(".csv") else one for one in options]
+    return [*options, "--subset", "test"], tmp_path
+
+
+def test_detections_against_events(main, events, capsys):
+    options, folder = events
+    out = folder / "out.json"
+    more = [
+        "--system",
+        f"one={folder}/found.csv",
+        "--json",
+        str(out),
+        "--csv",
+        str(folder / "o.csv"),
+    ]
+    assert main([*options, *more, "--metric", "iou 0.5 F1"]) == 0
+
+    def value(measure, name, **wanted):
+        (row,) = rows_of(out, measure=measure, name=name, **wanted)
+        return row["value"]
+
+    # a: one of two found, one wrong; b: one of one; z scores below the threshold.
+    assert value("iou 0.5 F1", "a") == pytest.approx(0.5)
+    assert value("iou 0.5 F1", "b") == 1.0
+    assert value("iou 0.5 F1", "micro") == pytest.approx(2 / 3)
+    assert value("collar F1", "a") == pytest.approx(0.5)
+    assert value("overlap AP", "b") == 1.0
+    assert value("clip F1", "a") == 1.0
+    # One false alarm in 30 s is 120 an hour; the first hit comes before it.
+    assert value("overlap recall at 10/h", "a") == 0.5
+    assert "iou 0.5 F1 of each class" in capsys.readouterr().out
+    table = pd.read_csv(folder / "o.csv")
+    assert len(table) == len(rows_of(out))
+
+
+def test_several_systems_are_compared_in_pairs(main, events, capsys):
+    options, folder = events
+    (folder / "worse.csv").write_text(FOUND.replace("x,a,1.1", "z,a,1.1"), encoding="utf-8")
+    systems = ["--system", f"one={folder}/found.csv", "--system", f"two={folder}/worse.csv"]
+    out = folder / "out.json"
+    groups = ["--by-group", "--cluster", "--n-bootstrap", "50"]
+    assert main([*options, *systems, *groups, "--json", str(out)]) == 0
+    (one,) = rows_of(out, measure="overlap F1", name="micro", system="one")
+    (two,) = rows_of(out, measure="overlap F1", name="micro", system="two")
+    assert one["difference"] is None
+    assert two["difference"] == pytest.approx(two["value"] - one["value"]) == pytest.approx(-1 / 3)
+    assert two["difference_low"] <= two["difference"] <= two["difference_high"]
+    shown = capsys.readouterr().out
+    assert "to the first" in shown
+    assert {row["name"] for row in rows_of(out, scope="group")} == {"g1", "g2"}
+
+
+def test_scores_over_time_are_read_from_npz(main, events):
+    options, folder = events
+    frames = np.full((2, 60), -5.0, dtype=np.float32)
+    frames[0, 2:4] = 3  # x, a: 1 to 2 s at half a second a cell
+    frames[1, 8:12] = 3
+    write_npz(
+        folder / "test.npz",
+        recording_id=np.array(["x", "y", "z"]),
+        label=np.array(["a", "b"]),
+        clip_logit=np.array([[3.0, 3], [-5, -5], [-5, -5]], dtype=np.float32),
+        window_logit=np.zeros((3, 2), dtype=np.float32),
+        frame_logit=frames,
+        frame_offset=np.array([0, 20, 40, 60]),
+        frame_hop_s=np.float64(0.5),
+        frame_start_s=np.float64(0),
+    )
+    out = folder / "out.json"
+    assert main([*options, "--system", f"net={folder}/test.npz", "--json", str(out)]) == 0
+    assert rows_of(out, measure="iou 0.5 recall", name="micro")[0]["value"] == pytest.approx(2 / 3)
+    assert rows_of(out, measure="iou 0.5 precision", name="micro")[0]["value"] == 1
+    assert rows_of(out, measure="clip recall", name="a")[0]["value"] == 0.5
+
+
+def test_partial_truth_counts_known_spans_only(main, events, capsys):
+    options, folder = events
+    text = (
+        "recording_id,label,onset,offset,polarity\nx,a,1,2,1\ny,a,3,4,1\ny,a,8,9,-1\nz,a,5,6,-1\n"
+    )
+    (folder / "events.csv").write_text(text, encoding="utf-8")
+    (folder / "found.csv").write_text(FOUND.replace(",b,", ",a,"), encoding="utf-8")
+    out = folder / "out.json"
+    system = ["--system", f"one={folder}/found.csv", "--json", str(out)]
+    assert main([*options, *system]) == 0
+    assert {row["level"] for row in rows_of(out)} == {"span"}
+    # Scores 0.9 and 0 of confirmed spans against 0.7 and 0 of rejected ones.
+    (row,) = rows_of(out, measure="span auroc", name="a")
+    assert row["value"] == pytest.approx((1 + 1 + 0 + 0.5) / 4)
+    assert rows_of(out, measure="span precision", name="a")[0]["value"] == 0.5
+    assert main([*options, *system, "--level", "event"]) == 1
+    assert "is partial" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("which", "old", "new", "message"),
+    [
+        ("found", "x,b", "x,q", "label 'q' is not among the 2 labels scored"),
+        ("found", "z,b", "v,b", "recording 'v' is not among the 3 recordings scored"),
+        ("found", ",offset,", ",end,", "column offset is missing"),
+        ("found", "0.9", "high", "line 2: score is 'high', expected a number"),
+        ("found", "8,9", "9,8", "line 4: onset 9.0 and offset 8.0 of y"),
+        ("recordings", "duration", "length", "column duration is missing"),
+        ("recordings", "test", "other", "no recording of subset 'test'"),
+        ("events", "x,a", "v,a", "recording 'v' is not among"),
+    ],
+)
+def test_faults_of_event_tables_are_one_line(main, events, capsys, which, old, new, message):
+    options, folder = events
+    path = folder / f"{which}.csv"
+    path.write_text(path.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
+    assert main([*options, "--system", f"one={folder}/found.csv"]) == 1
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert message in err
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (["--system", "found.csv"], "give a name and a file"),
+        (["--system", "one=none.csv"], "none.csv: no such file"),
+        (["--metric", "f7"], "unknown measure 'f7'"),
+        (["--collar", "0"], "--collar is 0"),
+        (["--iou", "1.5"], "--iou is 1.5"),
+        (["--by-group", "--group", "site"], "no column site"),
+    ],
+)
+def test_faults_of_values_are_one_line(main, events, capsys, extra, message):
+    options, folder = events
+    assert main([*options, "--system", f"two={folder}/found.csv", *extra]) == 1
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert message in err
 
 
 def test_help():

@@ -1,0 +1,21 @@
+"""Pictures for papers: sizes in centimetres, letters in points, PNG and SVG.
+
+`recording` draws a spectrogram with events and scores over time, `curves` draws precision against
+recall and recall against false alarms; `page` sets the look and writes files. Kinds and systems are
+told apart by line, marker and fill as well as by colour, so a grey print is readable.
+"""
+
+from local.plots.curves import alarm_figure, pr_figure
+from local.plots.page import FORMATS, Page, save
+from local.plots.recording import Annotated, RecordingPicture, recording_figure
+
+__all__ = [
+    "FORMATS",
+    "Annotated",
+    "Page",
+    "RecordingPicture",
+    "alarm_figure",
+    "pr_figure",
+    "recording_figure",
+    "save",
+]
