@@ -2,7 +2,8 @@
 whom, and where it is written. The leakage rules live here.
 """
 
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,12 @@ from local.features import stretched_folder
 from local.files import write_csv
 from local.folds import read_folds
 from local.inference import Scores, average_scores
-from local.runs import Run, Stamp
+from local.reviewed import merge_reviewed, read_reviewed
+from local.runs import Run
+from local.stamps import Stamp
 from local.tables import EVENT_COLUMNS, Tables, check_events, read_table, read_tables
+
+log = logging.getLogger("canopy")
 
 # Sections of the configuration that a trained model depends on.
 TRAINING_SECTIONS = (
@@ -74,24 +79,67 @@ class Experiment:
 
     # ---------------------------------------------------------------------------- who sees what
 
+    @property
+    def reviewed_paths(self) -> list[Path]:
+        """Files of reviewed rows."""
+        return [self.run.datadir / name for name in self.run.config.data.reviewed]
+
+    @property
+    def reviewed_settings(self) -> dict[str, Any]:
+        """What a result depends on beside the content of `reviewed_paths`; empty without any."""
+        subsets = list(self.run.config.data.reviewed_subsets)
+        return {"reviewed_subsets": subsets} if self.reviewed_paths else {}
+
+    @cached_property
+    def reviewed(self) -> pd.DataFrame:
+        """Reviewed rows of the subsets that `data.reviewed_subsets` names."""
+        durations = self.tables.recordings.set_index("recording_id")["duration"]
+        rows = read_reviewed(self.reviewed_paths, durations, self.tables.labels)
+        subsets = self.run.config.data.reviewed_subsets
+        used = rows["recording_id"].isin(self.tables.subset(*subsets)["recording_id"])
+        if not used.all():
+            log.warning(
+                "data.reviewed: %d of %d rows are left out, of recordings outside %s",
+                *(int((~used).sum()), len(rows), ", ".join(subsets) or "any subset"),
+            )
+        return rows[used].reset_index(drop=True)
+
+    @cached_property
+    def known_events(self) -> pd.DataFrame:
+        """Rows that people made: the recipe's and the reviewed ones. Models learn from them.
+
+        Scores are taken on `tables.events`, the recipe's alone: reviewed rows lie where a model
+        fired, and a run with them could not be compared with the run before.
+        """
+        events = self.tables.events[list(EVENT_COLUMNS)]
+        return merge_reviewed(events, self.reviewed) if self.reviewed_paths else events
+
+    @property
+    def known_tables(self) -> Tables:
+        """The prepared tables with `known_events` in place of the recipe's."""
+        return replace(self.tables, events=self.known_events)
+
     def events(self, cycle: int) -> pd.DataFrame:
-        """True rows, and from cycle 1 on the pseudo rows made for that cycle."""
+        """Known rows, and from cycle 1 on the pseudo rows made for that cycle."""
         if cycle == 0:
-            return self.tables.events[list(EVENT_COLUMNS)]
+            return self.known_events
         path = self.run.cycle(cycle) / "pseudo_events.csv"
         pseudo = read_table(path, EVENT_COLUMNS)
         durations = self.tables.recordings.set_index("recording_id")["duration"]
         check_events(pseudo, durations, self.tables.labels, path)
-        return pd.concat([self.tables.events[list(EVENT_COLUMNS)], pseudo], ignore_index=True)
+        return pd.concat([self.known_events, pseudo], ignore_index=True)
 
     def training_ids(self, cycle: int, fold: int) -> list[str]:
         """Recordings that fold `fold` may draw windows from: never its own.
 
-        Train recordings; in later cycles also those of other subsets that have pseudo rows.
+        Train recordings; also those of other subsets that have reviewed rows or, in later cycles,
+        pseudo rows.
         """
         names = set(self.ids("train"))
         if cycle > 0:
             names |= set(self.events(cycle)["recording_id"]) & set(self.dump_ids)
+        elif self.reviewed_paths:
+            names |= set(self.reviewed["recording_id"]) & set(self.dump_ids)
         own = self.fold_of
         return [name for name in self.dump_ids if name in names and own[name] != fold]
 
@@ -159,10 +207,8 @@ class Experiment:
         return Scores(names, first.labels, frames, window, first.hop_s, first.start_s), used
 
     def merge_test(self, parts: dict[int, Scores]) -> Scores:
-        """Fold mean on the test recordings."""
+        """Fold mean on the test recordings; without any, scores of no recording."""
         names = self.ids("test")
-        if not names:
-            raise CanopyError("recordings.csv has no test recordings; there is nothing to submit")
         return average_scores([scores.take(names) for scores in parts.values()])
 
     # ------------------------------------------------------------------------------ fingerprints
@@ -171,7 +217,13 @@ class Experiment:
         """What a fold's model depends on beside its input files."""
         config = self.run.config.model_dump(mode="json")
         settings: dict[str, Any] = {name: config[name] for name in TRAINING_SECTIONS}
+        # How often the state is saved changes no model.
+        settings["train"] = {k: v for k, v in config["train"].items() if k != "save_minutes"}
         settings |= {"seed": config["seed"], "cycle": cycle, "fold": fold}
+        # The files' content is among the inputs; where they lie is nothing a model depends on.
+        data = config["data"].items()
+        settings["data"] = {key: value for key, value in data if not key.startswith("reviewed")}
+        settings |= self.reviewed_settings
         settings["features_id"] = self.run.features.name
         if cycle > 0:
             settings["start"] = config["relabel"]["start"]
@@ -207,6 +259,7 @@ class Experiment:
         names = ("recordings", "events", "classes")
         inputs = [self.run.tables / f"{name}.csv" for name in names]
         inputs += [self.run.features / "manifest.csv", self.run.exp / "folds.csv"]
+        inputs += self.reviewed_paths
         config = self.run.config
         if config.window.p_stretched > 0:
             inputs += self.stretched_manifests(config.features.stretches)

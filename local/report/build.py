@@ -4,27 +4,18 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.special import logit as logit_of
 
+from local.config import Config
 from local.experiment import Experiment
-from local.features import FeatureReader, mel_filters
-from local.inference import Scores, load_scores
-from local.labels import frames_to_events
-from local.report.data import (
-    Baseline,
-    ClassRow,
-    Curve,
-    Detection,
-    EventKind,
-    RecordingPanel,
-    Report,
-    ScoreRow,
-)
-from local.results import SCORE_TITLES, known_counts, metric_title
-from local.scoring import read_truth_events
+from local.inference import Scores
+from local.report.changes import changes_of, examples_of
+from local.report.clips import build_viewer
+from local.report.data import Baseline, ClassRow, Curve, Report, ScoreRow
+from local.report.knowledge import calibration_of, confusion_of
+from local.results import SCORE_TITLES, known_counts, metric_title, train_part
+from local.scoring import known_evidence
+from local.thresholds import FALLBACK, Rule, fit_thresholds
 
-# A picture of more than this is unreadable; of longer recordings the beginning is shown.
-MAX_PANEL_S = 60.0
 CURVES = ("loss_total", "loss_clip", "loss_frame", "valid", "valid_span_auc")
 
 
@@ -42,6 +33,8 @@ def build_report(experiment: Experiment, results: dict[str, Any]) -> Report:
         ("model", f"{config.model.name}, {config.split.n_folds} folds, {len(cycles)} cycles"),
         ("prior correction", config.prior.method),
     ]
+    oof, _ = train_part(experiment, cycles[-1])
+    threshold = _thresholds(oof, tables.events, config)
     return Report(
         title=f"Canopy: {experiment.run.exp.name}",
         facts=facts,
@@ -49,9 +42,20 @@ def build_report(experiment: Experiment, results: dict[str, Any]) -> Report:
         baselines=_baselines(results),
         classes=_class_rows(experiment, results),
         curves=_curves(experiment, cycles),
-        panels=_panels(experiment, cycles[-1]),
+        confusion=confusion_of(oof, tables.events, threshold),
+        calibration=calibration_of(oof, tables.events),
+        changes=changes_of(experiment, results),
+        change_examples=examples_of(experiment, cycles),
+        viewer=build_viewer(experiment, cycles, threshold),
         provenance=results["run"],
     )
+
+
+def _thresholds(oof: Scores, events: pd.DataFrame, config: Config) -> np.ndarray:
+    """(C,) logits from which on the page shows detections: the best F1 on known rows, or 0.5."""
+    evidence = known_evidence(oof, events, config)
+    rule = Rule("fixed", FALLBACK) if evidence is None else Rule("best-f1")
+    return fit_thresholds(oof.labels, rule, evidence)["logit"].to_numpy()
 
 
 def _polarities(events: pd.DataFrame) -> str:
@@ -133,105 +137,3 @@ def _curves(experiment: Experiment, cycles: list[int]) -> list[Curve]:
             if path.exists():
                 curves.append(Curve.from_log(pd.read_csv(path), cycle, fold, CURVES))
     return curves
-
-
-def _panels(experiment: Experiment, cycle: int) -> list[RecordingPanel]:
-    """Test recordings evenly through the table."""
-    run = experiment.run
-    n_panels = run.config.report.n_recordings
-    scores, _ = load_scores(run.cycle(cycle) / "test.npz")
-    names = scores.recording_ids
-    if n_panels == 0 or not scores.frames or run.config.features.kind != "logmel":
-        return []
-    truth = _true_events(experiment)
-    rows = np.unique(np.linspace(0, len(names) - 1, min(n_panels, len(names))).round().astype(int))
-    return [_panel(experiment, scores, row, truth) for row in rows]
-
-
-def _true_events(experiment: Experiment) -> pd.DataFrame | None:
-    run = experiment.run
-    if run.config.score.test_events is None:
-        return None
-    path = run.datadir / run.config.score.test_events
-    return read_truth_events(path) if path.exists() else None
-
-
-def _panel(
-    experiment: Experiment,
-    scores: Scores,
-    row: int,
-    truth: pd.DataFrame | None,
-) -> RecordingPanel:
-    run, name = experiment.run, scores.recording_ids[row]
-    config = run.config
-    n_frames = min(experiment.dump.n_frames(name), int(MAX_PANEL_S / config.hop_s))
-    feats = FeatureReader().read_crop(run.features / f"{name}.npz", 0, n_frames)
-    end_s = n_frames * config.hop_s
-    logit = scores.frames[row].astype(np.float64)
-    n_cells = max(1, int(np.ceil(end_s / scores.hop_s)))
-    events = _detections(experiment, logit, scores, row, end_s)
-    if truth is not None:
-        events += _given(truth[truth["recording_id"] == name], end_s)
-    return RecordingPanel(
-        recording_id=name,
-        feats=np.asarray(feats, dtype=np.float32),
-        hop_s=config.hop_s,
-        mel_centres_hz=_mel_centres_hz(experiment),
-        frame_logit=logit[:, :n_cells],
-        frame_hop_s=scores.hop_s,
-        labels=experiment.tables.labels,
-        events=events,
-        names=dict(experiment.tables.classes[["label", "name"]].itertuples(index=False)),
-        note="mean of all folds of the last cycle, before the prior correction",
-    )
-
-
-def _given(truth: pd.DataFrame, end_s: float) -> list[Detection]:
-    """True events within what the picture shows."""
-    return [
-        Detection(
-            event.onset,
-            min(event.offset, end_s),
-            event.label,
-            kind=EventKind.TRUE,
-            low_freq=None if np.isnan(event.low_freq) else event.low_freq,
-            high_freq=None if np.isnan(event.high_freq) else event.high_freq,
-        )
-        for event in truth.itertuples()
-        if event.onset < end_s
-    ]
-
-
-def _detections(
-    experiment: Experiment, logit: np.ndarray, scores: Scores, row: int, end_s: float
-) -> list[Detection]:
-    """Events by the rules of relabelling, within what the picture shows."""
-    rules = experiment.run.config.relabel
-    bands = experiment.tables.classes.set_index("label")[["low_freq", "high_freq"]]
-    events = []
-    for column, label in enumerate(experiment.tables.labels):
-        low, high = (None if np.isnan(value) else float(value) for value in bands.loc[label])
-        spans = frames_to_events(
-            logit[column],
-            scores.grid(row),
-            float(logit_of(rules.threshold)),
-            None if rules.low_threshold is None else float(logit_of(rules.low_threshold)),
-            rules.min_duration_s,
-            rules.max_gap_s,
-        )
-        for span in spans:
-            if span.onset < end_s:
-                score = float(1 / (1 + np.exp(-span.score)))
-                offset = min(span.offset, end_s)
-                events.append(
-                    Detection(span.onset, offset, label, score, EventKind.DETECTED, low, high)
-                )
-    return events
-
-
-def _mel_centres_hz(experiment: Experiment) -> np.ndarray:
-    """(n_mels,) centre of mass of every mel filter."""
-    config = experiment.run.config
-    filters = mel_filters(config.features, config.audio.sample_rate)
-    grid = np.linspace(0, config.audio.sample_rate / 2, filters.shape[1])
-    return filters @ grid / filters.sum(axis=1)

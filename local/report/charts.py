@@ -10,9 +10,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullFormatter, StrMethodFormatter
 
-from local.report.data import Baseline, Curve, ScoreRow
+from local.report.data import Baseline, CalibrationBin, Curve, ScoreRow
 from local.report.text import shorten
 from local.report.theme import (
     LIGHT,
@@ -92,6 +92,45 @@ def curves_figure(curves: Sequence[Curve], width_px: int) -> Figure:
                 item.plot(epochs, values, markevery=max(1, len(values) // 6), **looks[fold])
         handles = [Line2D([], [], label=f"fold {fold}", **look) for fold, look in looks.items()]
         figure.legend(handles=handles, loc="lower left", ncols=legend_columns, handlelength=3)
+    return figure
+
+
+def calibration_figure(bins: Sequence[CalibrationBin], width_px: int) -> Figure:
+    """Share of known cells that sound over their mean score; beside or below it their number."""
+    beside = width_px >= 2 * (_LEFT_PX + _RIGHT_PX + _MIN_PLOT_PX)
+    side = 300 if beside else min(300, width_px - _LEFT_PX - _RIGHT_PX)
+    row_px = _TOP_PX + side + _BOTTOM_PX
+    with drawing():
+        figure = new_figure(width_px, row_px if beside else 2 * row_px - side // 2)
+        axes = place(figure, _LEFT_PX, _TOP_PX, side, side)
+        left, top = (_LEFT_PX + side + 90, _TOP_PX) if beside else (_LEFT_PX, row_px + _TOP_PX)
+        right = place(figure, left, top, side, side if beside else side // 2)
+        axes.plot([0, 1], [0, 1], color=LIGHT["muted"], linestyle="--", linewidth=1.2)
+        axes.plot(
+            [item.mean_score for item in bins],
+            [item.share_present for item in bins],
+            color=LIGHT["blue"],
+            marker="o",
+            markersize=6,
+        )
+        axes.set_title("share of known cells that sound")
+        axes.set_ylim(-0.02, 1.02)
+        axes.grid()
+        right.bar(
+            [item.low for item in bins],
+            [item.n for item in bins],
+            width=[0.92 * (item.high - item.low) for item in bins],
+            align="edge",
+            color=LIGHT["blue"],
+        )
+        right.set_yscale("log")
+        right.set_ylim(bottom=0.8)
+        right.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+        right.yaxis.set_minor_formatter(NullFormatter())
+        right.set_title("number of cells")
+        for item in (axes, right):
+            item.set_xlim(-0.02, 1.02)
+            item.set_xlabel("score")
     return figure
 
 

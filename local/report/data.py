@@ -5,7 +5,7 @@ labels and names come from files that others wrote; nothing here trusts them, an
 escapes them all.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -217,6 +217,162 @@ class RecordingPanel:
 
 
 @dataclass(frozen=True)
+class Confusion:
+    """How classes score where a class is confirmed; rows are the confirmed classes.
+
+    Attributes
+    ----------
+    n
+        Confirmed spans of each class.
+    highest
+        (C, C) share of the spans of a row in which the column's class scores highest of all.
+    above
+        (C, C) share in which it reaches its threshold.
+    mean_rank
+        (C,) place of the confirmed class among all, 1 the best; NaN without spans.
+    """
+
+    labels: Sequence[str]
+    n: Sequence[int]
+    highest: np.ndarray
+    above: np.ndarray
+    mean_rank: np.ndarray
+
+
+@dataclass(frozen=True)
+class CalibrationBin:
+    """Known cells whose score lies in [low, high): how many there are, and how many sound."""
+
+    low: float
+    high: float
+    mean_score: float
+    share_present: float
+    n: int
+
+
+@dataclass(frozen=True)
+class ChangeRow:
+    """Pseudo rows of one class in one cycle, against those of the cycle before.
+
+    `score_change` is that of the class's out-of-fold score from the cycle before.
+    """
+
+    cycle: int
+    label: str
+    n_events: int
+    n_recordings: int
+    seconds: float
+    n_added: int
+    n_removed: int
+    score_change: float = NAN
+
+
+@dataclass(frozen=True)
+class ChangeExample:
+    """A pseudo row that the last cycle added or removed."""
+
+    what: str
+    recording_id: str
+    label: str
+    onset: float
+    offset: float
+
+
+@dataclass(frozen=True)
+class Item:
+    """Something to listen to: a detection, or a label that no detection answers (`missed`).
+
+    `by_label`, `by_cycle`, `by_fold` in [0, 1] say how far the score disagrees with the labels,
+    with that of the first cycle, and how far folds are apart; NaN where there is nothing to compare
+    with. `pseudo`: it became a pseudo label of the last cycle.
+    """
+
+    label: str
+    onset: float
+    offset: float
+    score: float
+    low_freq: float | None = None
+    high_freq: float | None = None
+    missed: bool = False
+    pseudo: bool = False
+    by_label: float = NAN
+    by_cycle: float = NAN
+    by_fold: float = NAN
+
+    @property
+    def disagreement(self) -> float:
+        """The greatest of the three; 0 where there is nothing to compare with."""
+        return float(np.nanmax([0.0, self.by_label, self.by_cycle, self.by_fold]))
+
+
+@dataclass(frozen=True)
+class Media:
+    """What a clip looks and sounds like: a PNG of the spectrogram and an MP3; None without."""
+
+    picture: bytes | None = None
+    sound: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A recording, or a part of a long one, to look at and listen to.
+
+    Attributes
+    ----------
+    start_s, end_s
+        The part of the recording, in seconds from its beginning.
+    items
+        What can be gone through and judged, in order of time.
+    events
+        Boxes beside the items: true, known and pseudo events.
+    traces
+        Label -> (n,) probabilities in [0, 1] of steps of `trace_hop_s` from `trace_start_s` on.
+    media
+        Makes picture and sound when called; both may be large.
+    """
+
+    recording_id: str
+    subset: str
+    start_s: float
+    end_s: float
+    items: Sequence[Item] = ()
+    events: Sequence[Detection] = ()
+    traces: Mapping[str, np.ndarray] = field(default_factory=dict)
+    trace_start_s: float = 0.0
+    trace_hop_s: float = 0.1
+    media: Callable[[], Media] = Media
+
+
+@dataclass(frozen=True)
+class Viewer:
+    """The part of the page in which recordings are looked at, listened to and judged.
+
+    Attributes
+    ----------
+    thresholds
+        Label -> probability from which on a detection is shown.
+    mel_centres_hz
+        Centre frequency of each row of the pictures, increasing.
+    expansion
+        How many times slower than life the sound files play; 1 for audible sound.
+    key
+        Under what name the browser keeps verdicts.
+    n_jobs
+        Threads that make pictures and sounds.
+    """
+
+    clips: Sequence[Clip]
+    labels: Sequence[str]
+    names: Mapping[str, str] = field(default_factory=dict)
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+    mel_centres_hz: Sequence[float] = ()
+    expansion: float = 1.0
+    key: str = "canopy"
+    note: str = ""
+    n_jobs: int = 1
+
+
+@dataclass(frozen=True)
 class Report:
     """All that one page shows; every part may be empty.
 
@@ -230,5 +386,9 @@ class Report:
     baselines: Sequence[Baseline] = ()
     classes: Sequence[ClassRow] = ()
     curves: Sequence[Curve] = ()
-    panels: Sequence[RecordingPanel] = ()
+    confusion: Confusion | None = None
+    calibration: Sequence[CalibrationBin] = ()
+    changes: Sequence[ChangeRow] = ()
+    change_examples: Sequence[ChangeExample] = ()
+    viewer: Viewer | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)

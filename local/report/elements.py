@@ -26,12 +26,13 @@ class Column:
 
     `kind` says how a cell is shown: ``text``; ``head`` (text that names its row); ``line`` (text
     that is not broken, at the right like numbers); ``number``;
-    ``bar`` (a share in [0, 1] as number and bar); ``percent`` (the same in percent).
+    ``signed`` (a number with its sign); ``bar`` (a share in [0, 1] as number and bar); ``percent``
+    (the same in percent).
     `digits` are decimals of numbers; `top` is the value of a full bar.
     """
 
     title: str
-    kind: Literal["text", "head", "line", "number", "bar", "percent"] = "text"
+    kind: Literal["text", "head", "line", "number", "signed", "bar", "percent"] = "text"
     digits: int = 3
     top: float = 1.0
 
@@ -106,6 +107,8 @@ def _cell(column: Column, value: object) -> str:
         return '<td class="n none">no data</td>'
     if column.kind == "number":
         return f'<td class="n" data-sort="{value}">{number(value, column.digits)}</td>'
+    if column.kind == "signed":
+        return f'<td class="n" data-sort="{value}">{value:+.{column.digits}f}</td>'
     text = number(value, column.digits)
     if column.kind == "percent":
         text = f"{100 * value:.{column.digits}f} %"

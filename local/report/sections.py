@@ -1,6 +1,6 @@
 """The sections of the page, one function each: report -> HTML, or "" when there is nothing to show.
 
-A new section is a function here and a line in `SECTIONS`; heading, place and link in the list of
+A new section is a function here and a line in `sections_of`; heading, place and link in the list of
 contents follow from that line.
 """
 
@@ -17,20 +17,11 @@ from local.report.charts import (
     score_groups,
     scores_figure,
 )
-from local.report.data import ClassRow, RecordingPanel, Report, ScoreRow
+from local.report.data import ClassRow, Report, ScoreRow
 from local.report.elements import Column, definitions, escape, picture, table
-from local.report.pictures import panel_figure, shown_labels
+from local.report.findings import calibration_section, changes_section, confusion_section
 from local.report.text import number
-
-# More rows than this would bury the page; the tables of the run hold them all.
-MAX_EVENT_ROWS = 200
-
-_HOW_TO_READ = (
-    "Each picture shows the log-mel spectrogram, and under it, on the same time axis, the "
-    "probability of the classes with the highest peaks or with given events, from 0 to 1. Bars "
-    "under a curve are events: given ones above, found ones below. A box on the spectrogram bears "
-    "the number of its class; it spans the whole height where the band is not known."
-)
+from local.report.viewer import viewer_html
 
 
 @dataclass(frozen=True)
@@ -112,12 +103,11 @@ def prevalence_section(report: Report) -> str:
     return table(columns, rows, "Prevalence by class: share of recordings", sortable=True)
 
 
-def recordings_section(report: Report) -> str:
-    """Some recordings to look at."""
-    if not report.panels:
+def recordings_section(report: Report, addresses: Sequence[tuple[str, str]]) -> str:
+    """Recordings to look at, to listen to and to judge; `addresses` of pictures and sounds."""
+    if report.viewer is None or not report.viewer.clips:
         return ""
-    articles = "".join(_panel(panel, index) for index, panel in enumerate(report.panels, start=1))
-    return f"<p>{_HOW_TO_READ}</p>\n{articles}"
+    return viewer_html(report.viewer, addresses)
 
 
 def curves_section(report: Report) -> str:
@@ -141,14 +131,19 @@ def provenance_section(report: Report) -> str:
     return definitions(pairs, "provenance")
 
 
-SECTIONS = (
-    Section("scores", "Scores by cycle", scores_section),
-    Section("recordings", "Recordings", recordings_section),
-    Section("classes", "Classes", classes_section),
-    Section("prevalence", "Prevalence", prevalence_section),
-    Section("training", "Training", curves_section),
-    Section("provenance", "Where this comes from", provenance_section),
-)
+def sections_of(addresses: Sequence[tuple[str, str]] = ()) -> tuple[Section, ...]:
+    """All sections in their order; `addresses` of the viewer's pictures and sounds."""
+    return (
+        Section("scores", "Scores by cycle", scores_section),
+        Section("recordings", "Recordings", partial(recordings_section, addresses=addresses)),
+        Section("classes", "Classes", classes_section),
+        Section("confusion", "Which class is taken for which", confusion_section),
+        Section("calibration", "Calibration", calibration_section),
+        Section("changes", "What pseudo labels changed", changes_section),
+        Section("prevalence", "Prevalence", prevalence_section),
+        Section("training", "Training", curves_section),
+        Section("provenance", "Where this comes from", provenance_section),
+    )
 
 
 def _tile(report: Report, rows: Sequence[ScoreRow]) -> str:
@@ -169,47 +164,6 @@ def _tile(report: Report, rows: Sequence[ScoreRow]) -> str:
         + "</p>"
         + "".join(f"<p>{escape(line)}</p>" for line in lines)
         + "</div>\n"
-    )
-
-
-def _panel(panel: RecordingPanel, index: int) -> str:
-    labels = ", ".join(shown_labels(panel, 5))
-    alt = (
-        f"Spectrogram of {panel.recording_id}, {panel.duration_s:.1f} seconds, with scores over "
-        f"time of {labels or 'no class'} and {len(panel.events)} events."
-    )
-    note = f"<p>{escape(panel.note)}</p>" if panel.note else ""
-    return (
-        f'<article id="recording-{index}"><h3>{escape(panel.recording_id)}</h3>{note}'
-        + picture(partial(panel_figure, panel), alt)
-        + _events(panel)
-        + "</article>\n"
-    )
-
-
-def _events(panel: RecordingPanel) -> str:
-    if not panel.events:
-        return "<p>No events.</p>\n"
-    ordered = sorted(panel.events, key=lambda event: (event.onset, event.offset, event.label))
-    columns = [
-        Column("from, s", "number", 2),
-        Column("to, s", "number", 2),
-        Column("class", "head"),
-        Column("kind"),
-        Column("score", "number"),
-    ]
-    rows = [
-        [event.onset, event.offset, event.label, event.kind.value, event.score]
-        for event in ordered[:MAX_EVENT_ROWS]
-    ]
-    caption = f"Events of {panel.recording_id}"
-    more = len(ordered) - len(rows)
-    rest = f"<p>{more:,} more are not shown here.</p>\n" if more else ""
-    return (
-        f"<details><summary>{len(ordered):,} events as a table</summary>\n"
-        + table(columns, rows, caption, sortable=True)
-        + rest
-        + "</details>\n"
     )
 
 

@@ -27,6 +27,7 @@ TOKENS: dict[str, tuple[str, str]] = {
     "ink": ("#17211c", "#e6ece8"),
     "muted": ("#55615a", "#9fada5"),
     "line": ("#d5dcd8", "#37423c"),
+    "edge": ("#7f8b84", "#748078"),
     "blue": ("#0b62a4", "#62b0f0"),
     "orange": ("#b84a00", "#ff9a5c"),
     "green": ("#00785a", "#35c79b"),
@@ -153,7 +154,13 @@ def _indexed(png: bytes) -> bytes:
 
 
 def css_variables(selector: str) -> str:
-    """CSS that defines every token as a variable of `selector`, light and dark."""
+    """CSS that defines every token as a variable of `selector`, light and dark.
+
+    An attribute `data-scheme` of the selected element wins over what the system says.
+    """
     light = "".join(f"--{token}:{pair[0]};" for token, pair in TOKENS.items())
     dark = "".join(f"--{token}:{pair[1]};" for token, pair in TOKENS.items())
-    return f"{selector}{{{light}}}@media (prefers-color-scheme:dark){{{selector}{{{dark}}}}}"
+    return (
+        f"{selector}{{{light}}}@media (prefers-color-scheme:dark)"
+        f"{{{selector}:not([data-scheme=light]){{{dark}}}}}{selector}[data-scheme=dark]{{{dark}}}"
+    )

@@ -274,11 +274,15 @@ def test_merging_goes_by_name_not_by_position(toy):
         np.testing.assert_allclose(merged.frames[row], mean_logit(np.stack(expected)))
 
 
-def test_nothing_to_submit_is_told(toy):
+def test_without_test_recordings_there_are_scores_of_none(toy):
     experiment = Experiment(toy().run)
+    frames = [np.zeros((3, 4), np.float32) for _ in range(24)]
+    ids = experiment.tables.recordings["recording_id"].tolist()
+    part = Scores(ids, ["a", "b", "c"], frames[: len(ids)], np.zeros((len(ids), 3)), 0.1, 0.0)
+    assert experiment.merge_test({0: part, 1: part}).recording_ids == experiment.ids("test")
     object.__setattr__(experiment.tables, "recordings", experiment.tables.recordings[:18])
-    with pytest.raises(CanopyError, match="no test recordings"):
-        experiment.merge_test({})
+    merged = experiment.merge_test({0: part, 1: part})
+    assert (merged.recording_ids, merged.frames, merged.window.shape) == ([], [], (0, 3))
 
 
 def test_unreadable_recordings_take_part_in_nothing(toy):

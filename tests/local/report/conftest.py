@@ -5,13 +5,22 @@ import pytest
 
 from local.report.data import (
     Baseline,
+    CalibrationBin,
+    ChangeExample,
+    ChangeRow,
     ClassRow,
+    Clip,
+    Confusion,
     Curve,
     Detection,
+    Item,
+    Media,
     RecordingPanel,
     Report,
     ScoreRow,
+    Viewer,
 )
+from local.report.media import encode_picture, encode_sound
 
 NAN = float("nan")
 
@@ -41,8 +50,79 @@ def make_panel():
     return build
 
 
+RATE = 8000
+
+
+def beep_at(onset: float, duration_s: float, rate: int = RATE) -> np.ndarray:
+    """Near silence with a tone of a quarter second."""
+    time = np.arange(round(duration_s * rate)) / rate
+    inside = (time >= onset) & (time < onset + 0.25)
+    return (0.5 * np.sin(2 * np.pi * 1000 * time) * inside).astype(np.float32)
+
+
 @pytest.fixture
-def full_report(make_panel):
+def beep():
+    """Function: onset and duration in seconds, rate -> near silence with a short tone."""
+    return beep_at
+
+
+def make_media(number: int, duration_s: float) -> Media:
+    rng = np.random.default_rng(number)
+    image = rng.normal(-6, 1, (32, 300))
+    image[10:20, 50:80] += 5
+    return Media(encode_picture(image), encode_sound(beep_at(1.0, duration_s), RATE))
+
+
+def make_clip(number: int, name: str, labels: list[str], with_media: bool = True) -> Clip:
+    own, other = labels[number % len(labels)], labels[(number + 1) % len(labels)]
+    share = (number * 37 % 100) / 100
+    items = [
+        Item(own, 1.0, 1.25, 0.95 - 0.5 * share, 300, 900, by_cycle=share, by_fold=0.1),
+        Item(other, 2.0, 3.0, 0.3 + 0.3 * share, by_label=0.3 + 0.3 * share, pseudo=True),
+    ]
+    if number % 3 == 0:
+        items.append(Item(own, 4.0, 5.0, 0.05, 300, 900, missed=True, by_label=0.95))
+    traces = {label: np.abs(np.sin(np.arange(60) / 9 + number)) for label in (own, other)}
+    return Clip(
+        recording_id=name,
+        subset="train" if number % 2 else "test",
+        start_s=0.0,
+        end_s=6.0,
+        items=items,
+        events=[
+            Detection(1.0, 1.25, own, kind="true", low_freq=300, high_freq=900),
+            Detection(2.0, 3.0, other, kind="known negative"),
+            Detection(2.1, 2.9, other, kind="pseudo"),
+        ],
+        traces=traces,
+        trace_hop_s=0.1,
+        media=(lambda: make_media(number, 6.0)) if with_media else Media,
+    )
+
+
+@pytest.fixture
+def make_viewer():
+    """Function: number of clips -> a viewer of clips of six seconds with a tone at 1 s."""
+
+    def build(n: int = 6, with_media: bool = True, labels=("frog", "owl", "toad"), **changes):
+        labels = list(labels)
+        parts = {
+            "clips": [make_clip(i, f"rec{i:04d}", labels, with_media) for i in range(n)],
+            "labels": labels,
+            "names": {labels[0]: "Common frog"},
+            "thresholds": dict.fromkeys(labels, 0.4),
+            "mel_centres_hz": np.geomspace(60, 3900, 32).tolist(),
+            "key": "canopy-review-test",
+            "note": "made up",
+            "n_jobs": 2,
+        }
+        return Viewer(**{**parts, **changes})
+
+    return build
+
+
+@pytest.fixture
+def full_report(make_viewer):
     return Report(
         title="a run",
         facts=[("recipe", "demo")],
@@ -65,6 +145,22 @@ def full_report(make_panel):
             Curve(0, fold, [1, 2, 3], {"loss": [3.0, 2.0, 1.0], "score": [NAN, NAN, 0.5]})
             for fold in (0, 1)
         ],
-        panels=[make_panel()],
+        confusion=Confusion(
+            labels=["frog", "owl", "toad", "wren"],
+            n=[4, 2, 0, 1],
+            highest=np.array([[0.75, 0.25, 0, 0], [0, 1, 0, 0], [0, 0, 0, 0], [1, 0, 0, 0]]),
+            above=np.eye(4),
+            mean_rank=np.array([1.25, 1.0, NAN, 3.0]),
+        ),
+        calibration=[
+            CalibrationBin(0, 0.1, 0.04, 0.01, 900),
+            CalibrationBin(0.9, 1, 0.96, 0.8, 50),
+        ],
+        changes=[
+            ChangeRow(1, "frog", 12, 9, 8.5, 12, 0, 0.031),
+            ChangeRow(1, "owl", 0, 0, 0.0, 0, 0, NAN),
+        ],
+        change_examples=[ChangeExample("added", "rec0001", "owl", 1.0, 1.5)],
+        viewer=make_viewer(),
         provenance={"commit": "abc", "versions": {"numpy": "2"}, "seed": 0},
     )

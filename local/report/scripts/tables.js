@@ -1,4 +1,3 @@
-"use strict";
 // A heading's button sorts its table; a second press turns the order. Rows without data stay last.
 (function () {
   function valueOf(row, index) {
