@@ -24,6 +24,7 @@ from scipy.special import expit
 from scipy.special import logit as logit_of
 from sklearn.linear_model import LogisticRegression
 
+from local.cells import read_cells
 from local.errors import CanopyError
 
 _log = logging.getLogger(__name__)
@@ -155,7 +156,7 @@ class FoldScores:
 
 
 def estimate_tail(
-    folds: list[FoldScores], min_share: float = 0.3, inserted_weight: float = 24.0
+    folds: list[FoldScores], min_share: float = 0.3, inserted_weight: float = 100.0
 ) -> np.ndarray:
     """Prevalence (C,) from scores of recordings that have the class; no calibration is needed.
 
@@ -168,7 +169,8 @@ def estimate_tail(
 
     Positives are the held-out recordings where a person confirmed the class, and, weighted as
     `inserted_weight` such recordings in all, target recordings with an inserted call: the former
-    are real but few and of other sites, the latter many but each with one call.
+    are real but few, of other sites, and score higher than most (people confirm what is plain); the
+    latter are as many as are wanted, but each has one call.
 
     A class without a confirmed positive in any fold is NaN.
     """
@@ -268,10 +270,10 @@ def read_prevalence(path: Path | str, labels: list[str]) -> np.ndarray:
         prevalence that is no number strictly between 0 and 1. Rows count from 1, the header.
     """
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, skip_blank_lines=False)
+        table, _ = read_cells(Path(path))
     except FileNotFoundError:
         raise CanopyError(f"{path}: no such file; check prior.given") from None
-    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, OSError) as error:
         raise CanopyError(f"{path}: not readable as csv ({error}); write it anew") from None
     for column in ("label", "prevalence"):
         if column not in table.columns:

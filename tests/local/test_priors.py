@@ -146,7 +146,7 @@ def test_tail_against_its_formula(n_inserted):
         known, target = rng.normal(2, 1, (n, 1)), rng.normal(0.5, 1.5, (40, 1))
         inserted = rng.normal(1.5, 1, (n_inserted, 1)) if n_inserted else None
         folds.append(priors.FoldScores(known, np.ones((n, 1)), target, inserted))
-        share = 24 / (14 + 24) if n_inserted else 0.0
+        share = 100 / (14 + 100) if n_inserted else 0.0
         mass = [np.full(n, (1 - share) / n), np.full(n_inserted, share / max(1, n_inserted))]
         scores = known[:, 0] if inserted is None else np.concatenate([known, inserted])[:, 0]
         expected.append((n, tail_by_hand(target[:, 0], scores, np.concatenate(mass), 0.3)))
