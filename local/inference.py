@@ -1,29 +1,39 @@
-"""The one sliding-window path: windows -> stitched scores over time -> one score a recording.
+"""Scores of whole recordings: over time, and one a recording; the files they are kept in.
 
-Validation, out-of-fold scores, test scores and relabelling all come through `score_recordings`.
-Averages over views and models are means of probabilities, kept as logits that never saturate.
+Validation, out-of-fold scores, test scores and relabelling all come through `score_recordings`,
+which is the sliding windows of `sliding` over the feature files of stage 0. Averages over views and
+models are means of probabilities, kept as logits that never saturate.
 """
 
-import zipfile
-from collections.abc import Iterable, Iterator
+import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
 from scipy.ndimage import uniform_filter1d
-from scipy.special import expit, log_expit, logsumexp
+from scipy.special import expit
 from tqdm import tqdm
 
-from local.config import Config, PoolConfig
+from local.archives import UNREADABLE, read_npz
+from local.config import PoolConfig
 from local.dataset import Dump
 from local.errors import CanopyError
-from local.files import write_npz
+from local.files import file_digest, remove_leftovers, write_npz
+from local.interruption import stop_if_asked
+from local.journal import Journal
 from local.labels import FrameGrid, to_frames
-from local.models import SedModel
+from local.memory import batch_advice, peak_bytes
+from local.models import SedModel, SedOutput
+from local.shards import Shard
+from local.sliding import mean_logit, slide
 from local.views import View, list_views
-from local.windows import Stitcher, n_cells, window_starts
+
+# Batches that the recordings of a block fill: what a killed run has to make again at most.
+_BLOCK_BATCHES = 8
 
 
 @dataclass(frozen=True)
@@ -53,12 +63,7 @@ class Scores:
         return Scores(names, self.labels, frames, self.window[rows], self.hop_s, self.start_s)
 
 
-# ------------------------------------------------------------------------------ averages of odds
-
-
-def mean_logit(logits: np.ndarray, axis: int = 0) -> np.ndarray:
-    """Logit of the mean probability, exact also where a probability rounds to 0 or 1."""
-    return logsumexp(log_expit(logits), axis=axis) - logsumexp(log_expit(-logits), axis=axis)
+# -------------------------------------------------------------------------------------- averages
 
 
 def average_scores(parts: list[Scores]) -> Scores:
@@ -116,172 +121,138 @@ def score_recordings(
     labels: list[str],
     device: str,
     progress: str | None = None,
+    kept: "KeptScores | None" = None,
+    shard: Shard | None = None,
 ) -> Scores:
     """Score whole recordings with one model.
+
+    Only the recordings of one block share batches, so that scores do not depend on where an earlier
+    run was stopped.
 
     Parameters
     ----------
     model : in evaluation mode on `device`.
     progress : words for the progress bar; None shows none.
+    kept : keeps blocks as they are made, and knows those made before.
+    shard : score this share of the blocks only.
+
+    Raises
+    ------
+    Interrupted
+        The run was asked to stop; between blocks.
     """
     config, step = dump.config, model.step
     views = list_views(config, step, dump)
-    frames: list[np.ndarray] = []
-    window = np.full((len(recording_ids), len(labels)), -np.inf)
-    done = tqdm(total=len(recording_ids), desc=progress, disable=None if progress else True)
-    batches = _run_batches(model, _requests(dump, recording_ids, views), config, device)
-    stitcher: Stitcher | None = None
-    viewed: list[np.ndarray] = []
-    clips: list[np.ndarray] = []
-    best: np.ndarray | None = None
-    for request, frame_logit, clip_logit in batches:
-        if request.first:
-            stitcher = Stitcher(len(labels), request.n_frames, step, config.inference.stitch)
-            best = np.full(len(labels), -np.inf)
-        if stitcher is None or best is None:
-            raise RuntimeError("a window came before the first of its recording")
-        stitcher.add(_stitchable(frame_logit, config.inference.stitch), request.start)
-        np.maximum(best, clip_logit, out=best)
-        if request.last:
-            name = recording_ids[request.row]
-            stitched = _unstitch(stitcher.result(), config.inference.stitch)
-            n_plain = n_cells(dump.n_frames(name), step)
-            viewed.append(_to_plain_grid(stitched, request, n_plain, step if dump.centred else 0))
-            clips.append(best)
-        if request.last and request.view == len(views) - 1:
-            frames.append(mean_logit(np.stack(viewed)).astype(np.float32))
-            window[request.row] = mean_logit(np.stack(clips))
-            viewed, clips = [], []
-            done.update()
-    done.close()
     start_s = -0.5 * config.hop_s if dump.centred else 0.0
-    window = window.astype(np.float32)
-    return Scores(recording_ids, labels, frames, window, config.hop_s * step, start_s)
+    frames: list[np.ndarray] = []
+    window: list[np.ndarray] = [np.zeros((0, len(labels)), dtype=np.float32)]
+    blocks = list(_blocks(dump, recording_ids, views))
+    if shard is not None:
+        weights = [sum(map(dump.n_frames, names)) for names in blocks]
+        blocks = [blocks[position] for position in shard.of(weights)]
+        recording_ids = [name for names in blocks for name in names]
+    done = tqdm(total=len(recording_ids), desc=progress, disable=None if progress else True)
+    for names in blocks:
+        part = kept.get(names) if kept is not None else None
+        if part is None:
+            scored = _score_block(model, dump, names, labels, device, views)
+            part = Scores(names, labels, *scored, config.hop_s * step, start_s)
+            if kept is not None:
+                kept.add(part)
+            stop_if_asked(f"recording {names[-1]}")
+        frames += part.frames
+        window.append(part.window)
+        done.update(len(names))
+    done.close()
+    of_all = np.concatenate(window)
+    return Scores(recording_ids, labels, frames, of_all, config.hop_s * step, start_s)
 
 
-def _stitchable(frame_logit: np.ndarray, method: str) -> np.ndarray:
-    """Means are taken of probabilities; a maximum may be taken of logits as well."""
-    return expit(frame_logit.astype(np.float64)) if method == "mean" else frame_logit
+def _blocks(dump: Dump, recording_ids: list[str], views: list[View]) -> Iterator[list[str]]:
+    """Consecutive recordings whose windows fill several batches: few batches are not full."""
+    limit = _BLOCK_BATCHES * dump.config.inference.batch_size
+    names: list[str] = []
+    n_windows = 0
+    for name in recording_ids:
+        names.append(name)
+        for view in views:
+            n_frames = max(1, to_frames(dump.at(view.stretch).n_frames(name) / view.speed, 1.0))
+            n_windows += -(-n_frames // (view.window - view.overlap))
+        if n_windows >= limit:
+            yield names
+            names, n_windows = [], 0
+    if names:
+        yield names
 
 
-def _unstitch(stitched: np.ndarray, method: str) -> np.ndarray:
-    if method == "max":
-        return stitched
-    clipped = np.clip(stitched, 1e-15, 1 - 1e-15)
-    return np.log(clipped) - np.log1p(-clipped)
+def _score_block(
+    model: SedModel,
+    dump: Dump,
+    recording_ids: list[str],
+    labels: list[str],
+    device: str,
+    views: list[View],
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """Frames and window scores of recordings, as `Scores` holds them."""
+    config, step = dump.config, model.step
+    frames: list[np.ndarray] = [np.zeros((len(labels), 0), np.float32) for _ in recording_ids]
+    parts: dict[int, list[np.ndarray]] = {}
+    window = np.full((len(recording_ids), len(labels)), -np.inf, dtype=np.float32)
+    recordings = (partial(DumpFrames.at, dump, name) for name in recording_ids)
+    scorers = [TorchScorer(model, device)]
+    for chunk in slide(recordings, views, scorers, len(labels), step, config):
+        parts.setdefault(chunk.row, []).append(chunk.frames)
+        if chunk.window is not None:
+            frames[chunk.row] = np.concatenate(parts.pop(chunk.row), axis=1)
+            window[chunk.row] = chunk.window
+    return frames, window
 
 
-@dataclass(frozen=True)
-class _Request:
-    """One window of one view of one recording."""
+class DumpFrames:
+    """The frames of a recording that stage 0 has read."""
 
-    row: int
-    view: int
-    start: int
-    n_frames: int
-    first: bool
-    last: bool
-    flip: bool
-    speed: float
-    stretch: float
-    crop: np.ndarray
+    ended = True
 
+    def __init__(self, dump: Dump, name: str) -> None:
+        self._dump, self._name = dump, name
+        self.n_known = dump.n_frames(name)
 
-def _requests(dump: Dump, recording_ids: list[str], views: list[View]) -> Iterator[_Request]:
-    config = dump.config
-    for row, name in enumerate(recording_ids):
-        for position, view in enumerate(views):
-            source = dump.at(view.stretch)
-            n_plain = source.n_frames(name)
-            n_frames = max(1, to_frames(n_plain / view.speed, 1.0))
-            shift = to_frames(view.shift_s, config.hop_s)
-            starts = window_starts(n_frames, view.window, view.overlap, shift)
-            for start in starts:
-                yield _Request(
-                    row=row,
-                    view=position,
-                    start=int(start),
-                    n_frames=n_frames,
-                    first=start == starts[0],
-                    last=start == starts[-1],
-                    flip=view.flip,
-                    speed=view.speed,
-                    stretch=view.stretch,
-                    crop=_look(source, name, int(start), n_plain, view),
-                )
+    @classmethod
+    def at(cls, dump: Dump, name: str, stretch: float) -> "DumpFrames":
+        """The recording, lasting `stretch` times as long."""
+        return cls(dump.at(stretch), name)
+
+    def reach(self, n: int) -> None:
+        """All is there."""
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """(n_mels, k) or (k,) float32 of the frames [start, stop), as far as they exist."""
+        return self._dump.crop(self._name, start, min(stop, self.n_known) - start)
+
+    def release(self, reader: int, before: int) -> None:
+        """Nothing is held."""
 
 
-def _look(dump: Dump, name: str, start: int, n_plain: int, view: View) -> np.ndarray:
-    """The input of one window as the view shows it."""
-    if view.speed == 1.0:
-        crop = dump.crop(name, start, view.window)
-    else:
-        # Frame i of the faster recording stands where frame i * speed stood.
-        places = (start + np.arange(view.window)) * view.speed
-        first = min(int(places[0]), max(0, n_plain - 1))
-        source = dump.crop(name, first, int(np.ceil(places[-1])) + 2 - first)
-        places = np.clip(places - first, 0, source.shape[-1] - 1)
-        left = np.minimum(places.astype(np.int64), source.shape[-1] - 2)
-        share = (places - left).astype(np.float32)
-        crop = source[..., left] * (1 - share) + source[..., left + 1] * share
-    if view.gain_db:
-        if dump.centred:
-            crop = crop + np.float32(view.gain_db * np.log(10) / 10)
-        else:
-            crop = crop * np.float32(10 ** (view.gain_db / 20))
-    return crop
+class TorchScorer:
+    """A model as the sliding windows call it."""
 
+    def __init__(self, model: SedModel, device: str) -> None:
+        self._model, self._device = model, device
 
-def _run_batches(
-    model: SedModel, requests: Iterable[_Request], config: Config, device: str
-) -> Iterator[tuple[_Request, np.ndarray, np.ndarray]]:
-    """Windows of any recordings share batches; results come in the order of the requests."""
-    waiting: list[_Request] = []
-    for request in requests:
-        if waiting and request.crop.shape != waiting[0].crop.shape:
-            yield from _run_batch(model, waiting, device)
-            waiting = []
-        waiting.append(request)
-        if len(waiting) == config.inference.batch_size:
-            yield from _run_batch(model, waiting, device)
-            waiting = []
-    if waiting:
-        yield from _run_batch(model, waiting, device)
+    @torch.inference_mode()
+    def __call__(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(B, n_mels, T) or (B, n) -> frame logits (B, C, T'), clip logits (B, C)."""
+        with batch_advice("scoring", "inference.batch_size", len(x), partial(self._peak, x)):
+            output = self._forward(x)
+        return output.frame_logit.cpu().numpy(), output.clip_logit.cpu().numpy()
 
+    def _forward(self, x: np.ndarray) -> SedOutput:
+        batch = torch.from_numpy(x).to(self._device)
+        return self._model(batch.unsqueeze(1) if self._model.input == "logmel" else batch)
 
-@torch.inference_mode()
-def _run_batch(
-    model: SedModel, requests: list[_Request], device: str
-) -> Iterator[tuple[_Request, np.ndarray, np.ndarray]]:
-    x = torch.from_numpy(np.stack([request.crop for request in requests])).to(device)
-    if model.input == "logmel":
-        x = x.unsqueeze(1)
-    # A flipped window is cut to whole cells first, so that its cells turn into its cells.
-    flipped = torch.tensor([request.flip for request in requests], device=device)
-    if bool(flipped.any()):
-        whole = x.shape[-1] // model.step * model.step
-        turned = torch.cat([x[..., :whole].flip(-1), x[..., whole:]], dim=-1)
-        x = torch.where(flipped.view(-1, *[1] * (x.ndim - 1)), turned, x)
-    output = model(x)
-    frame = torch.where(flipped.view(-1, 1, 1), output.frame_logit.flip(-1), output.frame_logit)
-    frame_logit, clip_logit = frame.cpu().numpy(), output.clip_logit.cpu().numpy()
-    yield from zip(requests, frame_logit, clip_logit, strict=True)
-
-
-def _to_plain_grid(stitched: np.ndarray, request: _Request, n_plain: int, step: int) -> np.ndarray:
-    """Scores of a faster or slower view, brought back to the `n_plain` cells of plain time.
-
-    Time 0 is the middle of the first frame, half a frame into the first cell of `step` frames (of
-    samples, given as 0: its beginning).
-    """
-    ratio = request.speed / request.stretch
-    if ratio == 1.0 and request.stretch == 1.0:
-        return stitched
-    centres = np.arange(n_plain) + 0.5
-    places = (np.arange(stitched.shape[1]) + 0.5) * ratio
-    if request.stretch != 1.0 and step:
-        places += 0.5 * (1 - ratio) / step
-    return np.stack([np.interp(centres, places, scores) for scores in stitched])
+    def _peak(self, x: np.ndarray, n: int) -> int:
+        """Bytes on the GPU for `n` of these windows."""
+        return peak_bytes(lambda: self._forward(x[:n]))
 
 
 # ----------------------------------------------------------------------------------------- files
@@ -312,19 +283,94 @@ def save_scores(
     write_npz(path, **arrays)
 
 
+class KeptScores:
+    """Scores of blocks of recordings, kept in a folder until all are there.
+
+    Each block is an npz; the journal beside them says which recordings are in which, with the
+    digest of the file. A block that is not whole is made again.
+
+    Parameters
+    ----------
+    folder : of the journal `infer.journal` and the folder `infer.parts`.
+    fingerprint : of all that decides the scores; blocks of another are thrown away.
+    shard : one of several jobs that make blocks at once: it keeps a journal of its own, which
+        whoever makes the whole takes over.
+    """
+
+    def __init__(self, folder: Path, fingerprint: str, shard: Shard | None = None) -> None:
+        self._folder, self._parts = folder, folder / "infer.parts"
+        name = "infer.journal" if shard is None else f"infer.journal.{shard.name}"
+        self._journal = Journal(folder / name, fingerprint)
+        if shard is None:
+            for path in _shard_journals(folder):
+                self._journal.absorb(path)
+            if not self._journal.items():
+                self._clear()
+        remove_leftovers(self._parts)
+
+    def get(self, names: list[str]) -> Scores | None:
+        """The scores of a block, if it was kept whole."""
+        entries = [self._journal.get(name) for name in names]
+        if any(entry is None or entry["block"] != names[0] for entry in entries):
+            return None
+        path = self._path(names)
+        if not path.is_file() or file_digest(path) != entries[0]["digest"]:
+            return None
+        scores, _ = load_scores(path)
+        return scores if scores.recording_ids == names else None
+
+    def add(self, scores: Scores) -> None:
+        """Keep a block."""
+        names = scores.recording_ids
+        save_scores(self._path(names), scores, scores.window, keep_frames=True)
+        digest = file_digest(self._path(names))
+        for name in names:
+            self._journal.add(name, status="ok", block=names[0], digest=digest)
+
+    def close(self) -> None:
+        """Leave all for a later run."""
+        self._journal.close()
+
+    def remove(self) -> None:
+        """Take everything away: all is done."""
+        self._journal.remove()
+        self.discard(self._folder)
+
+    @staticmethod
+    def discard(folder: Path) -> None:
+        """Take away what a run left that was killed when all was done."""
+        for path in [folder / "infer.journal", *_shard_journals(folder)]:
+            path.unlink(missing_ok=True)
+        if (folder / "infer.parts").is_dir():
+            shutil.rmtree(folder / "infer.parts")
+
+    def _path(self, names: list[str]) -> Path:
+        return self._parts / f"{names[0]}.npz"
+
+    def _clear(self) -> None:
+        if self._parts.is_dir():
+            shutil.rmtree(self._parts)
+
+
+def _shard_journals(folder: Path) -> list[Path]:
+    return sorted(folder.glob("infer.journal.*of*"))
+
+
 def load_scores(path: Path | str) -> tuple[Scores, dict[str, np.ndarray]]:
     """Read what `save_scores` wrote: the scores, and all members (clip_logit among them)."""
     path = Path(path)
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            members = {name: stored[name] for name in stored.files}
+        members = read_npz(path)
     except FileNotFoundError:
         raise CanopyError(f"{path}: no such scores; run stage 3 first") from None
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, *UNREADABLE) as error:
         raise CanopyError(f"{path}: not readable as npz ({error}); run stage 3 again") from None
     missing = {"recording_id", "label", "clip_logit", "window_logit"} - set(members)
     if missing:
         raise CanopyError(f"{path}: has no member {min(missing)}; run stage 3 again")
+    fault = _scores_fault(members)
+    if fault:
+        raise CanopyError(f"{path}: {fault}; run stage 3 again")
     ids, labels = members["recording_id"].tolist(), members["label"].tolist()
     if "frame_logit" in members:
         frames = [
@@ -334,3 +380,30 @@ def load_scores(path: Path | str) -> tuple[Scores, dict[str, np.ndarray]]:
     else:
         frames, hop_s, start_s = [], 0.0, 0.0
     return Scores(ids, labels, frames, members["window_logit"], hop_s, start_s), members
+
+
+def _scores_fault(members: dict[str, np.ndarray]) -> str:
+    """What contradicts itself in the members of a score file; "" when nothing does."""
+    ids, labels = members["recording_id"], members["label"]
+    if any(names.ndim != 1 or names.dtype.kind != "U" for names in (ids, labels)):
+        return "its recordings and labels are no lists of text"
+    for name in ("clip_logit", "window_logit"):
+        logit = members[name]
+        if logit.dtype.kind != "f" or logit.shape != (len(ids), len(labels)):
+            return f"member {name} has shape {logit.shape}, expected {(len(ids), len(labels))}"
+    if "frame_logit" not in members:
+        return ""
+    needed = {"frame_offset", "frame_hop_s", "frame_start_s"} - set(members)
+    if needed:
+        return f"has no member {min(needed)}"
+    frames, offsets = members["frame_logit"], members["frame_offset"]
+    if offsets.shape != (len(ids) + 1,) or offsets.dtype.kind not in "iu":
+        return f"member frame_offset has shape {offsets.shape}, expected {(len(ids) + 1,)}"
+    if frames.dtype.kind != "f" or frames.shape != (len(labels), int(offsets[-1])):
+        return f"member frame_logit has shape {frames.shape}, not that of frame_offset"
+    if offsets[0] != 0 or (offsets[1:] < offsets[:-1]).any():
+        return "member frame_offset does not increase from 0"
+    times = [members[name] for name in ("frame_hop_s", "frame_start_s")]
+    if any(time.shape != () or time.dtype.kind != "f" or not np.isfinite(time) for time in times):
+        return "its frames have no time"
+    return ""

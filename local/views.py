@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from itertools import product
 
 from local.config import Config, InferenceConfig
-from local.dataset import Dump, training_window, window_frames
 from local.errors import CanopyError
 from local.labels import to_frames
+from local.windows import Recordings, training_window, window_frames
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class View:
     stretch: float = 1.0
 
 
-def list_views(config: Config, step: int, dump: Dump | None = None) -> list[View]:
+def list_views(config: Config, step: int, dump: Recordings | None = None) -> list[View]:
     """All combinations of the configured dumps, shifts, speeds, gains, flips and window lengths.
 
     The dump tells how long whole recordings are, for `window.whole`.
@@ -53,7 +53,7 @@ def whole_steps(frames: int, step: int) -> int:
 
 
 def inference_window(
-    config: Config, step: int, dump: Dump | None = None, stretch: float = 1.0
+    config: Config, step: int, dump: Recordings | None = None, stretch: float = 1.0
 ) -> int:
     """Window length in frames, over the recordings of `dump` stretched by a factor."""
     settings = config.inference

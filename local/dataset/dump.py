@@ -7,8 +7,8 @@ import numpy as np
 from local.config import Config
 from local.errors import CanopyError
 from local.features import FeatureReader, mel_edges, stretched_folder
-from local.labels import to_frames
 from local.tables import read_table
+from local.windows import pad_short
 
 MANIFEST_COLUMNS = ("recording_id", "file", "n_frames", "duration", "status", "reason")
 
@@ -83,14 +83,8 @@ class Dump:
         )
         if not self.centred:
             crop *= np.float32(1 / 32768)
-        missing = length - (stop - start)
-        if missing <= 0:
-            return crop
-        if self.config.window.short == "repeat":
-            return np.take(crop, np.arange(length), axis=-1, mode="wrap")
         fill = np.log(self.config.features.floor) if self.centred else 0.0
-        widths = [(0, 0)] * (crop.ndim - 1) + [(0, missing)]
-        return np.pad(crop, widths, constant_values=np.float32(fill))
+        return pad_short(crop, length, self.config.window.short, fill)
 
     def wave_behind(self, recording_id: str, start: int, length: int) -> np.ndarray:
         """Samples that `LogMel.frames` turns into frames [start, start + length), int16.
@@ -141,19 +135,3 @@ class Dump:
             f"{rule.length_s:g} ({len(short)} such recordings); shorten the window or set "
             "window.short to repeat or silence"
         )
-
-
-def window_frames(config: Config, step: int) -> int:
-    """Length of a training window in frames: whole cells of `step`, nearest to `length_s`."""
-    return max(1, to_frames(config.window.length_s, config.hop_s * step)) * step
-
-
-def training_window(dump: Dump, step: int, factor: float = 1.0) -> int:
-    """Length of a window in frames: `window_frames`, or what holds the longest recording.
-
-    With `window.whole` the longest recording of the dump stretched by `factor` fits, in whole cells
-    of `step`; otherwise the factor does not matter.
-    """
-    if not dump.config.window.whole:
-        return window_frames(dump.config, step)
-    return max(1, -(-dump.at(factor).longest // step)) * step

@@ -7,21 +7,26 @@
 - `process`: `process_recording`, decoding to npz, which stage 0 runs in many processes
 """
 
-from local.features.dump import (
-    FeatureInfo,
-    FeatureReader,
-    feature_id,
-    read_crop,
-    read_header,
-    stretched_folder,
-    wave_to_float,
-    wave_to_int16,
-    write_features,
-)
-from local.features.logmel import LogMel, check_filters, mel_edges, mel_filters, stream_features
-from local.features.process import process_recording
-from local.features.stats import RunningStats
-from local.features.tempo import stretch, stretch_stream
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from local.features.dump import (
+        FeatureInfo,
+        FeatureReader,
+        feature_id,
+        read_crop,
+        read_header,
+        stretched_folder,
+        wave_to_float,
+        wave_to_int16,
+        write_features,
+    )
+    from local.features.logmel import LogMel, stream_features
+    from local.features.mel import check_filters, mel_edges, mel_filters
+    from local.features.process import process_recording
+    from local.features.stats import RunningStats
+    from local.features.tempo import stretch, stretch_stream
 
 __all__ = [
     "FeatureInfo",
@@ -43,3 +48,33 @@ __all__ = [
     "wave_to_int16",
     "write_features",
 ]
+
+# Where each name lies. Looked up when it is asked for, so that who reads files of features, or
+# detects without PyTorch, need not wait for it to be imported.
+_ROOMS = {
+    "FeatureInfo": "dump",
+    "FeatureReader": "dump",
+    "LogMel": "logmel",
+    "RunningStats": "stats",
+    "check_filters": "mel",
+    "feature_id": "dump",
+    "mel_edges": "mel",
+    "mel_filters": "mel",
+    "process_recording": "process",
+    "read_crop": "dump",
+    "read_header": "dump",
+    "stream_features": "logmel",
+    "stretch": "tempo",
+    "stretch_stream": "tempo",
+    "stretched_folder": "dump",
+    "wave_to_float": "dump",
+    "wave_to_int16": "dump",
+    "write_features": "dump",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """The public names above."""
+    if name not in _ROOMS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_ROOMS[name]}"), name)

@@ -7,9 +7,11 @@ import pytest
 import torch
 from scipy.special import expit, logit
 
+from local import inference
 from local.config import PoolConfig
 from local.errors import CanopyError
 from local.inference import (
+    KeptScores,
     Scores,
     average_scores,
     clip_logits,
@@ -19,7 +21,9 @@ from local.inference import (
     save_scores,
     score_recordings,
 )
+from local.interruption import Interrupted
 from local.models import SedModel, SedOutput, create_model
+from local.views import list_views
 
 LABELS = ["a", "b", "c"]
 
@@ -350,3 +354,103 @@ def test_damaged_scores_are_one_sentence(tmp_path, scores, fault):
         )
     with pytest.raises(CanopyError, match=r"oof\.npz.*run stage 3"):
         load_scores(path)
+
+
+# ------------------------------------------------------------------------------- killed runs
+
+
+@pytest.fixture
+def blocks(toy_dump, toy_config):
+    """A model, a dump of 23 recordings in several blocks, and the scores of an unbroken run."""
+    config = toy_config(inference__batch_size=2, inference__tta={"flip": True})
+    arrays = {f"r{n:02d}": noise(20 + 9 * n % 70, n) for n in range(23)}
+    torch.manual_seed(0)
+    model = create_model("crnn", config.model.params, 3, 8).eval()
+    dump = toy_dump(arrays, config)
+    return model, dump, list(arrays), score(model, dump, arrays)
+
+
+class Stopping(KeptScores):
+    """Ends with an error after so many blocks."""
+
+    n_left = 0
+
+    def add(self, scores):
+        super().add(scores)
+        self.n_left -= 1
+        if self.n_left == 0:
+            raise KeyboardInterrupt
+
+
+def same(found, expected):
+    assert found.recording_ids == expected.recording_ids
+    np.testing.assert_array_equal(found.window, expected.window)
+    for row, frames in enumerate(expected.frames):
+        np.testing.assert_array_equal(found.frames[row], frames)
+
+
+@pytest.mark.parametrize("n_blocks", [1, 2, 3])
+def test_a_killed_run_goes_on_to_the_same_bits(tmp_path, blocks, n_blocks, monkeypatch):
+    model, dump, names, whole = blocks
+    kept = Stopping(tmp_path, "f")
+    kept.n_left = n_blocks
+    with pytest.raises(KeyboardInterrupt):
+        score_recordings(model, dump, names, LABELS, "cpu", kept=kept)
+    made = len(list((tmp_path / "infer.parts").glob("*.npz")))
+    assert made == n_blocks
+    (tmp_path / "infer.parts" / ".r00.abcdefgh.tmp.npz").write_bytes(b"half")
+    scored = []
+    block_of = inference._score_block
+    monkeypatch.setattr(
+        inference,
+        "_score_block",
+        lambda model, dump, names, *more: (
+            scored.append(names) or block_of(model, dump, names, *more)
+        ),
+    )
+    again = KeptScores(tmp_path, "f")
+    same(score_recordings(model, dump, names, LABELS, "cpu", kept=again), whole)
+    n_all = len(list(inference._blocks(dump, names, list_views(dump.config, model.step, dump))))
+    assert len(scored) == n_all - n_blocks
+    assert n_all > 3
+    again.remove()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dump"]
+
+
+def test_kept_scores_of_other_settings_or_damaged_ones_are_made_again(tmp_path, blocks):
+    model, dump, names, whole = blocks
+    kept = KeptScores(tmp_path, "f")
+    score_recordings(model, dump, names, LABELS, "cpu", kept=kept)
+    kept.close()
+    parts = sorted((tmp_path / "infer.parts").glob("*.npz"))
+    parts[0].write_bytes(parts[0].read_bytes()[:-7])
+    parts[1].unlink()
+    content = bytearray(parts[2].read_bytes())
+    content[len(content) // 2] ^= 1
+    parts[2].write_bytes(bytes(content))
+    kept = KeptScores(tmp_path, "f")
+    assert kept.get(["r00"]) is None
+    same(score_recordings(model, dump, names, LABELS, "cpu", kept=kept), whole)
+    kept.close()
+    KeptScores(tmp_path, "other").close()
+    assert not (tmp_path / "infer.parts").exists()
+    KeptScores.discard(tmp_path)
+    assert not (tmp_path / "infer.journal").exists()
+
+
+def test_inference_stops_where_it_is_asked_to(tmp_path, blocks, monkeypatch):
+    model, dump, names, whole = blocks
+
+    def stop(place):
+        raise Interrupted("SIGTERM", place)
+
+    monkeypatch.setattr(inference, "stop_if_asked", stop)
+    with pytest.raises(Interrupted, match="SIGTERM at recording r"):
+        score_recordings(model, dump, names, LABELS, "cpu")  # in training nobody keeps blocks
+    kept = KeptScores(tmp_path, "f")
+    with pytest.raises(Interrupted, match="SIGTERM at recording r"):
+        score_recordings(model, dump, names, LABELS, "cpu", kept=kept)
+    kept.close()
+    monkeypatch.setattr(inference, "stop_if_asked", lambda place: None)
+    kept = KeptScores(tmp_path, "f")
+    same(score_recordings(model, dump, names, LABELS, "cpu", kept=kept), whole)

@@ -12,6 +12,8 @@ from local.config import DataConfig, WindowConfig
 from local.labels import (
     EventArrays,
     FrameGrid,
+    SpanFinder,
+    SpanRule,
     coverage,
     events_by_recording,
     frames_to_events,
@@ -398,3 +400,28 @@ def test_subtract_spans_against_sets(whole, taken):
     free = set(range(onset, offset)).difference(*(range(a, b) for a, b in taken))
     assert {tick for start, end in left for tick in range(start, end)} == free
     assert all(start < end for start, end in left)
+
+
+@settings(deadline=None, max_examples=80)
+@given(
+    scores=st.lists(st.sampled_from([0.0, 0.3, 0.45, 0.6, 0.9]), min_size=0, max_size=60),
+    cuts=st.lists(st.integers(0, 60), max_size=6),
+    low=st.sampled_from([None, 0.4]),
+    shortest=st.sampled_from([0.0, 0.35]),
+    gap=st.sampled_from([0.0, 0.25, 0.5]),
+    longest=st.sampled_from([np.inf, 1.0]),
+)
+def test_spans_do_not_depend_on_the_pieces_scores_come_in(
+    scores, cuts, low, shortest, gap, longest
+):
+    prob = np.array(scores)
+    rule = SpanRule(0.5, low, shortest, gap, longest)
+    grid = FrameGrid(len(prob), 0.1, -0.05)
+    whole = frames_to_events(prob, grid, 0.5, low, shortest, gap, longest)
+    finder = SpanFinder(rule, 0.1, -0.05)
+    found = []
+    for piece in np.split(prob, sorted(min(cut, len(prob)) for cut in cuts)):
+        found += finder.add(piece)
+    assert found + finder.finish() == whole
+    for span in whole:
+        assert span.offset - span.onset <= longest + 1e-6

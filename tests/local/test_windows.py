@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from local.errors import CanopyError
-from local.windows import Stitcher, n_cells, window_starts
+from local.windows import Stitcher, n_cells, stream_starts, window_starts
 
 MINUTE = 3751  # frames of a minute at 32 kHz and a hop of 512
 
@@ -57,11 +57,18 @@ def test_an_overlap_that_does_not_fit_is_refused(window, overlap):
 
 def stitch(truth, n_frames, window, overlap, step, method):
     """Windows read `truth` (C, n_frames) at the centre of each cell, then stitched."""
-    stitcher = Stitcher(len(truth), n_frames, step, method)
+    pieces = []
     for start in window_starts(n_frames, window, overlap):
         centres = start + step * np.arange(window // step) + step // 2
-        stitcher.add(truth[:, np.minimum(centres, n_frames - 1)], int(start))
-    return stitcher.result()
+        pieces.append((int(start), truth[:, np.minimum(centres, n_frames - 1)]))
+    return lay(pieces, n_frames, step, method)
+
+
+def lay(pieces, n_frames, step, method):
+    """Pieces (start, scores) laid one after the other; what is final comes back in parts."""
+    stitcher = Stitcher(len(pieces[0][1]) if pieces else 1, step, method)
+    parts = [stitcher.add(scores, start) for start, scores in pieces]
+    return np.concatenate([*parts, stitcher.finish(n_frames)], axis=1)
 
 
 @settings(deadline=None, max_examples=60)
@@ -90,13 +97,10 @@ def test_constant_in_constant_out(n_frames, cells, step, share, method):
 )
 def test_a_peak_lies_within_half_a_cell_of_its_true_time(start, cell, step, method):
     """At any start; the error does not grow with time (defect 32)."""
-    stitcher = Stitcher(1, 7000, step, method)
     everywhere = np.full((1, 7000 // step + 1), -20.0)
-    stitcher.add(everywhere, 0)
     scores = np.full((1, 16), -20.0)
     scores[0, cell] = 5.0
-    stitcher.add(scores, start)
-    found = int(stitcher.result()[0].argmax())
+    found = int(lay([(0, everywhere), (start, scores)], 7000, step, method)[0].argmax())
     assert abs(found * step - (start + cell * step)) <= step / 2
 
 
@@ -123,10 +127,7 @@ def test_max_and_mean_against_plain_statements():
         (5, rng.normal(size=(2, 4))),
     ]
     for method, combine in (("max", max), ("mean", lambda values: sum(values) / len(values))):
-        stitcher = Stitcher(2, 9, 1, method)
-        for start, scores in pieces:
-            stitcher.add(scores, start)
-        result = stitcher.result()
+        result = lay(pieces, 9, 1, method)
         for row in range(2):
             for frame in range(9):
                 heard = [s[row, frame - at] for at, s in pieces if at <= frame < at + 4]
@@ -135,20 +136,48 @@ def test_max_and_mean_against_plain_statements():
 
 def test_a_short_recording_keeps_its_own_cells_only():
     """Defect 31: what a padded window says behind the end is not kept."""
-    stitcher = Stitcher(1, 10, 2, "max")
-    stitcher.add(np.arange(8.0)[None], 0)
-    np.testing.assert_array_equal(stitcher.result(), [[0, 1, 2, 3, 4]])
+    result = lay([(0, np.arange(8.0)[None])], 10, 2, "max")
+    np.testing.assert_array_equal(result, [[0, 1, 2, 3, 4]])
 
 
 def test_a_rest_that_no_window_reached_repeats_its_neighbour():
-    stitcher = Stitcher(1, 12, 8, "mean")
-    stitcher.add(np.array([[3.0]]), 0)
-    np.testing.assert_array_equal(stitcher.result(), [[3.0, 3.0]])
+    np.testing.assert_array_equal(lay([(0, np.array([[3.0]]))], 12, 8, "mean"), [[3.0, 3.0]])
 
 
 def test_no_window_at_all_is_a_defect_of_the_caller():
     with pytest.raises(ValueError, match="no window"):
-        Stitcher(1, 10, 1, "max").result()
+        lay([], 10, 1, "max")
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    n_frames=st.integers(1, 400),
+    window=st.integers(1, 60),
+    overlap=st.floats(0, 0.95),
+    shift=st.integers(-50, 50),
+)
+def test_starts_of_a_stream_are_those_of_the_whole(n_frames, window, overlap, shift):
+    overlap = int(overlap * window)
+    asked = []
+
+    def goes_on_after(end):
+        asked.append(end)
+        return n_frames > end
+
+    found = list(stream_starts(goes_on_after, lambda: n_frames, window, overlap, shift))
+    last = n_frames - window
+    inner = np.arange(shift % (window - overlap), last, window - overlap)
+    expected = np.unique([0, *inner, last]) if last > 0 else [0]
+    assert [start for start, _ in found] == list(expected)
+    assert [last for _, last in found] == [False] * (len(found) - 1) + [True]
+    assert asked == sorted(asked)  # never looks back
+
+
+def test_what_is_held_does_not_grow():
+    stitcher = Stitcher(1, 2, "max")
+    parts = [stitcher.add(np.zeros((1, 8)), start) for start in range(0, 4000, 8)]
+    assert {part.shape[1] for part in parts[1:]} == {4}
+    assert stitcher._scores.shape[1] <= 8
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,387 @@
+"""Detection in many recordings: a journal, processes, progress, and the outputs at the end."""
+
+import logging
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from local import __version__
+from local.detect.model import Described, Detector, Request, load
+from local.detect.outputs import (
+    ScoreFile,
+    load_part,
+    save_part,
+    score_path,
+    summary_rows,
+    summary_table,
+    write_summary,
+    write_tables,
+)
+from local.detect.sound import SoundFile, duration_of, printable
+from local.detect.streaming import find_events
+from local.errors import CanopyError
+from local.files import fingerprint, read_json, write_csv, write_json, write_text
+from local.interruption import Interrupted, requested, stop_if_asked
+from local.journal import Journal
+from local.labels import SpanRule
+from local.shards import Shard
+from local.workers import KILLED, Killed, run_all
+
+log = logging.getLogger("canopy")
+
+RECORD = "detect.json"
+_WORK = ".work"
+# How often the main process looks whether it was asked to stop while its workers work.
+_LOOK_S = 0.3
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be detected where, with what, and how it is written.
+
+    thresholds : of `thresholds.fit_thresholds`. rules : one a class. shift : (C,) or None.
+    """
+
+    request: Request
+    models: list[Described]
+    digests: list[str]
+    sounds: list[SoundFile]
+    out: Path
+    formats: list[str]
+    scores: str | None
+    thresholds: pd.DataFrame
+    rules: list[SpanRule]
+    shift: np.ndarray | None
+    n_processes: int
+    shard: Shard | None = None
+
+    @property
+    def classes(self) -> pd.DataFrame:
+        """Classes of the (first) model."""
+        return self.models[0].classes
+
+    @property
+    def fingerprint(self) -> str:
+        """Of all that decides what is found in a recording."""
+        request = self.request
+        return fingerprint(
+            {
+                "version": __version__,
+                "models": self.digests,
+                "engine": [request.engine, request.device, request.batch_size, request.tta],
+                "rules": [vars(rule) for rule in self.rules],
+                "shift": self.shift,
+                "scores": self.scores,
+            }
+        )
+
+
+@dataclass
+class Outcome:
+    """What a job came to."""
+
+    table: str
+    n_recordings: int
+    invalid: list[tuple[SoundFile, str]] = field(default_factory=list)
+
+
+def check_out(job: Job, force: bool) -> bool:
+    """Whether the job was done before; refuse a folder that holds something else.
+
+    A journal of the same job is gone on with.
+    """
+    out = job.out
+    if out.exists() and not out.is_dir():
+        raise CanopyError(f"--out {out} is a file; give a folder")
+    if force or not out.is_dir() or not any(out.iterdir()):
+        if job.shard is None:
+            shutil.rmtree(out / _WORK, ignore_errors=True)
+        return False
+    if (out / RECORD).is_file() and read_json(out / RECORD).get("job") == _job_print(job):
+        return True
+    begun = out / _WORK / "job"
+    if job.shard is not None and not begun.is_file() and [*out.iterdir()] == [out / _WORK]:
+        return False  # another share is just beginning
+    if begun.is_file() and begun.read_text(encoding="utf-8") == job.fingerprint:
+        return False
+    raise CanopyError(
+        f"--out {out} holds other results, or other files; give another folder, or --force to "
+        "write over them"
+    )
+
+
+def _job_print(job: Job) -> str:
+    keys = [_key(sound) for sound in job.sounds]
+    return fingerprint({"detection": job.fingerprint, "sounds": keys, "formats": job.formats})
+
+
+def _key(sound: SoundFile) -> str:
+    """A recording as the journal knows it: another file in its place has another key."""
+    try:
+        status = sound.path.stat()
+    except OSError:
+        return sound.name
+    return f"{sound.name}|{status.st_size}|{status.st_mtime_ns}"
+
+
+def run_job(job: Job) -> Outcome:
+    """Detect in what the journal does not have yet, then write all outputs.
+
+    A share of the recordings keeps a journal of its own and writes no tables: the job over all
+    takes it over.
+    """
+    work = job.out / _WORK
+    (work / "parts").mkdir(parents=True, exist_ok=True)
+    (job.out / RECORD).unlink(missing_ok=True)
+    write_text(work / "job", job.fingerprint)
+    started = time.monotonic()
+    name = "journal.jsonl" if job.shard is None else f"journal-{job.shard.name}.jsonl"
+    with Journal(work / name, job.fingerprint) as journal:
+        if job.shard is None:
+            for path in sorted(work.glob("journal-*of*.jsonl")):
+                journal.absorb(path)
+        keys = [_key(sound) for sound in job.sounds]
+        waiting = [
+            index
+            for index, key in enumerate(keys)
+            if not _is_done(journal.get(key), work) or not _scored(job, index, journal.get(key))
+        ]
+        if job.shard is not None:
+            # By size: to ask a million files for their duration takes longer than it evens out.
+            share = set(job.shard.of([_size(sound) for sound in job.sounds]))
+            waiting = [index for index in waiting if index in share]
+        elif len(waiting) < len(keys):
+            log.info("%d of %d recordings were done before", len(keys) - len(waiting), len(keys))
+        durations = {index: _duration(job.sounds[index]) for index in waiting}
+        with _Progress(sum(durations.values())) as progress:
+            for index, entry in _work(job, waiting, progress):
+                journal.add(keys[index], **entry)
+                if entry["status"] == "invalid":
+                    log.warning("not readable: %s", entry["reason"])
+                progress.done(durations[index])
+        if job.shard is not None:
+            return Outcome(f"share {job.shard.name} is done", len(job.sounds))
+        outcome = _finish(job, journal, keys, time.monotonic() - started)
+        journal.remove()
+    shutil.rmtree(work, ignore_errors=True)
+    return outcome
+
+
+def _size(sound: SoundFile) -> float:
+    try:
+        return float(sound.path.stat().st_size)
+    except OSError:
+        return 0.0
+
+
+def _is_done(entry: dict[str, Any] | None, work: Path) -> bool:
+    if entry is None or entry.get("status") == "killed":
+        return False
+    return entry["status"] == "invalid" or (work / "parts" / entry["part"]).is_file()
+
+
+def _scored(job: Job, index: int, entry: dict[str, Any] | None) -> bool:
+    if job.scores is None or (entry or {}).get("status") == "invalid":
+        return True
+    return score_path(job.out, job.sounds[index], job.scores).is_file()
+
+
+def _duration(sound: SoundFile) -> float:
+    """Seconds, for the progress alone."""
+    try:
+        return float(np.nan_to_num(duration_of(sound.path)))
+    except CanopyError:
+        return 0.0
+
+
+def _finish(job: Job, journal: Journal, keys: list[str], seconds: float) -> Outcome:
+    """All tables from what was found, the record last."""
+    parts = job.out / _WORK / "parts"
+    labels = job.models[0].labels
+    rows: list[dict[str, Any]] = []
+    invalid: list[tuple[SoundFile, str]] = []
+
+    def readable() -> Iterator[tuple[SoundFile, Any]]:
+        for sound, key in zip(job.sounds, keys, strict=True):
+            entry = journal.get(key) or {}
+            found = load_part(parts / entry["part"]) if entry["status"] == "ok" else None
+            rows.extend(summary_rows(sound, found, entry.get("reason", ""), labels))
+            if found is None:
+                invalid.append((sound, entry["reason"]))
+            else:
+                yield sound, found
+
+    config = job.models[0].config
+    write_tables(job.out, job.formats, readable(), job.classes, config.audio.sample_rate / 2)
+    summary = write_summary(job.out / "summary.csv", rows)
+    write_csv(job.out / "thresholds.csv", job.thresholds)
+    record = {
+        "canopy": __version__,
+        "models": [printable(str(model.path)) for model in job.models],
+        "digests": job.digests,
+        "formats": job.formats,
+        "prior_shift": job.shift,
+        "rules": [vars(rule) for rule in job.rules],
+        "recordings": len(job.sounds),
+        "invalid": [[printable(str(sound.path)), reason] for sound, reason in invalid],
+        "seconds": seconds,
+        "job": _job_print(job),
+    }
+    write_json(job.out / RECORD, record)
+    return Outcome(summary_table(summary, job.thresholds), len(job.sounds), invalid)
+
+
+# -------------------------------------------------------------------------------------- the work
+
+
+def _work(
+    job: Job, waiting: list[int], progress: "_Progress"
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Recordings and their entries, from this process or from several of one thread each."""
+    stop = job.out / _WORK / f"stop{job.shard.name if job.shard else ''}"
+    stop.unlink(missing_ok=True)
+    n = min(job.n_processes, len(waiting))
+    if n <= 1:
+        detector = load(job.request, job.models) if waiting else None
+        for index in waiting:
+            stop_if_asked(f"recording {printable(job.sounds[index].name)}")
+            if detector is not None:
+                yield index, _detect(job, detector, index, progress.within, stop_if_asked)
+        return
+    plain = Plan(
+        *(job.request, job.sounds, job.out, job.scores, job.rules, job.shift, stop),
+    )
+    with _stop_file(stop):
+        for index, entry in run_all(partial(_in_worker, plain), waiting, n):
+            if isinstance(entry, Killed):
+                yield index, {"status": "invalid", "reason": f"{job.sounds[index].path}: {KILLED}"}
+                continue
+            if entry["status"] == "stopped":
+                raise Interrupted(requested() or "a signal", entry["place"])
+            yield index, entry
+            stop_if_asked(f"recording {printable(job.sounds[index].name)}")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What of a job is sent to other processes."""
+
+    request: Request
+    sounds: list[SoundFile]
+    out: Path
+    scores: str | None
+    rules: list[SpanRule]
+    shift: np.ndarray | None
+    stop: Path
+
+
+_loaded: dict[str, Detector] = {}
+
+
+def _in_worker(plan: Plan, index: int) -> dict[str, Any]:
+    """One recording in a process of its own, whose models are loaded once."""
+    key = str(plan.request)
+    if key not in _loaded:
+        _loaded[key] = load(plan.request)
+
+    def look(place: str) -> None:
+        if plan.stop.exists():
+            raise Interrupted("the main process", place)
+
+    try:
+        look(f"recording {printable(plan.sounds[index].name)}")
+        return _detect(plan, _loaded[key], index, lambda _: None, look)
+    except Interrupted as stopped:
+        return {"status": "stopped", "place": stopped.place}
+
+
+class _stop_file:  # noqa: N801 (a context manager, used as a function)
+    """While it is held, a signal to this process makes `path`, which its workers look for."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def _watch(self) -> None:
+        while not self._over.wait(_LOOK_S):
+            if requested():
+                self._path.touch()
+                return
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+
+def _detect(
+    plan: Job | Plan, detector: Detector, index: int, within: Any, look: Any
+) -> dict[str, Any]:
+    """Detect in one recording; its journal entry."""
+    sound = plan.sounds[index]
+    scores = None
+    if plan.scores is not None:
+        path = score_path(plan.out, sound, plan.scores)
+        scores = ScoreFile(path, detector.labels, detector.hop_s, detector.start_s)
+
+    def watch(seconds: float, logits: np.ndarray) -> None:
+        within(seconds)
+        if scores is not None:
+            scores.add(logits)
+        look(f"{seconds:.0f} s into {printable(sound.name)}, which begins anew")
+
+    try:
+        found = find_events(detector, sound.path, plan.rules, plan.shift, watch)
+        if scores is not None:
+            scores.finish()
+    except CanopyError as error:
+        return {"status": "invalid", "reason": printable(str(error))}
+    finally:
+        if scores is not None:
+            scores.drop()
+    name = f"{index:07d}.npz"
+    save_part(plan.out / _WORK / "parts" / name, found)
+    return {"status": "ok", "reason": "", "part": name}
+
+
+class _Progress:
+    """A bar in seconds of sound, with remaining time and times real time."""
+
+    def __init__(self, total_s: float) -> None:
+        self._bar = tqdm(
+            total=round(total_s),
+            desc="detect",
+            unit="s",
+            disable=None,
+            bar_format="{desc}: {percentage:3.0f}% of {total_fmt} s |{bar}| {elapsed} gone, "
+            "{remaining} left, {rate_noinv_fmt} (times real time)",
+        )
+        self._inside = 0.0
+
+    def __enter__(self) -> "_Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def within(self, seconds: float) -> None:
+        """So many seconds of the present recording are done."""
+        self._bar.update(max(0.0, seconds - self._inside))
+        self._inside = max(self._inside, seconds)
+
+    def done(self, seconds: float) -> None:
+        """The present recording is done."""
+        self._bar.update(seconds - self._inside)
+        self._inside = 0.0

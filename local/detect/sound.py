@@ -1,0 +1,211 @@
+"""Sound to detect in: which files there are, and any of them as blocks of samples.
+
+What libsndfile reads is read as everywhere else (`audio`). Other containers go through ffmpeg where
+it is installed.
+"""
+
+import json
+import shutil
+import subprocess
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soxr
+
+from local.audio import probe, stream_audio
+from local.config import AudioConfig
+from local.errors import CanopyError
+
+# Endings that are looked for in folders: libsndfile's, and those that ffmpeg is asked to read.
+NATIVE = (
+    *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".w64", ".rf64"),
+    *(".caf", ".au", ".snd"),
+)
+FOREIGN = (".m4a", ".mp4", ".aac", ".wma", ".webm", ".mkv", ".mov", ".avi", ".wv", ".ape", ".amr")
+_FFMPEG_BLOCK_BYTES = 2**20
+
+
+@dataclass(frozen=True)
+class SoundFile:
+    """A file to detect in: `name` tells it from the others, as its path below what was given."""
+
+    path: Path
+    name: str
+
+    @property
+    def recording_id(self) -> str:
+        """The name without the ending."""
+        return str(Path(self.name).with_suffix(""))
+
+
+def printable(text: str) -> str:
+    """Text that can be written as UTF-8: bytes of a file name that are none become %NN."""
+    return "".join(
+        f"%{ord(mark) - 0xDC00:02X}" if 0xDC80 <= ord(mark) <= 0xDCFF else mark for mark in text
+    )
+
+
+def find_sounds(paths: list[Path], ignore: Path | None = None) -> list[SoundFile]:
+    """The files given, and all sound files in and below the folders given, in order of name.
+
+    Parameters
+    ----------
+    ignore : folder that is passed over (where outputs are written).
+    """
+    found: dict[Path, SoundFile] = {}
+    for path in paths:
+        if path.is_dir():
+            inside = [
+                one
+                for one in sorted(path.rglob("*"))
+                if one.suffix.lower() in NATIVE + FOREIGN
+                and one.is_file()
+                and not any(part.startswith(".") for part in one.relative_to(path).parts)
+                and (ignore is None or ignore.resolve() not in one.resolve().parents)
+            ]
+            if not inside:
+                raise CanopyError(
+                    f"{path}: no sound file in this folder or below it; name a folder of "
+                    "recordings, or the files themselves"
+                )
+            chosen = [(one, str(one.relative_to(path))) for one in inside]
+        elif path.exists():
+            chosen = [(path, path.name)]
+        else:
+            raise CanopyError(f"{path}: no such file or folder; correct the path")
+        for one, name in chosen:
+            found.setdefault(one.resolve(), SoundFile(one, name))
+    return _told_apart(list(found.values()))
+
+
+def _told_apart(sounds: list[SoundFile]) -> list[SoundFile]:
+    """Names that several files share become their whole paths."""
+    names = [sound.recording_id for sound in sounds]
+    twice = (
+        {name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else {}
+    )
+    clashing = [sound for sound in sounds if sound.recording_id in twice]
+    if not clashing:
+        return sounds
+    full = {id(sound): sound.path.resolve().as_posix().lstrip("/") for sound in clashing}
+    # Files that differ in their ending alone keep it inside the name.
+    stems = [str(Path(name).with_suffix("")) for name in full.values()]
+    keep = {name for name, n in Counter(stems).items() if n > 1}
+    renamed = []
+    for sound in sounds:
+        name = full.get(id(sound), sound.name)
+        if str(Path(name).with_suffix("")) in keep:
+            name = f"{name}{Path(name).suffix}"
+        renamed.append(SoundFile(sound.path, name))
+    return renamed
+
+
+@dataclass(frozen=True)
+class OpenSound:
+    """A file that can be read: its seconds, and its samples in blocks at the configured rate."""
+
+    duration: float
+    blocks: Iterator[np.ndarray]
+
+
+def duration_of(path: Path) -> float:
+    """Seconds by the header; a `CanopyError` says why a file cannot be read."""
+    if path.suffix.lower() in FOREIGN:
+        return _ffprobe(path)[2]
+    return probe(path).duration
+
+
+def open_sound(path: Path, config: AudioConfig, block_s: float) -> OpenSound:
+    """Open any sound file for one reading from start to end."""
+    if path.suffix.lower() in FOREIGN:
+        rate, channels, duration = _ffprobe(path)
+        return OpenSound(duration, _ffmpeg_blocks(path, config, rate, channels))
+    return OpenSound(probe(path).duration, stream_audio(path, config, block_s))
+
+
+# ---------------------------------------------------------------------------------------- ffmpeg
+
+
+def _tool(name: str, path: Path) -> str:
+    found = shutil.which(name)
+    if found is None:
+        raise CanopyError(
+            f"{path}: {path.suffix} files need {name}, which is not installed; install ffmpeg, or "
+            "convert the recording to FLAC"
+        )
+    return found
+
+
+def _ffprobe(path: Path) -> tuple[int, int, float]:
+    """Sample rate, channels and seconds of the first sound track."""
+    if not path.is_file():
+        raise CanopyError(f"{path}: no such file; correct the path")
+    command = [_tool("ffprobe", path), "-v", "error", "-select_streams", "a:0", "-of", "json"]
+    command += ["-show_entries", "stream=sample_rate,channels:format=duration"]
+    result = subprocess.run([*command, f"file:{path}"], capture_output=True, check=False)
+    try:
+        told = json.loads(result.stdout)
+        stream = told["streams"][0]
+        rate, channels = int(stream["sample_rate"]), int(stream["channels"])
+        duration = float(told["format"].get("duration", "nan"))
+    except (ValueError, KeyError, IndexError, TypeError):
+        raise CanopyError(
+            f"{path}: ffprobe finds no sound in it ({_last_line(result.stderr)}); replace it by a "
+            "WAV or FLAC file or remove it"
+        ) from None
+    if rate < 1 or channels < 1:
+        raise CanopyError(f"{path}: ffprobe tells {rate} Hz and {channels} channels; convert it")
+    return rate, channels, duration
+
+
+def _ffmpeg_blocks(
+    path: Path, config: AudioConfig, rate: int, channels: int
+) -> Iterator[np.ndarray]:
+    if rate != config.sample_rate and config.other_rates == "refuse":
+        raise CanopyError(
+            f"{path}: its sample rate is {rate} Hz, audio.sample_rate is {config.sample_rate}; set "
+            "audio.other_rates to resample"
+        )
+    blocks = _decoded(path, config, channels)
+    if rate == config.sample_rate:
+        yield from blocks
+        return
+    resampler = soxr.ResampleStream(rate, config.sample_rate, 1, dtype="float32", quality="HQ")
+    for block in blocks:
+        yield resampler.resample_chunk(block)
+    yield resampler.resample_chunk(np.zeros(0, dtype=np.float32), last=True)
+
+
+def _decoded(path: Path, config: AudioConfig, channels: int) -> Iterator[np.ndarray]:
+    command = [_tool("ffmpeg", path), "-v", "error", "-nostdin", "-i", f"file:{path}"]
+    command += ["-map", "0:a:0", "-f", "f32le", "-c:a", "pcm_f32le", "pipe:1"]
+    width = 4 * channels
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        if process.stdout is None or process.stderr is None:
+            raise RuntimeError("no pipe from ffmpeg")
+        n_read = 0
+        try:
+            while data := process.stdout.read(_FFMPEG_BLOCK_BYTES // width * width):
+                samples = np.frombuffer(data[: len(data) // width * width], dtype="<f4")
+                decoded = samples.reshape(-1, channels)
+                n_read += len(decoded)
+                if config.channel == "mix":
+                    yield decoded.mean(axis=1)
+                else:
+                    yield decoded[:, 0 if config.channel == "first" else config.channel].copy()
+            errors = process.stderr.read()
+        finally:
+            process.kill()
+        if errors.strip() or n_read == 0:
+            raise CanopyError(
+                f"{path}: damaged or truncated after {n_read} samples ({_last_line(errors)}); "
+                "copy the recording again or remove it"
+            )
+
+
+def _last_line(text: bytes) -> str:
+    lines = text.decode("utf-8", "replace").strip().splitlines()
+    return lines[-1].strip() if lines else "no reason given"

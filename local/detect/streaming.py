@@ -1,0 +1,160 @@
+"""One recording of any length: samples, frames, windows, scores, spans, each as it comes."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from scipy.special import expit
+
+from local.detect.model import Detector
+from local.detect.sound import open_sound
+from local.labels import SpanFinder, SpanRule
+from local.sliding import Chunk, slide
+
+# Decoded at once.
+BLOCK_S = 20.0
+# Frames joined before windows are read from them.
+_JOINED_FRAMES = 2048
+
+
+class FrameStream:
+    """Frames that arrive in pieces, held only as long as a reader may ask for them.
+
+    Parameters
+    ----------
+    pieces : (k, n_mels) or (k,), in order.
+    readers : numbers of those who read.
+    """
+
+    def __init__(self, pieces: Iterator[np.ndarray], readers: Iterable[int]) -> None:
+        self.n_known, self.ended = 0, False
+        self._pieces = pieces
+        self._held: np.ndarray | None = None
+        self._first = 0
+        self._cursors = dict.fromkeys(readers, 0)
+
+    def reach(self, n: int) -> None:
+        """Wait until at least `n` frames are known, or the end is."""
+        while self.n_known < n and not self.ended:
+            arrived: list[np.ndarray] = []
+            n_arrived = 0
+            while n_arrived < _JOINED_FRAMES:
+                piece = next(self._pieces, None)
+                if piece is None:
+                    self.ended = True
+                    break
+                arrived.append(piece)
+                n_arrived += len(piece)
+            if n_arrived:
+                kept = [] if self._held is None else [self._held]
+                self._held = np.concatenate([*kept, *arrived])
+                self.n_known += n_arrived
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """(n_mels, k) or (k,) float32 of the frames [start, stop), as far as they exist."""
+        if self._held is None or start < self._first:
+            raise ValueError(f"frame {start} is not held any more")
+        return self._held[start - self._first : min(stop, self.n_known) - self._first].T
+
+    def release(self, reader: int, before: int) -> None:
+        """Reader number `reader` will ask for no frame before `before` any more."""
+        self._cursors[reader] = before
+        spent = min(self._cursors.values()) - self._first
+        # By more than a little, as what is left is copied.
+        if self._held is not None and spent >= _JOINED_FRAMES:
+            self._held, self._first = self._held[spent:].copy(), self._first + spent
+
+
+def score_stream(
+    detector: Detector, open_blocks: Callable[[], Iterator[np.ndarray]]
+) -> Iterator[Chunk]:
+    """Logits of one recording over time.
+
+    Parameters
+    ----------
+    open_blocks : opens its samples anew, (n_i,) float32 in blocks of any length.
+    """
+    streams: dict[float, FrameStream] = {}
+
+    def frames(stretch: float) -> FrameStream:
+        if stretch not in streams:
+            readers = [i for i, view in enumerate(detector.views) if view.stretch == stretch]
+            blocks = open_blocks()
+            if stretch != 1.0:
+                from local.features import stretch_stream
+
+                blocks = stretch_stream(blocks, stretch, detector.config.features.n_fft)
+            streams[stretch] = FrameStream(detector.engine.features(blocks), readers)
+        return streams[stretch]
+
+    yield from slide(
+        *([frames], detector.views, detector.engine.scorers),
+        *(len(detector.labels), detector.step, detector.config),
+    )
+
+
+@dataclass
+class Found:
+    """What was found in one recording; `label` is the index of a class, scores are logits.
+
+    highest : (C,) highest score of each class anywhere.
+    """
+
+    duration: float
+    highest: np.ndarray
+    onset: list[float] = field(default_factory=list)
+    offset: list[float] = field(default_factory=list)
+    label: list[int] = field(default_factory=list)
+    score: list[float] = field(default_factory=list)
+
+    def probability(self) -> np.ndarray:
+        """(n,) scores of the spans as probabilities."""
+        return expit(np.asarray(self.score, dtype=np.float64))
+
+
+def find_events(
+    detector: Detector,
+    path: Path,
+    rules: list[SpanRule],
+    shift: np.ndarray | None = None,
+    watch: Callable[[float, np.ndarray], None] | None = None,
+    block_s: float = BLOCK_S,
+) -> Found:
+    """Spans of all classes in one file.
+
+    Parameters
+    ----------
+    rules : one a class, thresholds as logits.
+    shift : (C,) added to the logits first.
+    watch : called with the seconds done so far and the (C, k) logits of further cells.
+    """
+    sound = open_sound(path, detector.config.audio, block_s)
+    openings = [sound.blocks]
+
+    def blocks() -> Iterator[np.ndarray]:
+        # A view of a stretched recording reads the file a second time.
+        return (
+            openings.pop() if openings else open_sound(path, detector.config.audio, block_s).blocks
+        )
+
+    found = Found(sound.duration, np.full(len(detector.labels), -np.inf))
+    finders = [SpanFinder(rule, detector.hop_s, detector.start_s) for rule in rules]
+    n_cells = 0
+    for chunk in score_stream(detector, blocks):
+        logits = chunk.frames.astype(np.float64)
+        if shift is not None:
+            logits += shift[:, None]
+        n_cells += logits.shape[1]
+        if logits.shape[1]:
+            np.maximum(found.highest, logits.max(axis=1), out=found.highest)
+        for label, finder in enumerate(finders):
+            spans = finder.add(logits[label]) + (finder.finish() if chunk.last else [])
+            for span in spans:
+                found.onset.append(span.onset)
+                found.offset.append(np.fmin(span.offset, sound.duration))
+                found.label.append(label)
+                found.score.append(span.score)
+        if watch is not None:
+            watch(n_cells * detector.hop_s, logits)
+    return found

@@ -1,0 +1,148 @@
+"""The folder of a published model: what is in it, whole or refused. Needs no PyTorch.
+
+model.json          classes, configuration, networks, out-of-fold evidence, prior correction
+fold<k>.safetensors weights of each fold's network
+fold<k>.onnx        the same network with its front end, waveform in, logits out
+README.md           the model card
+LICENSE.txt         to be filled by who publishes
+SHA256SUMS          checksums of all of these, as `sha256sum --check` reads them
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from onnxruntime.capi import onnxruntime_pybind11_state as runtime
+
+from local.config import Config
+from local.errors import CanopyError
+from local.files import file_digest, read_json, write_text
+from local.thresholds import Evidence
+
+SCHEMA = 1
+MODEL, CARD, LICENCE, SUMS = "model.json", "README.md", "LICENSE.txt", "SHA256SUMS"
+# What model.json keeps of a configuration: what detection needs, and how it was trained.
+SECTIONS = ("audio", "features", "data", "window", "model", "inference", "relabel")
+# Names of the graphs' input and outputs.
+INPUT, FEATURES, FRAME, CLIP = "waveform", "features", "frame_logit", "clip_logit"
+# What ONNX Runtime raises, which is no common class.
+RUNTIME_ERRORS = (
+    RuntimeError,
+    runtime.Fail,
+    runtime.InvalidArgument,
+    runtime.InvalidGraph,
+    runtime.InvalidProtobuf,
+    runtime.NoSuchFile,
+    runtime.NotImplemented,
+    runtime.RuntimeException,
+)
+_SUM = re.compile(r"([0-9a-f]{64}) [ *]([A-Za-z0-9_.-]+)")
+
+
+@dataclass(frozen=True)
+class NetworkFiles:
+    """One network of a published model; `onnx` is None where there is no graph."""
+
+    weights: Path
+    onnx: Path | None
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published model as read from its folder.
+
+    classes : `label, name, low_freq, high_freq`. recipe : what `create_model` takes. step : input
+    frames a cell. any_length : whether the graphs take windows of other lengths than `window`
+    frames. shift : (C,) logits of the run's prior correction, or None.
+    """
+
+    folder: Path
+    classes: pd.DataFrame
+    config: Config
+    recipe: dict[str, Any]
+    step: int
+    window: int
+    any_length: bool
+    networks: list[NetworkFiles]
+    evidence: Evidence | None
+    shift: np.ndarray | None
+
+    @property
+    def labels(self) -> list[str]:
+        """Labels in output order."""
+        return self.classes["label"].tolist()
+
+
+def n_samples(config: Config, window: int) -> int:
+    """Samples that a window of so many frames is made of."""
+    if config.features.kind == "wave":
+        return window
+    return (window - 1) * config.features.hop_length + config.features.n_fft
+
+
+def is_published(folder: Path) -> bool:
+    """Whether a folder looks like a published model."""
+    return (folder / SUMS).is_file() or (folder / MODEL).is_file()
+
+
+def write_sums(folder: Path, names: list[str]) -> None:
+    """Write the checksums of files in the folder."""
+    lines = [f"{file_digest(folder / name)}  {name}\n" for name in sorted(names)]
+    write_text(folder / SUMS, "".join(lines))
+
+
+def check_sums(folder: Path) -> dict[str, str]:
+    """Digests by file; a file that is missing or is not what was published is refused."""
+    path = folder / SUMS
+    if not path.is_file():
+        raise CanopyError(f"{path}: missing, so the model cannot be checked; copy the folder again")
+    sums: dict[str, str] = {}
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        match = _SUM.fullmatch(line)
+        if match is None:
+            raise CanopyError(f"{path}: {line!r:.80} is no checksum; copy the folder again")
+        sums[match[2]] = match[1]
+    if MODEL not in sums:
+        raise CanopyError(f"{path}: does not list {MODEL}; copy the folder again")
+    for name, digest in sums.items():
+        if not (folder / name).is_file():
+            raise CanopyError(f"{folder / name}: missing from the model; copy the folder again")
+        if file_digest(folder / name) != digest:
+            raise CanopyError(
+                f"{folder / name}: was changed after it was published (its checksum differs from "
+                f"that in {SUMS}); copy the folder again"
+            )
+    return sums
+
+
+def read_published(folder: Path) -> Published:
+    """Check and read a published model."""
+    sums = check_sums(folder)
+    told = read_json(folder / MODEL)
+    if not isinstance(told, dict) or told.get("schema") != SCHEMA:
+        found = told.get("schema") if isinstance(told, dict) else type(told).__name__
+        raise CanopyError(f"{folder / MODEL}: schema {found!r}, this version reads {SCHEMA}")
+    networks = []
+    for entry in told["networks"]:
+        for name in (entry["weights"], entry["onnx"]):
+            if name is not None and name not in sums:
+                raise CanopyError(f"{folder / SUMS}: does not list {name}; copy the folder again")
+        graph = folder / entry["onnx"] if entry["onnx"] else None
+        networks.append(NetworkFiles(folder / entry["weights"], graph))
+    classes = pd.DataFrame(told["classes"], columns=["label", "name", "low_freq", "high_freq"])
+    shift = told["prior_shift"]
+    return Published(
+        folder=folder,
+        classes=classes.astype({"low_freq": float, "high_freq": float}),
+        config=Config.model_validate(told["config"]),
+        recipe=told["recipe"],
+        step=told["step"],
+        window=told["window"],
+        any_length=told["any_length"],
+        networks=networks,
+        evidence=Evidence.from_dict(told["evidence"]) if told["evidence"] else None,
+        shift=None if shift is None else np.asarray(shift, dtype=np.float64),
+    )
