@@ -8,7 +8,7 @@ from local.models.base import SedModel, SedOutput, create_model, model_names, wi
 from local.models.pretrained import fit_hint
 
 # Importing a family registers its models.
-from local.models import cnn14, conformer, crnn, timm_sed, transformer  # isort: skip
+from local.models import cnn14, conformer, crnn, denet, sincnet, timm_sed, transformer  # isort: skip
 
 __all__ = [
     "SedModel",
@@ -17,8 +17,10 @@ __all__ = [
     "conformer",
     "create_model",
     "crnn",
+    "denet",
     "fit_hint",
     "model_names",
+    "sincnet",
     "timm_sed",
     "transformer",
     "without_start",

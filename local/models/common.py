@@ -20,7 +20,19 @@ from local.models.pcen import Pcen
 Above0 = Annotated[float, Field(gt=0.0)]
 
 
-class CommonParams(Section):
+class HeadParams(Section):
+    """Options of every family: how a window is scored, and where first weights come from."""
+
+    # How a window's score comes from its cells.
+    head: Literal["attention", "max", "mean"] = "attention"
+    dropout: float = Field(default=0.2, ge=0.0, lt=1.0)
+    # A further output that says whether anything calls.
+    activity: bool = False
+    # A file of first weights (safetensors, or a checkpoint of tensors only).
+    weights: str | None = None
+
+
+class CommonParams(HeadParams):
     """Options of every family that takes log-mel."""
 
     # The front: per-channel energy normalisation in place of the logarithm, each band's mean over
@@ -45,13 +57,6 @@ class CommonParams(Section):
     hidden: int = Field(default=0, ge=0)
     # Maximum plus mean over three neighbouring cells before the head.
     smooth: bool = False
-    # How a window's score comes from its cells.
-    head: Literal["attention", "max", "mean"] = "attention"
-    dropout: float = Field(default=0.2, ge=0.0, lt=1.0)
-    # A further output that says whether anything calls.
-    activity: bool = False
-    # A file of first weights (safetensors, or a checkpoint of tensors only).
-    weights: str | None = None
 
     @model_validator(mode="after")
     def _level_is_another_channel(self) -> "CommonParams":
@@ -134,7 +139,7 @@ def hidden_layer(n_features: int, n_hidden: int) -> nn.Module:
     return nn.Sequential(nn.Conv1d(n_features, n_hidden, 1), nn.ReLU(inplace=True))
 
 
-def make_head(params: CommonParams, n_features: int, n_classes: int) -> nn.Module:
+def make_head(params: HeadParams, n_features: int, n_classes: int) -> nn.Module:
     """The head that `params.head` names."""
     if params.head == "attention":
         return AttentionHead(n_features, n_classes, params.dropout, params.activity)

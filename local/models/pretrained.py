@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
+from local.archives import check_any_checkpoint, check_safetensors, check_tensors
 from local.errors import UNPACKING_ERRORS, CanopyError, first_line
 from local.models.base import SedModel, create_model, model_names
 
@@ -55,9 +56,12 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     """
     try:
         if path.suffix == ".safetensors":
+            check_safetensors(path)
             return load_file(path)
+        check_any_checkpoint(path)
         with torch.serialization.safe_globals(_plain_arrays()):
             weights = torch.load(path, map_location="cpu", weights_only=True)
+        check_tensors(weights, path)
     except FileNotFoundError:
         raise CanopyError(f"model.params.weights: {path} is missing; put the file there") from None
     except (SafetensorError, *UNPACKING_ERRORS) as error:

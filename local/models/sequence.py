@@ -83,7 +83,7 @@ class SequenceSed(SedModel):
         x = self.norm(x)
         x = x + positions(x.shape[1], x.shape[2], x)
         if self.token is not None:
-            x = torch.cat([self.token.expand(len(x), 1, -1), x], dim=1)
+            x = torch.cat([self.token.expand(x.shape[0], 1, -1), x], dim=1)
         x = self.encode(self.dropout(x)).transpose(1, 2)
         if self.smooth:
             first = 0 if self.token is None else 1

@@ -7,7 +7,14 @@ import torch
 
 from local.config import FeatureConfig
 from local.errors import CanopyError
-from local.features import LogMel, RunningStats, check_filters, mel_filters, stream_features
+from local.features import (
+    LogMel,
+    RunningStats,
+    check_filters,
+    mel_edges,
+    mel_filters,
+    stream_features,
+)
 
 FLOOR = 1e-10
 SETTINGS = {
@@ -82,6 +89,43 @@ def test_log_mel_is_librosas(name):
     expected = librosa_log_mel(wave, rate, config)
     assert expected.min() == np.log(FLOOR)
     np.testing.assert_allclose(features.numpy(), expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("rate", [250_000, 48_000])
+def test_linear_filters_against_the_definition(rate):
+    config = FeatureConfig(
+        n_fft=1024, n_mels=40, f_min_hz=rate / 12, f_max_hz=0.48 * rate, mel_scale="linear"
+    )
+    corners = np.linspace(rate / 12, 0.48 * rate, 42)
+    np.testing.assert_allclose(mel_edges(config, rate), corners, rtol=1e-15)
+    width = corners[1] - corners[0]
+    bins = np.arange(513) * rate / 1024
+    expected = [
+        np.maximum(0, 1 - np.abs(bins - centre) / width) / width for centre in corners[1:-1]
+    ]
+    np.testing.assert_allclose(mel_filters(config, rate), expected, atol=1e-15)
+
+
+def test_linear_spectra_of_ultrasound_against_double_precision():
+    """Every band, a tone among them, from the definition in float64."""
+    rate = 250_000
+    config = FeatureConfig(
+        n_fft=512, hop_length=125, n_mels=60, f_min_hz=15e3, f_max_hz=125e3, mel_scale="linear"
+    )
+    rng = np.random.default_rng(3)
+    wave = 1e-3 * rng.standard_normal(rate // 10)
+    wave += 0.1 * np.sin(2 * np.pi * 70e3 / rate * np.arange(len(wave)))
+    front_end = LogMel(config, rate)
+    features = front_end(torch.from_numpy(wave)).numpy()
+    padded = np.pad(wave, 256, mode="reflect")
+    hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(512) / 512)
+    frames = np.lib.stride_tricks.sliding_window_view(padded, 512)[::125]
+    power = np.abs(np.fft.rfft(frames * hann)) ** 2
+    expected = np.log(np.maximum(mel_filters(config, rate) @ power.T, config.floor))
+    np.testing.assert_allclose(features, expected, atol=1e-3)
+    loudest = features[:, 10:-10].mean(axis=1).argmax()
+    edges = mel_edges(config, rate)
+    assert edges[loudest] < 70e3 < edges[loudest + 2]
 
 
 def test_librosa_itself_centres_and_mirrors_like_this():

@@ -16,6 +16,13 @@ TINY = {"channels": [4, 6], "pool": [[2, 2], [2, 2]], "gru": 5}
 THIN = {"channels": [2, 3, 4, 4, 5, 6]}
 SHORT = {"width": 16, "n_blocks": 2, "n_heads": 2, "feed_forward": 24}
 SMALL = "mobilenetv3_small_050"
+# Raw waveforms: frames of 4 ms, 128 samples.
+SAMPLES = 16  # in what is called a frame below
+SINC = {"sample_rate": 32_000, "n_filters": 6, "kernel": 31, "frame_ms": 4.0}
+CONVOLUTIONS = {"channels": [5, 6], "pool": [2, 2, 2]}
+CHUNKS = {**SINC, **CONVOLUTIONS, "context_ms": 4.0, "dense": [9, 8], "dropout": 0.1}
+BRANCH = {"de_channels": [3, 4], "de_strides": [2, 3], "de_hidden": [5]}
+FRAMES = {**SINC, **CONVOLUTIONS, **BRANCH, "gru": 7, "dense": [9, 8], "map_dropout": 0.0}
 # The backbones of earlier systems; the largest have their own test below.
 CASES = {
     "crnn": ("crnn", {}),
@@ -51,7 +58,14 @@ CASES = {
     "mobilenetv2_100": ("timm", {"backbone": "mobilenetv2_100"}),
     "rexnet_100": ("timm", {"backbone": "rexnet_100", "in_channels": 3}),
     SMALL: ("timm", {"backbone": SMALL}),
+    "sincnet": ("sincnet", CHUNKS),
+    "sincnet-context": ("sincnet", {**CHUNKS, "context_ms": 5.0, "input_norm": "window"}),
+    "denet": ("denet", FRAMES),
+    "denet-after": ("denet", {**FRAMES, "before_pooling": False, "activity": True}),
+    "denet-softmax": ("denet", {**FRAMES, "output": "softmax", "head": "attention"}),
+    "denet-across": ("denet", {**FRAMES, "filter_across": True, "checkpoint": True}),
 }
+WAVES = {"sincnet": CHUNKS, "denet": FRAMES}
 SMALLEST = {
     "crnn": TINY,
     "cnn14": THIN,
@@ -78,8 +92,14 @@ def build(case, seed=0) -> SedModel:
     return create_model(name, params, CLASSES, BANDS)
 
 
-def windows(n_frames, size=2, seed=0):
-    return torch.randn(size, 1, BANDS, n_frames, generator=torch.Generator().manual_seed(seed))
+def windows(n_frames, size=2, seed=0, case="crnn"):
+    shape = (n_frames * SAMPLES,) if CASES[case][0] in WAVES else (1, BANDS, n_frames)
+    return torch.randn(size, *shape, generator=torch.Generator().manual_seed(seed))
+
+
+def n_cells(n_frames, case):
+    model = build(case)
+    return (n_frames * SAMPLES if model.input == "wave" else n_frames) // model.step
 
 
 def test_every_registered_name_is_tried_here():
@@ -87,7 +107,7 @@ def test_every_registered_name_is_tried_here():
     assert {name for name, _ in CASES.values()} == set(model_names())
 
 
-@pytest.mark.parametrize("name", SMALLEST)
+@pytest.mark.parametrize("name", [*SMALLEST, *WAVES])
 def test_every_parameter_is_explained(name):
     page = (Path(__file__).parents[3] / "docs" / "models.md").read_text(encoding="utf-8")
     missing = [key for key in _REGISTRY[name][0].model_fields if f"`{key}`" not in page]
@@ -102,8 +122,8 @@ def test_shapes_at_any_length(case):
     wants_activity = CASES[case][1].get("activity", False)
     for n_frames in (64, 95, 131):
         with torch.inference_mode():
-            output = model(windows(n_frames))
-        cells = n_frames // model.step
+            output = model(windows(n_frames, case=case))
+        cells = n_cells(n_frames, case)
         assert isinstance(output, SedOutput)
         assert output.frame_logit.shape == (2, CLASSES, cells)
         assert output.clip_logit.shape == (2, CLASSES)
@@ -125,7 +145,7 @@ def test_every_parameter_gets_a_gradient(case):
         # Residual branches may begin with a weight of 0, which lets nothing through at first.
         for parameter in model.parameters():
             parameter += 0.05 * torch.randn_like(parameter)
-    output = model(windows(96, size=4))
+    output = model(windows(96, size=4, case=case))
     loss = output.frame_logit.square().mean() + output.clip_logit.square().mean()
     if output.activity_logit is not None:
         loss = loss + output.activity_logit.square().mean()
@@ -141,7 +161,7 @@ def test_every_parameter_gets_a_gradient(case):
 def test_features_can_be_mixed_before_the_head(case):
     """forward(x, mix) is the head of mix(features(x)); a class token is one column more."""
     model = build(case).eval()
-    x = windows(131, size=3)
+    x = windows(131, size=3, case=case)
     seen = []
 
     def turn(features):
@@ -155,7 +175,7 @@ def test_features_can_be_mixed_before_the_head(case):
         half = model(x, mix=lambda f: 0.5 * f + 0.5 * f.flip(0))
     assert features.shape[0] == 3
     has_token = hasattr(model, "token") and model.token is not None
-    assert features.shape[2] == 131 // model.step + int(has_token)
+    assert features.shape[2] == n_cells(131, case) + int(has_token)
     for one, other in zip(plain, turned, strict=True):
         if one is not None:
             torch.testing.assert_close(other, one.flip(0))
@@ -273,13 +293,13 @@ def test_save_and_load_round_trip(case, tmp_path):
     """Weights, buffers and parameters of the model come back to the bit."""
     name, params = CASES[case]
     model = build(case)
-    model.train()(windows(96, size=4))  # moves the statistics of the normalisation
+    model.train()(windows(96, size=4, case=case))  # moves the statistics of the normalisation
     model.eval()
     recipe = {"name": name, "params": params, "n_classes": CLASSES, "n_bands": BANDS}
     save_checkpoint(tmp_path / "best.pt", model_state(model, {**recipe, "labels": LABELS}))
     again = load_model(tmp_path / "best.pt", LABELS)
     assert not again.training
-    x = windows(96, seed=1)
+    x = windows(96, seed=1, case=case)
     with torch.inference_mode():
         for one, other in zip(model(x), again(x), strict=True):
             assert (one is None and other is None) or torch.equal(one, other)
@@ -290,7 +310,7 @@ def test_dropout_is_off_at_inference(case):
     """Defect 5: eval() reaches the whole tree; training does differ."""
     model = build(case).eval()
     assert not any(module.training for module in model.modules())
-    x = windows(96)
+    x = windows(96, case=case)
     with torch.inference_mode():
         assert torch.equal(model(x).frame_logit, model(x).frame_logit)
         # Neither does a window's score hang on its neighbours in the batch.
@@ -343,6 +363,17 @@ def test_a_cell_of_the_output_lies_over_its_input_frames(case):
         ("transformer", {"frequency_pool": "mean"}, "unknown key model.params.frequency_pool"),
         ("conformer", {"kernel": 4}, "kernel must be odd"),
         ("crnn", {"in_channels": 2}, "model.params.in_channels: .*1 or 3, found 2"),
+        ("denet", {**FRAMES, "frame_ms": 4.01}, "frame_ms 4.01 is 128.32 samples .* whole samples"),
+        ("denet", {**FRAMES, "frame_ms": 0.5}, "convolutions of the enhancement leave no sample"),
+        ("denet", {**FRAMES, "pool": [2, 2]}, "pool has 2 entries; .*each of the 2 channels"),
+        ("denet", {**FRAMES, "de_strides": [2]}, "de_channels has 2 layers, de_strides 1"),
+        ("denet", {**FRAMES, "kernel": 30}, "kernel is 30; an odd number has a middle"),
+        ("denet", {**FRAMES, "context_ms": 8.0, "filter_across": True}, "context_ms null"),
+        ("denet", {**FRAMES, "f_max_hz": 17e3}, "to 17000 Hz do not fit sample_rate 32000"),
+        ("denet", {**FRAMES, "bands_hz": [[1e3, 2e3]]}, "spacing: given goes with bands_hz"),
+        ("denet", {**FRAMES, "min_band_hz": 16e3}, "reach beyond half of sample_rate 32000"),
+        ("sincnet", {**CHUNKS, "context_ms": 3.0}, "context_ms 3 is shorter than frame_ms 4"),
+        ("sincnet", {**CHUNKS, "kernel": 255}, "filters leave no sample"),
     ],
 )
 def test_faults_of_the_parameters_are_told(name, params, message):

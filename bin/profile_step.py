@@ -1,0 +1,72 @@
+#!/usr/bin/env python3
+"""Time and memory of one training step of a model, part by part.
+
+    bin/profile_step.py --conf conf/demo/default.yaml --batch-size 4
+
+Windows are noise of the configured length; the step is forward, loss over frames, backward and
+optimiser, in half precision where train.amp and the device have it. Times are those of the fastest
+of a few steps. Memory is the process's peak above what it took before the steps (on a GPU: that of
+tensors).
+"""
+
+import argparse
+import sys
+
+import torch
+
+from local.config import load_config
+from local.dataset import window_frames
+from local.errors import CanopyError
+from local.models import create_model
+from local.profiling import profile_step
+from local.training import amp_dtype
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--conf", required=True, help="configuration of a version")
+    parser.add_argument("--set", action="append", default=[], metavar="section.key=value")
+    parser.add_argument("--batch-size", type=int, help="windows (default: train.batch_size)")
+    parser.add_argument(
+        "--steps", type=int, default=3, help="measured after one more (%(default)s)"
+    )
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--threads", type=int, default=2, help="on a CPU (%(default)s)")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure; the exit code is 0 when done, 1 for a fault of the configuration."""
+    args = parse_args(argv)
+    device = torch.device(args.device)
+    torch.set_num_threads(args.threads)
+    try:
+        config = load_config(args.conf, args.set)
+        is_wave = config.features.kind == "wave"
+        n_bands = 1 if is_wave else config.features.n_mels
+        model = create_model(config.model.name, config.model.params, 1, n_bands).to(device).train()
+    except CanopyError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    n, window = args.batch_size or config.train.batch_size, window_frames(config, model.step)
+    shape = (n, window) if is_wave else (n, 1, n_bands, window)
+    x = torch.randn(shape, device=device)
+    found = profile_step(model, x, amp_dtype(config, device), args.steps)
+    n_weights = sum(parameter.numel() for parameter in model.parameters())
+    length_s = window * config.hop_s
+    print(f"{config.model.name}: {n_weights:,} weights, {n} windows of {length_s:.3f} s")
+    for name, seconds in found.seconds.items():
+        print(f"{name:>24} {seconds:9.3f} s")
+        if name == "forward":
+            for part, its_seconds in found.parts.items():
+                print(f"{'of it ' + part:>24} {its_seconds:9.3f} s")
+    print(f"{'kept for the gradient':>24} {found.kept_bytes / 2**20:9.0f} MB")
+    print(f"{'peak memory':>24} {found.peak_bytes / 2**20:9.0f} MB")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,66 @@
+"""bin/plot_filters.py: a picture and a table of learned filters, and what it refuses."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from local.checkpoint import model_state, save_checkpoint
+from local.models import create_model
+
+ROOT = Path(__file__).resolve().parents[2]
+PARAMS = {
+    "sincnet": {"sample_rate": 250_000, "n_filters": 9, "context_ms": 10.0, "dense": [4]},
+    "crnn": {"channels": [4], "pool": [[2, 2]], "gru": 0},
+}
+
+
+@pytest.fixture
+def script():
+    spec = importlib.util.spec_from_file_location("plot_filters", ROOT / "bin/plot_filters.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def checkpoint(folder, name):
+    model = create_model(name, PARAMS[name], 1, 16)
+    if name == "sincnet":
+        with torch.no_grad():
+            model.filters.band += 0.02
+    recipe = {"name": name, "params": PARAMS[name], "n_classes": 1, "n_bands": 16, "labels": ["a"]}
+    save_checkpoint(folder / "best.pt", model_state(model, recipe))
+    return str(folder / "best.pt")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".svg"])
+def test_picture_and_table(script, tmp_path, suffix):
+    model = checkpoint(tmp_path, "sincnet")
+    output, table = tmp_path / f"filters{suffix}", tmp_path / "edges.csv"
+    options = ["--model", model, "--output", str(output), "--csv", str(table)]
+    assert script.main(options) == 0
+    if suffix == ".png":
+        with Image.open(output) as picture:
+            assert picture.width > 800
+            assert len(np.unique(np.asarray(picture.convert("L")))) > 10
+    else:
+        assert b"before training" in output.read_bytes()
+    edges = pd.read_csv(table)
+    assert len(edges) == 9
+    np.testing.assert_allclose(edges["low_after_hz"], edges["low_before_hz"])
+    widened = (edges["high_after_hz"] - edges["high_before_hz"])[:-2]
+    np.testing.assert_allclose(widened, 0.02 * 250_000, rtol=1e-3)
+
+
+def test_what_cannot_be_drawn(script, tmp_path, capsys):
+    model = checkpoint(tmp_path, "crnn")
+    assert script.main(["--model", model, "--output", str(tmp_path / "a.png")]) == 1
+    assert "model crnn has no learned filters" in capsys.readouterr().err
+    assert script.main(["--model", model, "--output", str(tmp_path / "a.gif")]) == 1
+    assert "ends in .png or .svg" in capsys.readouterr().err
+    assert script.main(["--model", str(tmp_path / "b.pt"), "--output", "a.png"]) == 1
+    assert "b.pt" in capsys.readouterr().err
