@@ -5,14 +5,15 @@
     bin/check_config.py --recipe demo --print relabel.n_cycles
 
 Validates the file, builds the model and scores a window of noise with it, checks the mel filters,
-and, where tables exist already, holds the settings against the recordings.
+and, where tables exist already, holds the settings against the recordings. As the first to write to
+the experiment's folder it takes the lock, which run.sh keeps for all stages.
 """
 
 import sys
 
 from local.checks import check_config, check_data
 from local.errors import CanopyError
-from local.runs import run_script, stage_parser, start
+from local.runs import run_script, stage_parser, started
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -21,14 +22,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--stages", default="0 1 2 3 4 5", help="stages that will run")
     parser.add_argument("--print", dest="key", help="print the value of section.key and stop")
     args = parser.parse_args(argv)
-    run = start(args, "check")
-    if args.key is not None:
-        print(_value(run.config, args.key))
-        return 0
-    check_config(run.config)
-    stages = {int(stage) for stage in args.stages.split()}
-    if 0 not in stages:
-        check_data(run)
+    with started(args, "check") as run:
+        if args.key is not None:
+            print(_value(run.config, args.key))
+            return 0
+        check_config(run.config)
+        stages = {int(stage) for stage in args.stages.split()}
+        if 0 not in stages:
+            check_data(run)
     return 0
 
 

@@ -21,7 +21,8 @@ from local.relabel import (
     summarise,
 )
 from local.results import corrected_test
-from local.runs import Stamp, log, run_script, stage_parser, start
+from local.runs import Run, log, run_script, stage_parser, started
+from local.stamps import Stamp
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -31,23 +32,31 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.cycle < 1:
         parser.error("--cycle must be at least 1: cycle 0 knows true labels only")
-    run = start(args, "relabel")
+    with started(args, "relabel") as run:
+        relabel(run, args.cycle)
+    return 0
+
+
+def relabel(run: Run, cycle: int) -> None:
+    """Write the pseudo events of a cycle, unless they are there of these scores and settings."""
     experiment = Experiment(run)
     config = run.config.relabel
-    before, folder = args.cycle - 1, run.cycle(args.cycle)
+    before, folder = cycle - 1, run.cycle(cycle)
     seen = [run.fold(before, fold) / "seen.csv" for fold in experiment.folds]
     needs_prior = config.use_prior or config.prevalence_share is not None
     settings = {
         "relabel": config.model_dump(mode="json", exclude={"n_cycles", "start"}),
         "prior": run.config.prior.model_dump(mode="json") if needs_prior else None,
+        **experiment.reviewed_settings,
     }
     inputs = [run.cycle(before) / "oof.npz", *seen, run.tables / "events.csv"]
+    inputs += experiment.reviewed_paths
     if needs_prior:
         inputs.append(run.cycle(before) / "test.npz")
         inputs += [run.datadir / run.config.prior.given] if run.config.prior.given else []
     stamp = Stamp(folder / "relabel.done.json", settings, inputs)
     if stamp.is_done(run.force):
-        return 0
+        return
     stamp.clear()
     scores, members = load_scores(run.cycle(before) / "oof.npz")
     check_provenance(
@@ -67,10 +76,10 @@ def main(argv: list[str] | None = None) -> int:
     pseudo = make_pseudo_events(
         scores,
         experiment.ids(*config.subsets),
-        experiment.tables.events,
+        experiment.known_events,
         durations,
         config,
-        args.cycle,
+        cycle,
         shift,
     )
     summary = summarise(pseudo, experiment.tables.labels)
@@ -83,12 +92,11 @@ def main(argv: list[str] | None = None) -> int:
     per_class = summary["events"].to_numpy()
     log.info(
         "relabel: cycle %d has %d pseudo events, %d to %d a class",
-        args.cycle,
+        cycle,
         len(pseudo),
         np.min(per_class),
         np.max(per_class),
     )
-    return 0
 
 
 if __name__ == "__main__":

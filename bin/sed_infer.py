@@ -7,46 +7,69 @@ Every fold's model scores the recordings that its training did not see, and all 
 (EXPDIR/TAG/cycle<c>/fold<k>/scores.npz). Merged: oof.npz, each recording scored only by models that
 never saw its group (`used` says which), and test.npz, the mean of all folds in probability. Where
 prevalence is to be estimated, each fold also leaves inserted.npz: test recordings scored with a
-held-out call inserted.
+held-out call inserted. With --fold K --shard I/N only that share of a fold's recordings is scored,
+which the same call without --shard then takes over.
 """
 
 import sys
+from argparse import Namespace
+from contextlib import closing
+
+import torch
 
 from local.checkpoint import load_model
 from local.evidence import insert_fold, insertions_done
 from local.experiment import Experiment
-from local.inference import clip_logits, load_scores, save_scores, score_recordings
+from local.files import fingerprint
+from local.inference import KeptScores, clip_logits, load_scores, save_scores, score_recordings
+from local.locks import lock_folder
 from local.models import SedModel
 from local.runs import (
     Run,
-    Stamp,
     chosen_folds,
     folds_parser,
     log,
     run_folds,
     run_script,
     set_threads,
-    start,
+    started,
 )
+from local.shards import Shard, parse_shard
+from local.stamps import Stamp
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the stage for the folds asked for, then merge them."""
     argv = sys.argv[1:] if argv is None else argv
-    args = folds_parser(__doc__).parse_args(argv)
-    run = start(args, "infer")
-    if args.fold is not None:
-        set_threads()
-        infer_fold(run, args.cycle, args.fold)
-        return 0
+    parser = folds_parser(__doc__)
+    parser.add_argument("--shard", metavar="K/N", help="with --fold: score this share only")
+    args = parser.parse_args(argv)
+    shard = parse_shard(args.shard)
+    if shard is not None and (args.fold is None or args.force):
+        parser.error("--shard goes with --fold, and not with --force")
+    # One fold beside others; merging is one process's alone.
+    with started(args, "infer", shared=args.fold is not None) as run:
+        if args.fold is not None:
+            set_threads()
+            folder, shared = run.fold(args.cycle, args.fold), shard is not None
+            with lock_folder(folder, f"fold {args.fold}", shared=shared):
+                infer_fold(run, args.cycle, args.fold, shard)
+        else:
+            infer_folds(run, args, argv)
+    return 0
+
+
+def infer_folds(run: Run, args: Namespace, argv: list[str]) -> None:
+    """Score with the folds asked for, each in a process of its own, then merge them."""
     experiment = Experiment(run)
     folds = chosen_folds(args.folds, run.config.split.n_folds)
     for fold in folds:
         experiment.require_trained(args.cycle, fold)
     waiting = [fold for fold in folds if not _is_done(experiment, args.cycle, fold)]
+    for fold in set(folds) - set(waiting):
+        KeptScores.discard(run.fold(args.cycle, fold))
     run_folds(run, waiting, args.n_gpus, argv)
     merge(experiment, args.cycle, folds)
-    return 0
 
 
 def _is_done(experiment: Experiment, cycle: int, fold: int) -> bool:
@@ -66,28 +89,39 @@ def _stamp(experiment: Experiment, cycle: int, fold: int) -> Stamp:
     return Stamp(folder / "infer.done.json", settings, inputs)
 
 
-def infer_fold(run: Run, cycle: int, fold: int) -> None:
+def infer_fold(run: Run, cycle: int, fold: int, shard: Shard | None = None) -> None:
     """Score with one fold's model, then what the estimate of prevalence needs."""
     experiment = Experiment(run)
     model = load_model(run.fold(cycle, fold) / "best.pt", experiment.tables.labels, run.device)
     if not _stamp(experiment, cycle, fold).is_done(run.force):
-        score_fold(experiment, cycle, fold, model)
-    if not insertions_done(experiment, cycle, fold):
+        score_fold(experiment, cycle, fold, model, shard)
+    if shard is None and not insertions_done(experiment, cycle, fold):
         insert_fold(experiment, cycle, fold, model)
 
 
-def score_fold(experiment: Experiment, cycle: int, fold: int, model: SedModel) -> None:
-    """Score all that a fold's model may score."""
+def score_fold(
+    experiment: Experiment, cycle: int, fold: int, model: SedModel, shard: Shard | None
+) -> None:
+    """Score all that a fold's model may score, or a share of it."""
     run, labels = experiment.run, experiment.tables.labels
     folder = run.fold(cycle, fold)
     stamp = _stamp(experiment, cycle, fold)
     stamp.clear()
     names = experiment.scored_ids(cycle, fold)
     progress = f"infer cycle{cycle}/fold{fold}"
-    scores = score_recordings(model, experiment.dump, names, labels, run.device, progress)
+    # The number of threads decides the last digits, as it does from one run to another.
+    made_by = {"stamp": stamp.fingerprint, "recordings": names, "device": run.device}
+    made_by["threads"] = torch.get_num_threads()
+    kept = KeptScores(folder, fingerprint(made_by), shard)
+    with closing(kept):
+        data = experiment.dump
+        scores = score_recordings(model, data, names, labels, run.device, progress, kept, shard)
+    if shard is not None:
+        return
     clip = clip_logits(scores, run.config.inference.pool)
     save_scores(folder / "scores.npz", scores, clip, keep_frames=True)
     stamp.write([folder / "scores.npz"])
+    kept.remove()
     log.info("cycle%d/fold%d: %d recordings scored", cycle, fold, len(names))
 
 

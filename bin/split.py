@@ -10,13 +10,20 @@ positives and known negatives of each class are spread evenly.
 import sys
 
 from local.folds import assign_folds, write_folds
-from local.runs import Stamp, log, run_script, stage_parser, start
+from local.runs import Run, log, run_script, stage_parser, started
+from local.stamps import Stamp
 from local.tables import read_tables
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the stage."""
-    run = start(stage_parser(__doc__).parse_args(argv), "split")
+    with started(stage_parser(__doc__).parse_args(argv), "split") as run:
+        split(run)
+    return 0
+
+
+def split(run: Run) -> None:
+    """Write folds.csv, unless it is there of these tables and settings."""
     tables = read_tables(run.tables)
     names = ("recordings", "events", "classes")
     settings = {"n_folds": run.config.split.n_folds, "seed": run.config.seed}
@@ -24,14 +31,13 @@ def main(argv: list[str] | None = None) -> int:
         run.exp / "split.done.json", settings, [run.tables / f"{name}.csv" for name in names]
     )
     if stamp.is_done(run.force):
-        return 0
+        return
     stamp.clear()
     folds = assign_folds(tables.recordings, tables.events, tables.labels, **settings)
     write_folds(run.exp / "folds.csv", folds)
     stamp.write([run.exp / "folds.csv"])
     sizes = ", ".join(str(n) for n in folds["fold"].value_counts().sort_index())
     log.info("split: %d recordings in folds of %s", len(folds), sizes)
-    return 0
 
 
 if __name__ == "__main__":

@@ -17,14 +17,21 @@ from local.ledger import ledger_path, record, run_row
 from local.report.build import build_report
 from local.report.html import write_report
 from local.results import collect, corrected_test, cycles_done, table_of_cycles
-from local.runs import Stamp, log, run_script, stage_parser, start
+from local.runs import Run, log, run_script, stage_parser, started
+from local.stamps import Stamp
 from local.submission import join_submission
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the stage."""
     args = stage_parser(__doc__).parse_args(argv)
-    run = start(args, "submit")
+    with started(args, "submit") as run:
+        submit(run, args.recipe)
+    return 0
+
+
+def submit(run: Run, recipe: str) -> None:
+    """Write what can be handed in, its scores and its report; note the run."""
     experiment = Experiment(run)
     cycles = cycles_done(experiment)
     if not cycles:
@@ -35,15 +42,14 @@ def main(argv: list[str] | None = None) -> int:
         write_submission(experiment, cycles[-1])
         results = collect(experiment, cycles)
         write_json(run.exp / "results.json", results)
-        write_report(run.exp / "report.html", build_report(experiment, results))
+        pages = write_report(run.exp / "report.html", build_report(experiment, results))
         print(table_of_cycles(results))
-        stamp.write([run.exp / name for name in ("submission.csv", "results.json", "report.html")])
-    ledger = ledger_path(run.exp.parent, args.recipe)
-    record(ledger, run_row(run.exp, args.recipe, run.config, run.tables))
+        stamp.write([run.exp / "submission.csv", run.exp / "results.json", *pages])
+    ledger = ledger_path(run.exp.parent, recipe)
+    record(ledger, run_row(run.exp, recipe, run.config, run.tables))
     log.info("ledger: %s", ledger)
     log.info("submission: %s", run.exp / "submission.csv")
     log.info("report: %s", run.exp / "report.html")
-    return 0
 
 
 def _stamp(experiment: Experiment, cycles: list[int]) -> Stamp:
@@ -55,8 +61,10 @@ def _stamp(experiment: Experiment, cycles: list[int]) -> Stamp:
     optional = [run.datadir / name for name in given if name]
     optional += [run.tables / f"{name}.csv" for name in ("sample_submission", "submission_columns")]
     inputs += [path for path in optional if path.is_file()]
+    inputs += experiment.reviewed_paths
     sections = ("prior", "score", "report", "relabel")
     settings = {name: run.config.model_dump(mode="json")[name] for name in sections}
+    settings |= experiment.reviewed_settings
     return Stamp(run.exp / "submit.done.json", settings, inputs)
 
 

@@ -133,8 +133,8 @@ def _correct(
         for member, weight in zip(members, weights, strict=True):
             if weight > 0:
                 evidence += fold_evidence(member.experiment, member.cycle)
-    experiment = like.experiment
-    return prior_correction(experiment.tables, test_logit, config, experiment.run.datadir, evidence)
+    tables, datadir = like.experiment.known_tables, like.experiment.run.datadir
+    return prior_correction(tables, test_logit, config, datadir, evidence)
 
 
 # ----------------------------------------------------------------------------------- known labels

@@ -11,6 +11,7 @@ from local.folds import check_enough
 from local.losses import check_labels, check_output
 from local.metrics import METRICS
 from local.models import create_model, without_start
+from local.reviewed import read_reviewed
 from local.runs import Run
 from local.tables import read_tables
 from local.views import inference_overlap, inference_window, list_views
@@ -37,6 +38,12 @@ def check_config(config: Config) -> None:
         raise CanopyError(
             f"model.name {config.model.name} takes {model.input} input, features.kind is "
             f"{config.features.kind}; change one of them"
+        )
+    rate = getattr(model, "sample_rate", config.audio.sample_rate)
+    if rate != config.audio.sample_rate:
+        raise CanopyError(
+            f"model.params.sample_rate is {rate}, audio.sample_rate {config.audio.sample_rate}; a "
+            "model of waveforms must be told the rate that it hears, make them one"
         )
     window = window_frames(config, model.step)
     _check_windows(config, model.step)
@@ -75,6 +82,14 @@ def check_data(run: Run) -> None:
     check_enough(recordings, tables.events, tables.labels, run.config.split.n_folds)
     check_labels(run.config.loss, tables.labels)
     check_init(run.config, tables.labels)
+    reviewed = [run.datadir / name for name in run.config.data.reviewed]
+    durations = recordings.set_index("recording_id")["duration"]
+    read_reviewed(reviewed, durations, tables.labels)
+    if run.config.prior.method == "estimated" and not (recordings["subset"] == "test").any():
+        raise CanopyError(
+            "prior.method is estimated, which goes by test recordings, and there are none; set it "
+            "to none or given"
+        )
     shortest = recordings.loc[recordings["duration"].idxmin()]
     window = run.config.window
     too_short = shortest["duration"] < window.length_s - 1e-6

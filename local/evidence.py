@@ -5,6 +5,7 @@ import logging
 import numpy as np
 import pandas as pd
 
+from local.archives import UNREADABLE, read_npz
 from local.errors import CanopyError
 from local.experiment import Experiment
 from local.files import write_npz
@@ -12,9 +13,9 @@ from local.inference import Scores, clip_logits, load_scores
 from local.insertion import insert_calls
 from local.models import SedModel
 from local.priors import FoldScores
-from local.runs import Stamp
 from local.scoring import known_positives, known_rows, span_scores
 from local.seeds import generator
+from local.stamps import Stamp
 
 log = logging.getLogger("canopy")
 
@@ -121,9 +122,8 @@ def _read_inserted(experiment: Experiment, cycle: int, fold: int) -> np.ndarray 
         return None
     path = experiment.run.fold(cycle, fold) / "inserted.npz"
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            return stored["logit"]
-    except (OSError, ValueError, KeyError, EOFError):
+        return read_npz(path)["logit"]
+    except (OSError, KeyError, *UNREADABLE):
         raise CanopyError(
             f"{path}: missing or not readable, but prior.n_insertions is "
             f"{experiment.run.config.prior.n_insertions}; run stage 3 again, or set it to 0"

@@ -63,12 +63,14 @@ def collect(experiment: Experiment, cycles: list[int]) -> dict[str, Any]:
     `test_truth` (as submitted, prior corrected) and `test_truth_raw` (before the correction).
     """
     run = experiment.run
+    made_with = (run.config, run.device)
     return {
         "metric": run.config.score.metric,
         "labels": experiment.tables.labels,
         "columns": _columns(experiment),
         "cycles": [_score_cycle(experiment, cycle) for cycle in cycles],
-        "run": environment_record(run.config, run.device),
+        # The command names folders, and a run gives the same bytes wherever it lies: see run.json.
+        "run": {k: v for k, v in environment_record(*made_with).items() if k != "command"},
     }
 
 
@@ -115,7 +117,7 @@ def corrected_test(
     scores, members = load_scores(run.cycle(cycle) / "test.npz")
     logit = members["clip_logit"].astype(np.float64)
     folds = fold_evidence(experiment, cycle) if run.config.prior.method == "estimated" else []
-    correction = prior_correction(experiment.tables, logit, run.config, run.datadir, folds)
+    correction = prior_correction(experiment.known_tables, logit, run.config, run.datadir, folds)
     return scores, (scores.recording_ids, logit), correction
 
 

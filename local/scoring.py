@@ -28,6 +28,7 @@ from local.metrics import (
 )
 from local.seeds import generator
 from local.tables import read_table
+from local.thresholds import Evidence, collect_evidence
 
 
 def known_rows(events: pd.DataFrame) -> pd.DataFrame:
@@ -69,18 +70,28 @@ def span_scores(scores: Scores, events: pd.DataFrame) -> pd.DataFrame:
     return mine
 
 
+def known_evidence(scores: Scores, events: pd.DataFrame, config: Config) -> Evidence | None:
+    """What out-of-fold scores tell of thresholds; None where they have no frames."""
+    if not scores.frames:
+        return None
+    complete = config.window.length_s if config.data.annotation == "complete" else None
+    return collect_evidence(scores, span_scores(scores, events), known_rows(events), complete)
+
+
 def score_known(
     scores: Scores, clip_logit: np.ndarray, events: pd.DataFrame, config: Config
 ) -> dict[str, Any]:
     """Metric with interval on known positives, its baselines, and the span AUC.
 
+    Where annotation is complete, recordings without a call count too: nothing sounds there.
+
     Returns
     -------
-    dict with `value`, `low`, `high`, `chance`, `constant_row`, `n` (recordings with a known
-    positive), `per_class`, and `span_auc` when frames are kept.
+    dict with `value`, `low`, `high`, `chance`, `constant_row`, `n` (recordings that
+    counted), `per_class`, and `span_auc` when frames are kept.
     """
     truth = known_positives(events, scores.recording_ids, scores.labels)
-    has = truth.any(axis=1)
+    has = truth.any(axis=1) | (config.data.annotation == "complete")
     result = score_against(truth[has], clip_logit[has], config, "known")
     if scores.frames:
         spans = span_scores(scores, events)

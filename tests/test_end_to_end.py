@@ -119,7 +119,10 @@ def test_every_file_is_there_and_opens(clone):
                 load_checkpoint(part / f"{name}.pt")
             log = pd.read_csv(part / "log.csv")
             assert log["epoch"].tolist() == [1, 2, 3]
-            assert {"loss_total", "loss_clip", "loss_frame", "lr", "windows_per_s"} <= set(log)
+            assert {"loss_total", "loss_clip", "loss_frame", "lr", "skipped_steps"} <= set(log)
+            timing = pd.read_csv(part / "timing.csv")
+            assert timing["epoch"].tolist() == [1, 2, 3]
+            assert (timing[["seconds", "windows_per_s"]] > 0).all(axis=None)
             assert list((part / "tensorboard").glob("events.out.tfevents.*"))
             record = json.loads((part / "run.json").read_text())
             assert {"commit", "torch", "device", "seed", "command"} <= set(record)

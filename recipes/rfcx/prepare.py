@@ -22,7 +22,8 @@ from local.audio import probe
 from local.config import Section, parse_section
 from local.errors import CanopyError
 from local.files import write_csv
-from local.runs import prepare_arguments, prepare_tables, run_script
+from local.preparation import prepare_arguments, prepare_tables
+from local.runs import run_script
 from local.tables import Tables, check_events, read_table, write_tables
 from recipes.rfcx.download import fetch
 

@@ -178,7 +178,7 @@ def test_an_interrupted_simulation_goes_on(tiny, tmp_path, monkeypatch):
     # A sound cut short by the end of the machine, and what a killed writer leaves behind.
     damaged = out / "train" / f"{calls[1]}.flac"
     damaged.write_bytes(damaged.read_bytes()[:100])
-    (out / "train" / ".abc.tmp.flac").write_bytes(b"")
+    (out / "train" / ".abc.abcdefgh.tmp.flac").write_bytes(b"")
     calls[:] = calls[:0]
     monkeypatch.setattr(
         competition, "mix_recording", lambda plan, *rest: (calls.append(plan), mix(plan, *rest))[1]

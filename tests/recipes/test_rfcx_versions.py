@@ -16,7 +16,6 @@ import pandas as pd
 import pytest
 import torch
 
-from local import training
 from local.checkpoint import load_checkpoint, load_model
 from local.config import Config, load_config
 from local.dataset import window_frames
@@ -25,6 +24,7 @@ from local.inference import load_scores
 from local.models import create_model, without_start
 from local.runs import Run, stage_parser, start
 from local.seeds import seed_torch
+from local.training import steps as training_steps
 from local.windows import n_cells, window_starts
 from recipes.demo.competition import simulate
 from recipes.demo.settings import settings_from
@@ -188,14 +188,14 @@ def test_a_step_a_checkpoint_and_scores(bench, name):
 
 def test_every_fold_has_the_same_configuration_and_mixup(bench, monkeypatch):
     """Defect 1: fold 0 turned mixup off and halved its batches, and the others inherited that."""
-    real, seen, settings = training.augment, [], []
+    real, seen, settings = training_steps.augment, [], []
 
     def spy(batch, config, *more):
         mixed = real(batch, config, *more)
         seen.append((config, len(batch.x), not torch.equal(mixed.x, batch.x)))
         return mixed
 
-    monkeypatch.setattr(training, "augment", spy)
+    monkeypatch.setattr(training_steps, "augment", spy)
     small = ["model.name=crnn", "model.params.activity=true", "model.params.gru=0"]
     small += ["train.windows_per_epoch=32", "train.batch_size=16"]
     kept = [change for change in SMALL if not change.startswith("train.w")]

@@ -19,13 +19,14 @@ from pathlib import Path
 
 from local.config import Config
 from local.errors import CanopyError
-from local.files import atomic_path, fingerprint, read_json, write_json
+from local.files import atomic_path, fingerprint, is_temporary, read_json, write_json
+from local.locks import LOCK_NAME
 from recipes.rfcx.ladder.rungs import BLENDED, COMMON, RUNS, LadderRun
 
 ROOT = Path(__file__).resolve().parents[3]
 # What training leaves that inference and scoring do not look at, and what they write themselves.
 _NOT_COPIED = ("last.pt", "previous.pt", "scores.npz", "infer.done.json")
-_NOT_COPIED += ("oof.npz", "test.npz", "merge.done.json")
+_NOT_COPIED += ("oof.npz", "test.npz", "merge.done.json", "infer.journal", LOCK_NAME)
 
 Runner = Callable[[list[str], Path], None]
 
@@ -182,7 +183,7 @@ def inference_folder(source: Path, target: Path, cycle: int) -> None:
         _link(target / f"cycle{before}", source / f"cycle{before}")
     trained = source / f"cycle{cycle}"
     for path in [*sorted(trained.glob("*")), *sorted(trained.glob("fold*/*"))]:
-        if path.is_file() and path.name not in _NOT_COPIED:
+        if path.is_file() and path.name not in _NOT_COPIED and not is_temporary(path):
             _copy(path, target / path.relative_to(source))
 
 

@@ -1,0 +1,157 @@
+"""How long a large corpus takes on a cluster where machines fail: the schedule, played through.
+
+Workers (a GPU, or a core) take shares of the sound from one queue. A worker fails at random, as
+often as its mean time between failures says; the share goes back to the queue and goes on behind
+the last recording that was finished. What each time comes out is drawn again from the seed.
+"""
+
+import heapq
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from local.errors import CanopyError
+
+
+@dataclass(frozen=True)
+class Load:
+    """The work. Hours are of sound; gb_per_hour of it, as it lies on the disk.
+
+    kept_gb_per_hour : what detection leaves of an hour.
+    """
+
+    hours: float
+    n_shards: int
+    recording_hours: float
+    gb_per_hour: float
+    kept_gb_per_hour: float
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """Who works. rate: hours of sound an hour of one worker. Times in hours, cost of a worker-hour.
+
+    spread : standard deviation of the logarithm of workers' speed. mtbf_hours : of one worker;
+    infinity for none that fails. max_retries : further tries of a share. bandwidth_gb_s : of the
+    shared disk, for all together; infinity where it is no limit.
+    """
+
+    n_workers: int
+    rate: float
+    spread: float
+    mtbf_hours: float
+    repair_hours: float
+    requeue_hours: float
+    start_hours: float
+    max_retries: int
+    bandwidth_gb_s: float
+    cost: float
+
+
+@dataclass(frozen=True)
+class Course:
+    """One course of events."""
+
+    wall_hours: float
+    busy_hours: float
+    lost_hours: float
+    n_failures: int
+    n_given_up: int
+
+
+def check(load: Load, fleet: Fleet) -> None:
+    """Refuse numbers that mean nothing."""
+    positive = {"--hours": load.hours, "--rate": fleet.rate, "--mtbf": fleet.mtbf_hours}
+    positive |= {"--recording-hours": load.recording_hours, "--bandwidth": fleet.bandwidth_gb_s}
+    for name, value in positive.items():
+        if not value > 0:
+            raise CanopyError(f"{name} is {value:g}, expected more than 0")
+    for name, count in (("--shards", load.n_shards), ("--workers", fleet.n_workers)):
+        if count < 1:
+            raise CanopyError(f"{name} is {count}, expected 1 or more")
+
+
+def fed_rate(load: Load, fleet: Fleet) -> float:
+    """Rate of one worker when all read at once: its own, or its part of the disk's."""
+    if load.gb_per_hour <= 0 or math.isinf(fleet.bandwidth_gb_s):
+        return fleet.rate
+    return min(fleet.rate, fleet.bandwidth_gb_s * 3600 / load.gb_per_hour / fleet.n_workers)
+
+
+def play(load: Load, fleet: Fleet, rng: np.random.Generator) -> Course:
+    """One course of events from the first share to the last."""
+    rate = fed_rate(load, fleet)
+    speeds = rate * np.exp(rng.normal(0.0, fleet.spread, fleet.n_workers))
+    size = load.hours / load.n_shards
+    # Shares by the hour from which they may be taken; workers by the hour in which they are free.
+    waiting = [(0.0, share) for share in range(load.n_shards)]
+    free = [(0.0, worker) for worker in range(fleet.n_workers)]
+    left, tries = dict.fromkeys(range(load.n_shards), size), dict.fromkeys(range(load.n_shards), 0)
+    wall = busy = lost = 0.0
+    n_failures = n_given_up = 0
+    while waiting:
+        ready, share = heapq.heappop(waiting)
+        now, worker = heapq.heappop(free)
+        begin = max(ready, now)
+        needs = fleet.start_hours + left[share] / speeds[worker]
+        fails = rng.exponential(fleet.mtbf_hours) if math.isfinite(fleet.mtbf_hours) else math.inf
+        busy += min(needs, fails)
+        if fails >= needs:
+            wall = max(wall, begin + needs)
+            heapq.heappush(free, (begin + needs, worker))
+            continue
+        n_failures += 1
+        tries[share] += 1
+        scored = max(0.0, fails - fleet.start_hours) * speeds[worker]
+        kept = math.floor(scored / load.recording_hours) * load.recording_hours
+        lost += fails - kept / speeds[worker]
+        left[share] -= kept
+        heapq.heappush(free, (begin + fails + fleet.repair_hours, worker))
+        if tries[share] > fleet.max_retries:
+            n_given_up += 1
+            wall = max(wall, begin + fails)
+        else:
+            heapq.heappush(waiting, (begin + fails + fleet.requeue_hours, share))
+    return Course(wall, busy, lost, n_failures, n_given_up)
+
+
+def forecast(load: Load, fleet: Fleet, seed: int, n_courses: int) -> dict[str, float]:
+    """Medians and the 5th and 95th percentile of `n_courses` courses of events."""
+    check(load, fleet)
+    courses = [
+        play(load, fleet, np.random.default_rng([seed, number])) for number in range(n_courses)
+    ]
+    walls = np.array([course.wall_hours for course in courses])
+    busy = float(np.median([course.busy_hours for course in courses]))
+    rate = fed_rate(load, fleet)
+    return {
+        "ideal wall hours": load.hours / fleet.n_workers / fleet.rate,
+        "wall hours": float(np.median(walls)),
+        "wall hours, 5th percentile": float(np.quantile(walls, 0.05)),
+        "wall hours, 95th percentile": float(np.quantile(walls, 0.95)),
+        "worker-hours": busy,
+        "worker-hours lost to failures": float(np.median([c.lost_hours for c in courses])),
+        "failures": float(np.median([c.n_failures for c in courses])),
+        "shares given up": float(np.mean([c.n_given_up for c in courses])),
+        "rate of a worker, fed by the disk": rate,
+        "share of the time that workers work": busy / fleet.n_workers / float(np.median(walls)),
+        "read, GB/s": fleet.n_workers * rate * load.gb_per_hour / 3600,
+        "sound, TB": load.hours * load.gb_per_hour / 1000,
+        "detections, TB": load.hours * load.kept_gb_per_hour / 1000,
+        "cost": busy * fleet.cost,
+    }
+
+
+def bottleneck(load: Load, fleet: Fleet, found: dict[str, float]) -> str:
+    """What holds the work up most, in words."""
+    if fed_rate(load, fleet) < fleet.rate:
+        return "the shared disk: with fewer workers, or sound copied to nodes beforehand, no time is lost"
+    hours_a_share = load.hours / load.n_shards / fleet.rate
+    if load.n_shards < fleet.n_workers:
+        return "too few shares: workers stand idle; give more of them"
+    if found["share of the time that workers work"] < 0.85:
+        return f"the last shares, of {hours_a_share:.2g} h each: smaller ones even the end out"
+    if fleet.start_hours > 0.1 * hours_a_share:
+        return f"the start of {load.n_shards} tasks: fewer, larger shares spend less on it"
+    return "the workers: more of them are that much faster"

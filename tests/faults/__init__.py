@@ -1,0 +1,1 @@
+"""Kills, full disks, second runs and clocks set back: what every stage must come through."""

@@ -1,0 +1,98 @@
+"""The tiny demo as the faults see it: stages as commands, what they write, what must be equal."""
+
+import hashlib
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+# Smaller still than tiny: a stage takes a second or two.
+SETTINGS = (
+    *("prepare.n_train=24", "prepare.n_test=8", "prepare.duration_s=4"),
+    *("train.windows_per_epoch=48", "score.n_bootstrap=20", "report.n_recordings=1"),
+)
+FOLDS = ("0", "1")
+# What tells of the time, the process or the machine, and on which no stage depends.
+EXEMPT_NAMES = (".lock", "run.json", "timing.csv", "prepare.log")
+EXEMPT_FOLDERS = ("logs", "tensorboard")
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Where a demo lies: sounds are shared by all, tables, features and results are its own.
+
+    `log` takes what its processes say.
+    """
+
+    data: Path
+    home: Path
+    log: Path
+
+    @property
+    def dump(self) -> Path:
+        """Tables and features."""
+        return self.home / "dump"
+
+    @property
+    def exp(self) -> Path:
+        """Results, of all tags."""
+        return self.home / "exp"
+
+    def commands(self, stage: str) -> list[list[str]]:
+        """What ./run.sh calls in a stage; folds in the processes that it would start for them."""
+        changes = [word for setting in SETTINGS for word in ("--set", setting)]
+        conf = ["--conf", "conf/demo/tiny.yaml", "--nj", "1", *changes]
+        places = {"datadir": self.data, "dumpdir": self.dump, "expdir": self.exp}
+        options = [word for name, path in places.items() for word in (f"--{name}", str(path))]
+        options += ["--recipe", "demo", "--device", "cpu", *conf]
+
+        def call(script: str, *more: str) -> list[str]:
+            return [f"bin/{script}.py", *options, *more]
+
+        def folds(script: str, cycle: str) -> list[list[str]]:
+            return [call(script, "--cycle", cycle, "--fold", fold) for fold in FOLDS]
+
+        def infer(cycle: str) -> list[list[str]]:
+            return [*folds("sed_infer", cycle), call("sed_infer", "--cycle", cycle)]
+
+        tables = ["--datadir", str(self.data), "--out", str(self.dump / "tables"), *conf]
+        relabel = call("relabel", "--cycle", "1")
+        return {
+            "preprocess": [["recipes/demo/prepare.py", *tables], call("preprocess")],
+            "split": [call("split")],
+            "train": folds("sed_train", "0"),
+            "infer": infer("0"),
+            "relabel": [relabel, *folds("sed_train", "1"), *infer("1")],
+            "submit": [call("submit")],
+        }[stage]
+
+    def copy_to(self, home: Path, log: Path) -> "Demo":
+        """The same demo at another place, which is emptied first."""
+        shutil.rmtree(home, ignore_errors=True)
+        shutil.copytree(self.home, home)
+        return Demo(self.data, home, log)
+
+
+STAGES = ("preprocess", "split", "train", "infer", "relabel", "submit")
+
+
+def contents(home: Path) -> dict[str, str]:
+    """Digest of every file below a folder that must come out the same, by its path."""
+    return {
+        str(path.relative_to(home)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(home.rglob("*"))
+        if path.is_file() and not _is_exempt(path.relative_to(home))
+    }
+
+
+def _is_exempt(path: Path) -> bool:
+    # The ledger tells when a run ended; it stands beside the tags.
+    ledger = path.parts[0] == "exp" and len(path.parts) == 2
+    return ledger or path.name in EXEMPT_NAMES or not set(EXEMPT_FOLDERS).isdisjoint(path.parts)
+
+
+def differences(found: dict[str, str], expected: dict[str, str]) -> list[str]:
+    """What is missing, too much or other, in words."""
+    words = [f"{name} is missing" for name in sorted(expected.keys() - found.keys())]
+    words += [f"{name} is too much" for name in sorted(found.keys() - expected.keys())]
+    both = expected.keys() & found.keys()
+    return words + [f"{name} differs" for name in sorted(both) if found[name] != expected[name]]
