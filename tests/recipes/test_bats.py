@@ -1,0 +1,270 @@
+"""The published files of the bat data, damaged as they are, become tables; so do simulated ones."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+
+from local.config import load_config
+from local.errors import CanopyError
+from local.tables import read_tables
+from recipes.bats.attach import attach, group_syllables
+from recipes.bats.prepare import main
+from recipes.bats.reading import (
+    ANNOTATION_COLUMNS,
+    BatFile,
+    Faults,
+    read_bat_annotations,
+    read_file_info,
+)
+from recipes.bats.settings import CONTEXTS, SimulateConfig
+from recipes.bats.simulate import RATE, plan, simulate, syllable
+
+ROOT = Path(__file__).resolve().parents[2]
+CONF = ROOT / "conf" / "bats" / "tiny.yaml"
+HEADER = "FileID,Treatment ID,File name,File folder,Recording channel,Recording time,Voice sta\n"
+
+
+def row_of(file_id, *bounds, name=None, treatment=1) -> str:
+    name = name or f"12060101{file_id:02d}47196133.WAV"
+    cells = [file_id, treatment, name, "files101", 1, "2012-06-01 01:10:47", *bounds]
+    return ",".join(map(str, cells)) + "\n"
+
+
+def annotation(file_id, emitter=215, context=3, start=0, end=10**6, addressee=0) -> str:
+    return f"{file_id},{emitter},{addressee},{context},0,0,2,3,{start},{end}\n"
+
+
+class Folder:
+    """A data set by hand: 0.1 s of sound for each usable row."""
+
+    def __init__(self, path: Path) -> None:
+        self.data, self.out = path / "data", path / "tables"
+        (self.data / "files101").mkdir(parents=True)
+
+    def write(self, info: str, annotations: str, rate: int = RATE) -> None:
+        (self.data / "FileInfo.csv").write_text(HEADER + info)
+        (self.data / "Annotations.csv").write_text(
+            ",".join(ANNOTATION_COLUMNS) + "\n" + annotations
+        )
+        for line in info.splitlines():
+            cells = line.split(",")
+            if len(cells) > 3 and cells[2].startswith("12"):
+                soundfile.write(self.data / cells[3] / cells[2], np.zeros(rate // 10), rate,
+                                format="WAV")  # fmt: skip
+
+    def prepare(self, **settings):
+        given = {"noise": "[]", **settings}
+        options = [
+            word for key, value in given.items() for word in ("--set", f"prepare.{key}={value}")
+        ]
+        places = ["--datadir", self.data, "--out", self.out, "--conf", CONF]
+        assert main([*map(str, places), "--nj", "1", *options]) == 0
+        return read_tables(self.out)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return Folder(tmp_path)
+
+
+def test_rows_of_any_length_are_read_below_a_damaged_header(tmp_path):
+    path = tmp_path / "FileInfo.csv"
+    many = [sample for voice in range(47) for sample in (voice * 10, voice * 10 + 5)]
+    path.write_text(HEADER + row_of(30, 47553, 95094, 298537, 349426) + row_of(31, *many) + "\n")
+    faults = Faults()
+    first, second = read_file_info(path, faults)
+    assert first.voices == [(47553, 95094), (298537, 349426)]
+    assert len(second.voices) == 47
+    assert second.voices[0] == (0, 5)
+    assert first.session == "120601_1"
+    assert not faults.rows
+
+
+def test_every_bad_row_is_listed_and_decided(tmp_path):
+    path = tmp_path / "FileInfo.csv"
+    rows = [row_of(1, 10, 20, "", ""), row_of(2, 10, 20, 30), row_of(3, 20, 10), row_of(4)]
+    rows += [row_of(5, "1o", 20), "6,1,a.WAV\n", row_of(1, 10, 20), row_of(7, -5, 20)]
+    path.write_text(HEADER + "".join(rows))
+    faults = Faults()
+    assert [one.file_id for one in read_file_info(path, faults)] == [1]
+    found = dict(faults.frame().set_index("line")["fault"])
+    assert found == {
+        3: "odd number of boundaries",
+        4: "end not after start",
+        5: "no voices",
+        6: "not a whole number",
+        7: "fewer than six fields",
+        8: "FileID twice",
+        9: "starts before the file",
+    }
+
+
+def test_annotations_without_a_file_are_listed(tmp_path):
+    path = tmp_path / "Annotations.csv"
+    text = annotation(1) + annotation(9) + annotation(1, start=5, end=5) + "1,2,3\n"
+    path.write_text(",".join(ANNOTATION_COLUMNS) + "\n" + text + annotation(1, emitter=-215))
+    faults = Faults()
+    rows = read_bat_annotations(path, {1}, faults)
+    assert rows["emitter"].tolist() == [215, -215]
+    assert faults.frame()["line"].tolist() == [3, 4, 5]
+
+
+def test_attributes_go_by_overlap_and_disagreements_are_noted():
+    """The published example: the second voice alone lies in the section that is annotated."""
+    file = BatFile(30, "1", "x.WAV", "f", "", [(47553, 95094), (298537, 349426)], 2)
+    columns = ["file_id", "emitter", "addressee", "context"]
+    columns += ["emitter_pre", "addressee_pre", "emitter_post", "addressee_post", "start", "end"]
+    rows = pd.DataFrame([[30, 215, 0, 1, 0, 0, 0, 0, 298537, 607056]], columns=columns)
+    (first, second), notes = attach(file, rows, "unlabelled")
+    assert first.values["context"] is None
+    assert second.values["context"] == 1
+    assert [note[3] for note in notes] == ["voice without a row"]
+    assert attach(file, rows, "file")[0][0].values["context"] == 1
+    more = [[30, 211, 0, 1, 0, 0, 0, 0, 0, 300000], [30, 1, 0, 1, 0, 0, 0, 0, 400000, 500000]]
+    rows = pd.concat([rows, pd.DataFrame(more, columns=columns)])
+    (first, second), notes = attach(file, rows, "unlabelled")
+    assert (first.values["emitter"], second.values["emitter"]) == (211, 215)
+    kinds = {note[3]: note[4] for note in notes}
+    assert kinds == {"emitter differs": "211 215", "row without a voice": ""}
+
+
+def test_syllables_group_into_calls_of_one_label():
+    spans = [
+        (0.0, 0.1, "a"),
+        (0.12, 0.2, "a"),
+        (0.21, 0.3, "b"),
+        (0.205, 0.4, "a"),
+        (1.0, 1.1, "a"),
+    ]
+    apart = group_syllables(spans, 0.0)
+    assert len(apart) == 5
+    calls = group_syllables(spans, 0.03)
+    assert calls == [(0.0, 0.4, "a"), (0.21, 0.3, "b"), (1.0, 1.1, "a")]
+    assert group_syllables([(0, 2, "a"), (1, 1.5, "a")], 0.0) == [(0, 2, "a")]
+
+
+def test_voices_at_both_ends_survive_and_are_cut_at_the_file(folder):
+    folder.write(row_of(1, 0, 2500, 20000, 26000) + row_of(2, 30000, 40000), annotation(1))
+    tables = folder.prepare()
+    assert tables.recordings["recording_id"].tolist() == ["f1"]
+    assert tables.events["onset"].tolist() == [0.0, 0.08]
+    assert tables.events["offset"].tolist() == [0.01, 0.1]
+    bad = pd.read_csv(folder.out / "bad_rows.csv")
+    assert set(bad["fault"]) == {"voice ends after the file", "voice begins after the file"}
+
+
+def test_another_rate_is_an_error_that_says_both(folder):
+    folder.write(row_of(1, 100, 200), annotation(1), rate=8000)
+    with pytest.raises(
+        CanopyError, match=r"files101.*WAV: sample rate is 8000 Hz, expected 250000"
+    ):
+        folder.prepare()
+
+
+def test_tasks_take_files_whose_every_voice_has_a_class(folder):
+    info = "".join(row_of(number, 100, 2000) for number in range(1, 7))
+    rows = annotation(1) + annotation(2, context=11) + annotation(3, emitter=-215, context=4)
+    rows += annotation(4, emitter=0, context=0) + annotation(5, emitter=211)
+    folder.write(info, rows)
+    assert folder.prepare().labels == ["call"]
+    tables = folder.prepare(task="context")
+    assert tables.labels == ["Feeding", "Fighting"]
+    assert tables.recordings["recording_id"].tolist() == ["f1", "f3", "f5"]
+    kept = folder.prepare(task="context", contexts_left_out="[]")
+    assert kept.labels == ["Feeding", "Fighting", "General", "Unknown"]
+    tables = folder.prepare(task="emitter")
+    assert tables.labels == ["bat211", "bat215"]
+    assert tables.recordings["recording_id"].tolist() == ["f1", "f2", "f5"]
+    with pytest.raises(CanopyError, match="'Fun'"):
+        folder.prepare(task="context", contexts_left_out="[Fun]")
+
+
+def test_fewer_files_on_request_and_folds_by_bat(folder):
+    info = "".join(row_of(number, 100, 2000) for number in range(1, 9))
+    rows = "".join(annotation(n, emitter=211 if n < 4 else -215) for n in range(1, 8))
+    folder.write(info, rows)
+    assert len(folder.prepare(max_files=3).recordings) == 3
+    assert len(folder.prepare(labelled_only="true").recordings) == 7
+    assert len(folder.prepare(max_files_per_class=2).recordings) == 2
+    groups = folder.prepare(fold_by="bat").recordings["group"]
+    assert groups.tolist() == ["bat211"] * 3 + ["bat215"] * 4 + ["120601_1"]
+    with pytest.raises(CanopyError, match="bats are the classes"):
+        folder.prepare(fold_by="bat", task="emitter")
+
+
+def test_absent_files_are_listed_up_to_a_share(folder):
+    folder.write(row_of(1, 10, 200) + row_of(2, 10, 200, name="gone.WAV"), annotation(1))
+    assert len(folder.prepare().recordings) == 1
+    with pytest.raises(CanopyError, match="1 of the 2 chosen files are absent"):
+        folder.prepare(max_absent_share=0.1)
+    folder.write(row_of(1, 10, 200, name="../../x.WAV"), annotation(1))
+    with pytest.raises(CanopyError, match="are absent"):
+        folder.prepare()
+
+
+def test_noise_denies_every_class_from_end_to_end(folder):
+    folder.write(row_of(1, 10, 200), annotation(1))
+    (folder.data / "rain").mkdir()
+    soundfile.write(folder.data / "rain" / "a.wav", np.zeros(4000), 8000)
+    tables = folder.prepare(noise="[rain]")
+    assert tables.recordings["recording_id"].tolist() == ["f1", "noise0_a"]
+    row = tables.events.iloc[-1]
+    assert (row["polarity"], row["onset"], row["offset"]) == (-1, 0.0, 0.5)
+    with pytest.raises(CanopyError, match="no such folder"):
+        folder.prepare(noise="[wind]")
+
+
+def test_simulation_is_deterministic_and_hears_what_it_says(tmp_path):
+    settings = SimulateConfig(size="tiny", snr_db=(20.0, 20.0), faults=False)
+    for name in ("a", "b"):
+        assert simulate(settings, tmp_path / name, 1)
+    assert not simulate(settings, tmp_path / "a", 1)
+    files = sorted(path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*.*"))
+    assert len(files) == 16 + 4 + 3
+    for path in files:
+        assert (tmp_path / "a" / path).read_bytes() == (tmp_path / "b" / path).read_bytes()
+    plans = plan(settings)
+    assert plans[0].voices[0][0] == 0
+    assert plans[1].voices[-1][1] == plans[1].n_samples
+    wave, rate = soundfile.read(tmp_path / "a" / plans[2].folder / plans[2].name)
+    inside = np.zeros(len(wave), dtype=bool)
+    for start, end in plans[2].voices:
+        inside[start:end] = True
+    assert rate == RATE
+    ratio = 10 * np.log10((wave[inside] ** 2).mean() / (wave[~inside] ** 2).mean())
+    assert ratio == pytest.approx(20.0, abs=3.0)
+
+
+def test_individuals_and_contexts_sound_different():
+    """Mean frequency tells emitters apart, and a rodent whistles above a bat's lowest line."""
+
+    def pitch(emitter, context):
+        wave = syllable(emitter, context, 10_000, np.random.default_rng(0))
+        power = np.abs(np.fft.rfft(wave)) ** 2
+        return np.fft.rfftfreq(len(wave), 1 / RATE)[power.argmax()]
+
+    assert abs(pitch(201, 12) - pitch(202, 12)) > 500
+    assert pitch(301, 12) > 40_000 > pitch(201, 12)
+
+
+def test_the_simulated_set_becomes_tables(tmp_path):
+    options = ["--datadir", tmp_path / "bats", "--out", tmp_path / "t", "--conf", CONF, "--nj", "1"]
+    assert main([str(word) for word in options]) == 0
+    tables = read_tables(tmp_path / "t")
+    config = load_config(CONF, [])
+    calls = tables.events[tables.events["polarity"] > 0]
+    assert len(tables.recordings) == 16 + 4
+    assert (calls["onset"] == 0).any()
+    faults = pd.read_csv(tmp_path / "t" / "bad_rows.csv")
+    assert len(faults) == 10
+    groups = tables.recordings.loc[
+        calls["recording_id"].map(
+            dict(zip(tables.recordings["recording_id"], tables.recordings.index, strict=True))
+        ),
+        "group",
+    ]
+    assert groups.nunique() >= config.split.n_folds
+    assert set(CONTEXTS.values()) >= {"Unknown", "General"}
