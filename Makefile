@@ -5,13 +5,13 @@ VENV ?= $(CURDIR)/.venv
 JOBS ?= 2
 export PYTHONPATH := $(CURDIR)
 python := $(VENV)/bin/python
-shell_files := run.sh $(wildcard bin/*.sh) .ci/run
+shell_files := run.sh $(wildcard bin/*.sh tests/slurm/*.sh) .ci/run
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-eval demo test lint bench bench-rivals faults fuzz ladder clean
+.PHONY: help setup setup-eval demo test lint bench bench-rivals faults fuzz test-slurm ladder clean
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-14s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
 
 setup: ## make the Python environment, or bring it up to requirements.txt
 	@bin/setup_env.sh > /dev/null
@@ -38,6 +38,9 @@ bench-rivals: setup ## detection against OpenSoundscape, which gets an environme
 
 faults: setup ## kills, full disks, second runs at every stage, FAULTS='--seed 1 --only train'
 	@OMP_NUM_THREADS=1 "$(python)" -m tests.faults.harness --jobs $(JOBS) $(FAULTS)
+
+test-slurm: setup ## the demo on a real Slurm of this machine, SLURM_TESTS='--seconds 600'
+	@VENV="$(VENV)" "$(python)" -m tests.slurm.run $(SLURM_TESTS)
 
 fuzz: setup ## random damage to good inputs against every reader, FUZZ='--seconds 600 --seed 1'
 	@OMP_NUM_THREADS=1 "$(python)" -m tests.fuzz.fuzz $(FUZZ)

@@ -157,7 +157,8 @@ def table_of_cycles(results: dict[str, Any]) -> str:
                 f"{interval:<15} {score['chance']:>6.3f}  {score['constant_row']:>8.3f}"
             )
         known = cycle["scores"]["oof_known"]
-        if known.get("span_auc") is not None:
+        # Without rejected rows there is none.
+        if known.get("span_auc") is not None and np.isfinite(known["span_auc"]):
             interval = f"{known['span_auc_low']:.3f}-{known['span_auc_high']:.3f}"
             lines.append(
                 f"{cycle['cycle']:>5}  {'out-of-fold, span AUC':<34} {known['span_auc']:>7.4f}  "

@@ -46,7 +46,8 @@ def read_annotations(
         if options.polarity is None:
             raise CanopyError(
                 f"{path}: a rainforest table does not say whether its rows are confirmed or "
-                "rejected; say it as polarity 1 or -1"
+                "rejected; say it as polarity 1 or -1 (bin/convert.py --polarity, or "
+                "prepare.rejected)"
             )
         return read_rainforest(path, options.polarity, "tp" if options.polarity > 0 else "fp")
     raise CanopyError(f"format {format!r} is unknown; choose one of {', '.join(FORMATS)}")

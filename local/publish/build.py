@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from local import __version__
 from local.checkpoint import load_checkpoint, load_model
+from local.config import Config
 from local.errors import CanopyError
 from local.experiment import Experiment
 from local.files import atomic_path, read_json, write_json, write_text
@@ -75,20 +76,15 @@ def publish(member: Member, out: Path, folds: list[int] | None, with_onnx: bool)
         names += [weights, *([graph] if with_onnx else [])]
     evidence = run_evidence(experiment, cycle)
     shift = run_shift(run.exp, cycle)
-    config = run.config.model_dump(mode="json")
-    # A window of the longest recording has no meaning away from those recordings.
-    config["inference"] |= {"window_s": None, "window_frames": window}
-    config["relabel"] = {key: config["relabel"][key] for key in ("min_duration_s", "max_gap_s")}
     # Files of first weights are nobody else's.
     recipe["params"] = without_start(recipe["params"])
-    config["model"] = {"name": recipe["name"], "params": recipe["params"]}
     write_json(
         out / MODEL,
         {
             "schema": SCHEMA,
             "canopy": __version__,
             "classes": _classes(experiment.tables.classes),
-            "config": {name: config[name] for name in SECTIONS},
+            "config": _settings(run.config, window, recipe),
             "recipe": recipe,
             "step": step,
             "window": window,
@@ -103,6 +99,16 @@ def publish(member: Member, out: Path, folds: list[int] | None, with_onnx: bool)
     names += [MODEL, CARD, LICENCE]
     write_sums(out, names)
     return names
+
+
+def _settings(config: Config, window: int, recipe: dict[str, Any]) -> dict[str, Any]:
+    """Sections that detection needs, and how the model was trained."""
+    plain = config.model_dump(mode="json")
+    # A window of the longest recording has no meaning away from those recordings.
+    plain["inference"] |= {"window_s": None, "window_frames": window}
+    plain["relabel"] = {key: plain["relabel"][key] for key in ("min_duration_s", "max_gap_s")}
+    plain["model"] = {"name": recipe["name"], "params": recipe["params"]}
+    return {name: plain[name] for name in SECTIONS}
 
 
 def _classes(classes: pd.DataFrame) -> list[list[Any]]:

@@ -150,3 +150,11 @@ def test_the_table_for_the_terminal(scored):
     (line,) = [x for x in lines if x.lstrip().startswith("1  test, truth, as submitted")]
     assert "1.0000" in line
     assert "1.000-1.000" in line
+
+
+def test_the_table_leaves_out_a_span_auc_that_nobody_could_compute(scored):
+    experiment, _ = scored(n_cycles=1)
+    results = collect(experiment, [0])
+    assert "span AUC" in table_of_cycles(results)
+    results["cycles"][0]["scores"]["oof_known"]["span_auc"] = float("nan")
+    assert "span AUC" not in table_of_cycles(results)
