@@ -23,7 +23,7 @@ from tqdm import tqdm
 from local.config import Config
 from local.errors import CanopyError
 from local.features import FeatureReader, RunningStats, check_filters, process_recording
-from local.files import fingerprint
+from local.files import fingerprint, remove_leftovers
 from local.interruption import stop_if_asked
 from local.journal import Journal
 from local.shards import Shard
@@ -130,6 +130,8 @@ def make_features(
                 if result["status"] != "ok":
                     log.warning("invalid recording: %s", result["message"])
                 stop_if_asked(f"recording {job.recording_id}")
+        # Of processes that were killed and borne.
+        remove_leftovers(folder)
         # In the order of the table, whatever was made when.
         journal.compact([job.recording_id for job in jobs])
         entries = [journal.get(job.recording_id) or {} for job in jobs]

@@ -293,8 +293,7 @@ class KeptScores:
     ----------
     folder : of the journal `infer.journal` and the folder `infer.parts`.
     fingerprint : of all that decides the scores; blocks of another are thrown away.
-    shard : one of several jobs that make blocks at once: it keeps a journal of its own, which
-        whoever makes the whole takes over.
+    shard : a job beside others keeps a journal of its own, which who makes the whole takes over.
     """
 
     def __init__(self, folder: Path, fingerprint: str, shard: Shard | None = None) -> None:
@@ -302,7 +301,7 @@ class KeptScores:
         name = "infer.journal" if shard is None else f"infer.journal.{shard.name}"
         self._journal = Journal(folder / name, fingerprint)
         if shard is None:
-            for path in _shard_journals(folder):
+            for path in sorted(folder.glob("infer.journal.*of*")):
                 self._journal.absorb(path)
             if not self._journal.items():
                 self._clear()
@@ -339,7 +338,7 @@ class KeptScores:
     @staticmethod
     def discard(folder: Path) -> None:
         """Take away what a run left that was killed when all was done."""
-        for path in [folder / "infer.journal", *_shard_journals(folder)]:
+        for path in folder.glob("infer.journal*"):
             path.unlink(missing_ok=True)
         if (folder / "infer.parts").is_dir():
             shutil.rmtree(folder / "infer.parts")
@@ -350,10 +349,6 @@ class KeptScores:
     def _clear(self) -> None:
         if self._parts.is_dir():
             shutil.rmtree(self._parts)
-
-
-def _shard_journals(folder: Path) -> list[Path]:
-    return sorted(folder.glob("infer.journal.*of*"))
 
 
 def load_scores(path: Path | str) -> tuple[Scores, dict[str, np.ndarray]]:

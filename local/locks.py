@@ -113,16 +113,16 @@ def _take(descriptor: int, folder: Path, what: str, shared: bool, wait_s: float)
     while (got := try_lock(descriptor, shared)) is False:
         if time.monotonic() >= end:
             raise CanopyError(
-                f"{folder}: {what} is being worked on by {_holder(descriptor)}; wait until that "
-                "has ended, or end it"
+                f"{folder}: {what} is being worked on by {_holder(folder / LOCK_NAME)}; wait until "
+                "that has ended, or end it"
             )
         if not told:
-            log.info("%s: waiting for %s, %s", folder, what, _holder(descriptor))
+            log.info("%s: waiting for %s, %s", folder, what, _holder(folder / LOCK_NAME))
             told = True
         time.sleep(_POLL_S)
     if got is None:
         log.warning("%s: this disk knows no locks; start no second run on this folder", folder)
-    _note(descriptor, folder, os.getpid(), " ".join(sys.argv))
+    _note(descriptor, folder, os.getpid(), " ".join(sys.argv), shared)
 
 
 def _command_of(pid: int) -> str:
@@ -131,10 +131,11 @@ def _command_of(pid: int) -> str:
     return path.read_text().replace("\0", " ").strip() if path.exists() else " ".join(sys.argv)
 
 
-def _note(descriptor: int, folder: Path, pid: int, command: str) -> None:
+def _note(descriptor: int, folder: Path, pid: int, command: str, shared: bool = False) -> None:
     holder = {
         "host": socket.gethostname(),
         "pid": pid,
+        "shared": shared,
         "command": " ".join(command.split())[:300],
         "since": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
     }
@@ -146,15 +147,17 @@ def _note(descriptor: int, folder: Path, pid: int, command: str) -> None:
         raise disk_fault(folder / LOCK_NAME, error, len(content)) from None
 
 
-def _holder(descriptor: int) -> str:
+def _holder(path: Path) -> str:
+    # By its path: the shell's descriptor is for writing alone.
     try:
-        holder = json.loads(os.pread(descriptor, 1 << 16, 0))
+        holder = json.loads(path.read_bytes())
         pid, host = int(holder["pid"]), holder["host"]
-        # What is left of it goes on: the processes it started hold its lock as well.
-        left = host == socket.gethostname() and not _lives(pid)
-        who = f"what is left of process {pid}" if left else f"process {pid}"
+        who = f"process {pid}"
+        if host == socket.gethostname() and not _lives(pid):
+            # Another that shares goes on, or what it started itself, which holds its lock as well.
+            who = f"one beside {who}" if holder.get("shared") else f"what is left of {who}"
         return f"{who} on {host} ({holder['command']}) since {holder['since']}"
-    except (ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError):
         return "another process"  # that has not noted itself yet
 
 

@@ -223,10 +223,10 @@ def hanging(clone):
     """Function: code, where -> run.sh (in a session of its own) in a stage that hangs."""
     started = []
 
-    def start(code="75"):
+    def start(code="75", **more):
         hidden = ("VENV", "PYTHON", "PYTHONPATH", "SLURM_CPUS_PER_TASK", "BREAK")
         environment = {k: v for k, v in os.environ.items() if k not in hidden}
-        environment |= {"HANG": "split", "CODE": code}
+        environment |= {"HANG": "split", "CODE": code, **more}
         process = subprocess.Popen(
             [clone / "run.sh"],
             cwd=clone,
@@ -266,6 +266,27 @@ def test_a_signal_is_passed_on_to_the_stage_which_is_waited_for(clone, hanging, 
     assert "bin/sed_train.py" not in calls
 
 
+@pytest.mark.parametrize(("restarts", "name"), [("0", "USR1"), ("3", "USR1"), ("0", "TERM")])
+def test_a_job_is_requeued_before_its_time_limit_a_bounded_number_of_times(
+    clone, hanging, restarts, name, tmp_path
+):
+    # sleep: after it has asked, a job waits for Slurm to end it.
+    for program in ("scontrol", "sleep"):
+        (tmp_path / program).write_text(f'#!/bin/sh\necho {program} "$@" >> "{tmp_path}/asked"\n')
+        (tmp_path / program).chmod(0o755)
+    job = {"SLURM_JOB_ID": "17", "SLURM_RESTART_COUNT": restarts, "CANOPY_MAX_REQUEUES": "3"}
+    process = hanging(PATH=f"{tmp_path}:{os.environ['PATH']}", **job)
+    process.send_signal(getattr(signal, f"SIG{name}"))
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 75
+    asked = tmp_path / "asked"
+    if name == "USR1" and restarts == "0":
+        assert asked.read_text().splitlines()[0] == "scontrol requeue 17"
+    else:
+        assert not asked.exists()
+    assert ("CANOPY_MAX_REQUEUES is 3" in err) == (restarts == "3")
+
+
 def test_a_stage_that_fails_while_it_is_stopped_has_failed(hanging):
     process = hanging("1")
     process.send_signal(signal.SIGTERM)
@@ -298,7 +319,7 @@ def test_a_bad_configuration_stops_before_any_stage(clone):
         (["--n-cycles", "-1"], "--n-cycles is '-1'"),
         (["--folds", "0,1"], "--folds is '0,1'"),
         (["--device", "tpu"], "--device is 'tpu'"),
-        (["--launcher", "slurm"], "not built yet"),
+        (["--seeds", "0 1"], "go with --launcher slurm"),
         (["--launcher", "pbs"], "--launcher is 'pbs'"),
         (["--recipe", "rats"], "give one of demo mice"),
         (["--conf", "conf/none.yaml"], "--conf is 'conf/none.yaml'"),
@@ -312,11 +333,22 @@ def test_wrong_usage_is_one_sentence_and_runs_nothing(clone, options, words):
     assert words in ran.err
 
 
+def test_the_launcher_of_jobs_gets_what_was_asked_for(clone):
+    options = ["--launcher", "slurm", "--stage", "train", "--seeds", "0 1", "--folds=1"]
+    ran = run(clone, *options, "--n-cycles", "2", "--set", "a.b=c", "--dry-run")
+    assert ran.rc == 0, ran.err
+    (call,) = ran.calls
+    assert call[:2] == ["bin/cluster.py", "submit"]
+    given = {"--stage": "2", "--stop-stage": "5", "--seeds": "0 1", "--folds": "1"}
+    assert {name: option(call, name) for name in given} == given
+    assert call[-5:] == ["--set", "a.b=c", "--set", "relabel.n_cycles=2", "--dry-run"]
+
+
 def test_help_names_every_option(clone):
     ran = run(clone, "--recipe", "rats", "--help")
     assert (ran.rc, ran.calls) == (0, [])
     known = run(clone, "--nope").err.split("known: ")[1].rstrip(".\n").split()
-    assert len(known) == 18
+    assert len(known) == 20
     assert re.findall(r"^  (--[a-z-]+) ", ran.out, re.M) == known[:-1]  # all but --help itself
 
 
@@ -364,6 +396,7 @@ def test_another_environment(clone, tmp_path):
 
 def test_make_help_lists_the_targets():
     told = subprocess.run(["make", "-C", ROOT, "help"], capture_output=True, text=True, check=True)
-    assert re.findall(r"^  make (\w+)", told.stdout, re.M) == [
-        *("help", "setup", "demo", "test", "lint", "bench", "ladder", "clean")
+    assert re.findall(r"^  make ([\w-]+)", told.stdout, re.M) == [
+        *("help", "setup", "setup-eval", "demo", "test", "lint", "bench", "bench-rivals", "faults"),
+        *("test-slurm", "fuzz", "ladder", "clean"),
     ]

@@ -285,3 +285,21 @@ def test_a_run_that_was_stopped_goes_on(model, tmp_path, jobs):
     assert (out / "detections.csv").read_bytes() == (
         tmp_path / "whole" / "detections.csv"
     ).read_bytes()
+
+
+def test_shares_find_together_what_one_process_finds(model, recordings, tmp_path, capsys):
+    options = (model, recordings, "--format", "csv", "raven", "--scores", "npz", "--out")
+    run(*options, tmp_path / "one")
+    told = capsys.readouterr().out
+    for k in (1, 0, 2):
+        assert run(*options, tmp_path / "two", "--shard", f"{k}/3") == 0
+        assert not (tmp_path / "two/detections.csv").exists()
+    assert run(*options, tmp_path / "two") == 0
+    assert capsys.readouterr().out.endswith(told)
+    files = {path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*.*")}
+    assert files == {p.relative_to(tmp_path / "two") for p in (tmp_path / "two").rglob("*.*")}
+    for name in files - {Path("detect.json")}:
+        assert (tmp_path / "two" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
+    assert run(*options, tmp_path / "two", "--shard", "0/3") == 0  # done before
+    with pytest.raises(CanopyError, match="--shard goes with no --force"):
+        run(*options, tmp_path / "two", "--shard", "0/3", "--force")

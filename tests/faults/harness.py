@@ -166,8 +166,9 @@ def try_it(trial: Trial, reference: Reference, home: Path) -> Outcome:
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         fault = f"the harness itself: {error!r}"
     n = len(trial.fates) or int(where != "skipped")
-    # A signal that came after the end was none.
-    n -= sum(place.endswith(": 0") for place in where.split(", ")) if trial.fates else 0
+    if "kill" in trial.kind:
+        # One that came after the end was none.
+        n -= sum(place.endswith(": 0") for place in where.split(", "))
     return Outcome(trial.stage, trial.kind, n, where, fault)
 
 
@@ -344,8 +345,9 @@ def table(outcomes: list[Outcome]) -> str:
     tried, lost = Counter(), Counter()
     order = (*STAGES, "readers")
     for one in sorted(outcomes, key=lambda one: order.index(one.stage)):
-        tried[one.stage, one.kind] += one.n
-        lost[one.stage, one.kind] += (one.n or 1) if one.fault else 0
+        kind = "kill" if "kill" in one.kind else "signal" if "SIG" in one.kind else one.kind
+        tried[one.stage, kind] += one.n
+        lost[one.stage, kind] += (one.n or 1) if one.fault else 0
     rows = [(*key, n, n - lost[key], lost[key]) for key, n in tried.items()]
     total = sum(tried.values()), sum(tried.values()) - sum(lost.values()), sum(lost.values())
     lines = [("stage", "fault", "tried", "survived", "lost"), *rows, ("all", "", *total)]

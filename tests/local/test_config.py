@@ -6,7 +6,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from local.augment import Batch, augment
+from local.augment import Batch, FrontEnd, augment
 from local.checks import check_config
 from local.config import Config, Section, dump_config, load_config, parse_section
 from local.dataset import window_frames
@@ -230,7 +230,10 @@ def random_batch(config, step, n_bands, window):
     cells = window // step
     frame = torch.randint(2, (2, 2, cells), generator=g).float()
     clip = frame.amax(dim=2)
-    x = torch.randn(2, 1, n_bands, window, generator=g) - 8
+    if config.features.kind == "wave":
+        x = 0.1 * torch.randn(2, window, generator=g)
+    else:
+        x = torch.randn(2, 1, n_bands, window, generator=g) - 8
     return Batch(x, clip, torch.ones(2, 2), frame, torch.ones_like(frame))
 
 
@@ -252,7 +255,8 @@ def test_every_shipped_configuration_loads_builds_and_steps(name):
     torch.manual_seed(0)
     model = create_model(config.model.name, params, 2, n_bands).train()
     batch = random_batch(config, model.step, n_bands, window_frames(config, model.step))
-    batch = augment(batch, config.augment, torch.Generator().manual_seed(0))
+    front_end = FrontEnd.of(config, "cpu")
+    batch = augment(batch, config.augment, torch.Generator().manual_seed(0), front_end)
     loss = config.loss
     if isinstance(loss.positive_weight, dict):  # by labels that these two classes do not have
         loss = loss.model_copy(update={"positive_weight": 2.0})

@@ -17,12 +17,14 @@ from local.corpus import (
     check_corpus,
     check_invalid_share,
     estimate_bytes,
+    journals_of_shards,
     make_features,
     source_path,
 )
 from local.errors import CanopyError
 from local.files import write_csv
 from local.interruption import Interrupted
+from local.shards import Shard
 from local.tables import RECORDING_COLUMNS
 from local.workers import Killed
 
@@ -308,3 +310,25 @@ def test_impossible_filters_are_told_before_the_work(scene):
 def test_paths_are_absolute_or_below_the_data(tmp_path):
     assert source_path(tmp_path, "a/b.wav") == tmp_path / "a" / "b.wav"
     assert source_path(tmp_path, "/a/b.wav") == corpus.Path("/a/b.wav")
+
+
+def test_shares_make_together_what_one_process_makes(scene, tmp_path):
+    data, dump, recordings = scene
+    manifest, stats, _ = make(scene)
+    expected = contents(dump)
+    shared = tmp_path / "shared" / dump.name
+    for k in range(3):
+        share = Shard(k, 3)
+        part, _, n_made = make_features(
+            recordings, data, shared, make_config(), "cpu", 1, shard=share
+        )
+        assert n_made == len(part) == len(share.of(recordings["duration"]))
+    again, of_all, n_made = make_features(recordings, data, shared, make_config(), "cpu", 1)
+    assert n_made == 0
+    pd.testing.assert_frame_equal(again, manifest)
+    assert of_all.to_dict() == stats.to_dict()
+    made = contents(shared)
+    assert {name: made[name] for name in expected} == expected
+    for path in journals_of_shards(shared):
+        path.unlink()
+    assert contents(shared).keys() == expected.keys()

@@ -23,6 +23,7 @@ from local.inference import (
 )
 from local.interruption import Interrupted
 from local.models import SedModel, SedOutput, create_model
+from local.shards import Shard
 from local.views import list_views
 
 LABELS = ["a", "b", "c"]
@@ -454,3 +455,28 @@ def test_inference_stops_where_it_is_asked_to(tmp_path, blocks, monkeypatch):
     monkeypatch.setattr(inference, "stop_if_asked", lambda place: None)
     kept = KeptScores(tmp_path, "f")
     same(score_recordings(model, dump, names, LABELS, "cpu", kept=kept), whole)
+
+
+def test_shares_score_together_what_one_process_scores(tmp_path, blocks, monkeypatch):
+    model, dump, names, whole = blocks
+    scored = []
+    for k in range(2):
+        kept = KeptScores(tmp_path, "f", Shard(k, 2))
+        part = score_recordings(model, dump, names, LABELS, "cpu", kept=kept, shard=Shard(k, 2))
+        scored += part.recording_ids
+        kept.close()
+    assert sorted(scored) == sorted(names)
+    made, block_of = [], inference._score_block
+    monkeypatch.setattr(
+        inference, "_score_block", lambda *given: made.append(given) or block_of(*given)
+    )
+    kept = KeptScores(tmp_path, "f")
+    same(score_recordings(model, dump, names, LABELS, "cpu", kept=kept), whole)
+    assert not made
+    kept.remove()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dump"]
+    # Shares of other settings are not taken.
+    KeptScores(tmp_path, "g", Shard(0, 2)).close()
+    kept = KeptScores(tmp_path, "f")
+    same(score_recordings(model, dump, names, LABELS, "cpu", kept=kept), whole)
+    assert made

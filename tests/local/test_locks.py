@@ -145,6 +145,7 @@ def test_a_shell_keeps_the_lock_that_its_command_takes(tmp_path, hold):
     assert "shell" in told
     second = subprocess.run(command, capture_output=True, text=True, input="", check=False)
     assert second.returncode == 3
+    assert f"worked on by process {first.pid} " in second.stderr
     out, _ = first.communicate("\n")
     assert out == "held\n"
     assert not isinstance(hold(tmp_path / "e"), str)
