@@ -6,7 +6,7 @@
 
 A worker is a core or a GPU, --rate its hours of sound an hour (tests/bench/detection.py measures
 it; docs/cluster.md has a table). The schedule is played through --courses times with machines that
-fail, from --seed. Every number is an option; what it is by default is a round guess, no measurement.
+fail, from --seed. Every number is an option; defaults are round guesses, not measurements.
 """
 
 import argparse

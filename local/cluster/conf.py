@@ -23,8 +23,8 @@ SBATCH = (
     *("gpus", "gres", "licenses", "mail-type", "mail-user", "mem", "mem-per-cpu", "nice"),
     *("nodelist", "partition", "qos", "reservation", "time", "tmp"),
 )
-# shards: jobs a stage's recordings are dealt to. max-parallel: tasks of an array at once. threads: a
-# process computes on (default: cpus-per-task). max-requeues: how often a task that ran into its time
+# shards: jobs a stage's recordings are dealt to. max-parallel: of an array's tasks. threads: a
+# process computes on (0: cpus-per-task). max-requeues: how often a task that ran into its time
 # limit goes on. signal-seconds: how long before the limit it is told to save.
 OWN = {"shards": 1, "max-parallel": 0, "threads": 0, "max-requeues": 20, "signal-seconds": 120}
 

@@ -146,7 +146,7 @@ def forecast(load: Load, fleet: Fleet, seed: int, n_courses: int) -> dict[str, f
 def bottleneck(load: Load, fleet: Fleet, found: dict[str, float]) -> str:
     """What holds the work up most, in words."""
     if fed_rate(load, fleet) < fleet.rate:
-        return "the shared disk: with fewer workers, or sound copied to nodes beforehand, no time is lost"
+        return "the shared disk: fewer workers take as long, sound copied to nodes beforehand less"
     hours_a_share = load.hours / load.n_shards / fleet.rate
     if load.n_shards < fleet.n_workers:
         return "too few shares: workers stand idle; give more of them"

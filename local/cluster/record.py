@@ -1,4 +1,4 @@
-"""What is kept of submissions and tasks: files below `cluster/` of a run, `OUT.cluster` of detections.
+"""What is kept of submissions and tasks: below `cluster/` of a run, `OUT.cluster` of detections.
 
 <number>/submission.json   jobs, their tasks and their ids
 <number>/scripts/<job>.sh  what was handed in
@@ -116,7 +116,7 @@ def left_of(task: Task, context: dict[str, Any]) -> list[list[int]] | None:
 
 
 def is_done(home: Home, job: Job, task: Task, context: dict[str, Any]) -> bool:
-    """Whether a task ended well, of the same command and settings, and its files are as it left them."""
+    """Whether a task ended well, with the same command and settings, and left what is there now."""
     state = home.task_state(job.name, task.name)
     if state.get("status") != "done" or state.get("print") != task_print(task, context):
         return False

@@ -48,7 +48,7 @@ def ask(program: str, *options: str) -> str:
         )
     except subprocess.TimeoutExpired:
         raise CanopyError(
-            f"{program} did not answer in {_TIMEOUT_S} s; see whether the cluster's controller is up"
+            f"{program} did not answer in {_TIMEOUT_S} s; see whether the controller is up"
         ) from None
     if ran.returncode != 0:
         said = " ".join((ran.stderr or ran.stdout).split())

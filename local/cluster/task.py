@@ -64,11 +64,17 @@ def _begin(folder: Path, job: Job, task: Task) -> dict[str, Any]:
         "status": "running",
         "job": job.name,
         "task": task.name,
-        "slurm_job": os.environ.get("SLURM_JOB_ID", ""),
+        "slurm_job": _slurm_id(),
         "restarts": int(os.environ.get("SLURM_RESTART_COUNT", "0")),
         "host": socket.gethostname(),
         "began": _now(),
     }
+
+
+def _slurm_id() -> str:
+    """Id of this array element: the plain number of one of them stands for the whole array."""
+    array, index = (os.environ.get(f"SLURM_ARRAY_{name}_ID", "") for name in ("JOB", "TASK"))
+    return f"{array}_{index}" if array and index else os.environ.get("SLURM_JOB_ID", "")
 
 
 def _now() -> str:
@@ -85,8 +91,7 @@ def _now_known(context: dict[str, Any]) -> dict[str, Any]:
 def _rename(submission: Submission, job: Job, task: Task) -> None:
     """Tell the queue which task this is; a queue that does not want to know is no fault."""
     name = f"{submission.context['title']}-{job.name}-{task.name}"
-    number = os.environ.get("SLURM_JOB_ID", "")
-    if number:
+    if number := _slurm_id():
         try:
             ask("scontrol", "update", f"JobId={number}", f"JobName={name}")
         except CanopyError as error:

@@ -226,3 +226,32 @@ def test_status_tells_which_task_failed_and_what_follows_on_it(slurm):
 def test_force_and_unknown_runs_are_refused(slurm):
     assert "--force goes with no --launcher slurm" in fault(slurm.submit("--force"))
     assert "nothing of it was handed in" in fault(slurm.run("status", str(slurm.folder)))
+
+
+def test_detection_is_dealt_to_shares(slurm):
+    site = str(slurm.folder / "site.conf")
+    options = ("exp/demo/a", "sounds", "--out", str(slurm.folder / "found"))
+    conf = conf_of(detect=SMALL + "shards = 2\n")
+    ran = slurm.run("detect", "--slurm-conf", site, "--", *options, conf=conf)
+    assert ran.rc == 0, ran.err
+    (shares, whole) = sbatches(ran)
+    assert [Path(call[-1]).stem for call in (shares, whole)] == ["detect", "gather"]
+    assert "--dependency=afterok:101" in whole
+    record = json.loads((slurm.folder / "found.cluster/001/submission.json").read_text())
+    commands = [task["commands"][0] for job in record["jobs"] for task in job["tasks"]]
+    plain = ["bin/detect.py", *options]
+    assert commands == [[*plain, "--shard", "0/2"], [*plain, "--shard", "1/2"], plain]
+    assert "detect" in slurm.run("status", str(slurm.folder / "found")).out
+
+
+def test_the_plan_of_an_archive():
+    command = [sys.executable, ROOT / "bin/plan.py", "--hours", "1e5", "--workers", "64"]
+    told = subprocess.run(
+        [*command, "--rate", "300", "--bandwidth", "0.1"],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "bottleneck: the shared disk" in told.stdout

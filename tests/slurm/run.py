@@ -30,11 +30,18 @@ MORE = {"preprocess": "shards = 3\n", "infer": "shards = 2\n"}
 STAGES = ("prepare", "preprocess", "split", "train", "infer", "merge", "relabel", "submit")
 
 
-class World:
-    """One cluster, one folder, and the local runs to compare with."""
+class OutOfTime(Exception):  # noqa: N818 (nothing failed)
+    """What a test may take in all is over."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+
+class World:
+    """One cluster, one folder, and the local runs to compare with.
+
+    deadline : on the monotonic clock; what goes on then is left.
+    """
+
+    def __init__(self, folder: Path, deadline: float) -> None:
+        self.folder, self.deadline = folder, deadline
         self.environment = os.environ | {"SLURM_CONF": str(folder / "slurm/slurm.conf")}
         self.environment |= {"PYTHONPATH": str(ROOT)}
         self.environment.pop("OMP_NUM_THREADS", None)
@@ -59,14 +66,18 @@ class World:
 
     def call(self, *command: object, code: int | None = 0) -> str:
         """Output of a command; another exit code than `code` fails the test."""
-        ran = subprocess.run(
-            list(map(str, command)),
-            cwd=ROOT,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        try:
+            ran = subprocess.run(
+                list(map(str, command)),
+                cwd=ROOT,
+                env=self.environment,
+                capture_output=True,
+                text=True,
+                timeout=max(1.0, self.deadline - time.monotonic()),
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise OutOfTime from None
         if code is not None and ran.returncode != code:
             raise AssertionError(f"{command[0]}: code {ran.returncode}: {ran.stderr[-2000:]}")
         return ran.stdout + ran.stderr
@@ -107,8 +118,12 @@ class World:
 
     def training(self, exp: Path, fold: int) -> None:
         """Until a fold is in its training."""
-        path = exp / f"cycle0/fold{fold}/log.csv"
-        until(lambda: path.is_file() and len(path.read_text().splitlines()) > 4, f"{path}")
+        until(lambda: self.epochs(exp, fold) > 4, f"fold {fold} to be in its training")
+
+    def epochs(self, exp: Path, fold: int) -> int:
+        """Epochs of a fold that ended, as the log of its task tells."""
+        logs = exp.glob(f"cluster/0*/logs/train-cycle0-fold{fold}.log")
+        return sum(path.read_text().count(" windows/s") for path in logs)
 
     def arrays(self, exp: Path) -> dict[str, str]:
         """Array indices of the jobs of the newest submission."""
@@ -161,7 +176,7 @@ def launcher(world: World) -> str:
 
 
 def failing_fold(world: World) -> str:
-    """What follows a failed fold is cancelled, the state says why, and that fold alone goes again."""
+    """What follows a failed fold is cancelled, the state says why; that fold alone goes again."""
     local = world.local("short", "--n-cycles", "1")
     world.at_split("failing", local)
     options = ("--stage", "2", "--stop-stage", "3", "--n-cycles", "1")
@@ -170,7 +185,7 @@ def failing_fold(world: World) -> str:
     blocked.write_text("a file where a folder belongs")
     exp = world.submit("failing", "short", *options)
     said = world.wait(exp)
-    check("train-cycle0-fold1" in said and "a part of its path is a file" in said, said)
+    check("train-cycle0-fold1" in said and "fold1: File exists" in said, said)
     check("follows on train-cycle0-fold1" in said and "merge-cycle0" in said, said)
     blocked.unlink()
     world.submit("failing", "short", *options)
@@ -188,11 +203,10 @@ def cancelled(world: World) -> str:
     options = ("--stage", "2", "--stop-stage", "2", *LONG)
     exp = world.submit("cancelled", "long", *options)
     world.training(exp, 0)
-    number = world.task(exp, "train-cycle0-fold0")["slurm_job"]
-    world.call("scancel", number)
+    world.call("scancel", world.task(exp, "train-cycle0-fold0")["slurm_job"])
     said = world.wait(exp)
     check("train-cycle0-fold0" in said, said)
-    n_epochs = len(pd.read_csv(exp / "cycle0/fold0/log.csv"))
+    n_epochs = world.epochs(exp, 0)
     world.submit("cancelled", "long", *options)
     check(world.arrays(exp) == {"train-cycle0": "0"}, f"arrays {world.arrays(exp)}")
     world.wait(exp)
@@ -239,9 +253,9 @@ def sbatch_run(world: World) -> str:
     """All stages as one job by `sbatch run.sh`, which meets its time limit on the way."""
     local = world.local("long", *LONG)
     log = world.folder / "sbatch.log"
-    header = ["--parsable", "--cpus-per-task=2", "--mem=4G", "--time=00:02:00"]
+    header = ["--parsable", "--cpus-per-task=2", "--mem=4G", "--time=00:03:00"]
     header += ["--signal=B:USR1@60", f"--output={log}"]
-    options = [*world.options("sbatch", "sbatch"), "--nj", "2", *LONG]
+    options = [*world.options("sbatch", "long"), "--nj", "2", *LONG]
     number = world.call("sbatch", *header, "run.sh", *options).strip().splitlines()[-1]
 
     def over() -> bool:
@@ -269,6 +283,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the tests and print their table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=3600.0, help="begin nothing after these")
+    parser.add_argument("--limit", type=float, default=7200.0, help="leave what goes on after")
     parser.add_argument("--only", nargs="+", choices=TESTS, default=list(TESTS))
     parser.add_argument("--keep", type=Path, help="work here, and leave it")
     parser.add_argument("--required", action="store_true", help="fail where there is no Slurm")
@@ -287,7 +302,7 @@ def main(argv: list[str] | None = None) -> int:
         if started.returncode != 0:
             print(f"Slurm tests skipped: {started.stderr.strip()}")
             return int(args.required)
-        world = World(folder)
+        world = World(folder, began + args.limit)
         for name in args.only:
             rows.append(_one(name, world, began, args.seconds))
             print(*(f"{cell}" for cell in rows[-1]), sep="  ", flush=True)
@@ -301,10 +316,12 @@ def main(argv: list[str] | None = None) -> int:
 
 def _one(name: str, world: World, began: float, seconds: float) -> tuple[str, str, int, str]:
     begin = time.monotonic()
-    if begin - began > seconds:
+    if begin - began > seconds or begin > world.deadline:
         return name, "not run", 0, f"the {seconds:.0f} s were over"
     try:
         result, words = "passed", TESTS[name](world)
+    except OutOfTime:
+        result, words = "not ended", "the time for all tests was over"
     except AssertionError as error:
         result, words = "FAILED", str(error)
     return name, result, round(time.monotonic() - begin), words

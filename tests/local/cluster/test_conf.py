@@ -1,0 +1,53 @@
+"""Settings of the cluster in its own words."""
+
+from pathlib import Path
+
+import pytest
+
+from local.cluster.conf import count_gpus, parse_memory, parse_time, read_conf
+from local.errors import CanopyError
+
+
+@pytest.mark.parametrize(
+    ("text", "minutes"),
+    [
+        ("30", 30),
+        ("30:30", 30.5),
+        ("08:00:00", 480),
+        ("1-12", 2160),
+        ("1-12:30", 2190),
+        ("2-00:00:30", 2880.5),
+        ("UNLIMITED", None),
+    ],
+)
+def test_times_as_sbatch_reads_them(text, minutes):
+    assert parse_time(text) == minutes
+
+
+@pytest.mark.parametrize("text", ["8h", "", "-1", "0", "1:2:3:4", "1-", "00:00:00"])
+def test_other_times_are_refused(text):
+    with pytest.raises(CanopyError, match="time is"):
+        parse_time(text)
+
+
+def test_memory_and_gpus():
+    assert parse_memory("16G") == 16384
+    assert parse_memory("4000") == 4000
+    assert parse_memory("1.5T") == 1.5 * 1024 * 1024
+    gpus = ("gpu:2", "gpu:a100:4(S:0-1)", "gpu", "2", "a100:3", "(null)", "")
+    assert [count_gpus(text) for text in gpus] == [2, 4, 1, 2, 3, 0, 0]
+
+
+def test_later_files_change_keys_and_empty_values_take_them_away(tmp_path):
+    first, second = tmp_path / "a.conf", tmp_path / "b.conf"
+    first.write_text("[site]\npartition = main\n[train]\ngres = gpu:2\nmem = 8G\n")
+    second.write_text("[train]\ngres =\nthreads = 3\n")
+    train = read_conf([first, second]).of("train")
+    assert train.options == {"partition": "main", "mem": "8G"}
+    assert (train.gpus, train.memory_mb, train.threads, train.cpus) == (0, 8192, 3, 1)
+
+
+def test_the_settings_of_the_house_can_be_read():
+    conf = read_conf([Path(__file__).resolve().parents[3] / "conf/slurm.conf"])
+    assert conf.of("train").gpus == 1
+    assert conf.of("split").minutes == 30
