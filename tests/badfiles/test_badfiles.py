@@ -47,7 +47,7 @@ from pathlib import Path
 from tests.badfiles import corpus
 from tests.badfiles.kinds import Kind, canary, put
 make = put("a", "x")
-def eat(path): return bytes(200 * 2**20)
+def eat(path): return b"x" * (200 * 2**20)
 def run(path): canary(path.parent).mkdir()
 def crash(path): raise ValueError("oops")
 corpus.TIME_LIMIT_S = 1

@@ -360,7 +360,7 @@ def test_clip_tables_keep_ids_and_digits(tmp_path):
         ("recording_id,a\nx,1\nx,2\n", "recording x stands twice"),
         ("recording_id,a\nx,1\ny,\n", "recording y, column a holds ''"),
         ("recording_id,a\nx,NaN\n", "recording x, column a holds 'NaN'"),
-        ("recording_id,a,b\nx,1\n", "recording x, column b"),
+        ("recording_id,a,b\nx,1\n", "line 2: has 2 fields, expected 3"),
         ("recording_id,a\nx,1,2\n", "not readable as csv"),
     ],
 )
