@@ -8,7 +8,8 @@
 MODEL is a run (EXPDIR/TAG), a checkpoint (best.pt) or a folder that bin/export.py wrote; several
 are averaged in probability. PATHs are sound files, or folders that are searched through. Writes
 into DIR: detections in the formats asked for, summary.csv (each recording and class),
-thresholds.csv and detect.json. A run that was stopped goes on with the same command. Jobs may each
+thresholds.csv and detect.json. A run's rule of events (rule.json), where stage 5 wrote one, holds
+for all that no option says. A run that was stopped goes on with the same command. Jobs may each
 take a share (--shard K/N, from 0 on); the same command without it then writes the tables of all.
 
 Exit codes: 0 done; 1 failure, or more unreadable files than --max-invalid-share (all else is
@@ -24,7 +25,7 @@ from pathlib import Path
 from local.detect.job import Job, check_out, run_job
 from local.detect.model import ENGINES, Request, chosen_engine, describe, fingerprint_of
 from local.detect.outputs import FORMATS, SCORE_FORMATS
-from local.detect.rules import choose_thresholds, prior_shift, span_rules
+from local.detect.rules import choose_thresholds, prior_shift, span_rules, use_event_rule
 from local.detect.sound import find_sounds
 from local.errors import CanopyError
 from local.runs import run_script
@@ -100,6 +101,7 @@ def plan(args: argparse.Namespace) -> Job:
     )
     models = describe(request)
     log.info("engine: %s; %d recordings", chosen_engine(request, models), len(sounds))
+    use_event_rule(models, args)
     thresholds = choose_thresholds(models, args.threshold)
     return Job(
         request=request,

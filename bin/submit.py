@@ -1,25 +1,33 @@
 #!/usr/bin/env python3
-"""Stage 5: prior correction, submission.csv, results.json, report.html.
+"""Stage 5: prior correction, submission.csv, events, results.json, report.html.
 
     bin/submit.py --recipe demo
 
 Takes the last finished cycle, corrects class priors as section `prior` says, joins the scores on
 the ids of the sample submission, scores every cycle on known labels (and on truth where there is
-any: this is the only stage that opens it), draws the report and notes the run in the ledger.
+any: this is the only stage that opens it), draws the report and notes the run in the ledger. With
+`events.tune` it fits the rule that makes events of scores, and writes rule.json and the events.
 """
 
 import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
 
 from local.errors import CanopyError
+from local.event_rule import RULE
 from local.experiment import Experiment
 from local.files import write_csv, write_json
+from local.inference import load_scores
 from local.ledger import ledger_path, record, run_row
 from local.report.build import build_report
 from local.report.html import write_report
-from local.results import collect, corrected_test, cycles_done, table_of_cycles
+from local.results import collect, corrected_test, cycles_done, table_of_cycles, train_part
 from local.runs import Run, log, run_script, stage_parser, started
 from local.stamps import Stamp
 from local.submission import join_submission
+from local.tuning import OOF_EVENTS, TEST_EVENTS, RuleGrid, table_of_events, tune, write_events
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -41,10 +49,14 @@ def submit(run: Run, recipe: str) -> None:
         stamp.clear()
         write_submission(experiment, cycles[-1])
         results = collect(experiment, cycles)
+        events = make_events(experiment, cycles[-1], results)
         write_json(run.exp / "results.json", results)
         pages = write_report(run.exp / "report.html", build_report(experiment, results))
         print(table_of_cycles(results))
-        stamp.write([run.exp / "submission.csv", run.exp / "results.json", *pages])
+        if events:
+            print(table_of_events(results["events"]))
+        written = [run.exp / "submission.csv", run.exp / "results.json", *events]
+        stamp.write([*written, *pages])
     ledger = ledger_path(run.exp.parent, recipe)
     record(ledger, run_row(run.exp, recipe, run.config, run.tables))
     log.info("ledger: %s", ledger)
@@ -62,7 +74,7 @@ def _stamp(experiment: Experiment, cycles: list[int]) -> Stamp:
     optional += [run.tables / f"{name}.csv" for name in ("sample_submission", "submission_columns")]
     inputs += [path for path in optional if path.is_file()]
     inputs += experiment.reviewed_paths
-    sections = ("prior", "score", "report", "relabel")
+    sections = ("prior", "score", "events", "report", "relabel")
     settings = {name: run.config.model_dump(mode="json")[name] for name in sections}
     settings |= experiment.reviewed_settings
     return Stamp(run.exp / "submit.done.json", settings, inputs)
@@ -78,6 +90,29 @@ def write_submission(experiment: Experiment, cycle: int) -> None:
     if filled:
         log.warning("%d test recordings were unreadable and got class means", len(filled))
     write_csv(run.exp / "submission.csv", submission, float_format="%.17g")
+
+
+def make_events(experiment: Experiment, cycle: int, results: dict[str, Any]) -> list[Path]:
+    """Fit the rule of events and add what it reached to the results; files that were written."""
+    run = experiment.run
+    paths = [run.exp / name for name in (RULE, OOF_EVENTS, TEST_EVENTS)]
+    for path in paths:
+        # Of scores or settings that are no more.
+        path.unlink(missing_ok=True)
+    settings = run.config.events
+    if not settings.tune:
+        return []
+    fold = pd.Series(experiment.fold_of)
+    oof, _ = train_part(experiment, cycle)
+    tuned = tune(oof, experiment.tables.events, fold, RuleGrid.of(settings), settings.ious)
+    test, _ = load_scores(run.cycle(cycle) / "test.npz")
+    made_from = run.cycle(cycle) / "oof.npz"
+    n_resamples = run.config.score.n_bootstrap
+    told = write_events(
+        run.exp, tuned, test, settings.ious, made_from, n_resamples, run.config.seed
+    )
+    results["events"] = {"cycle": cycle, **told}
+    return paths
 
 
 if __name__ == "__main__":

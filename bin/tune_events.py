@@ -3,9 +3,11 @@
 
     bin/tune_events.py exp/usv/default --tables dump/usv/tables --out exp/usv/default/events
 
+What stage 5 does with `events.tune`, alone: for other grids, or runs that were made without it.
 Reads folds.csv, the last cycle's oof.npz and test.npz. Writes rule.json (the rule, its F1 and that
 of rules fitted on the other folds), oof_events.csv (each fold's events by the rule of the others)
-and test_events.csv. Annotations must be complete. Give `bin/detect.py` the options that it prints.
+and test_events.csv. Annotations must be complete. `bin/detect.py RUN` goes by rule.json where --out
+is the run's own folder; elsewhere, give it the options that are printed.
 """
 
 import argparse
@@ -13,12 +15,13 @@ import sys
 from pathlib import Path
 
 from local.errors import CanopyError
-from local.files import write_csv, write_json
 from local.folds import read_folds
 from local.inference import load_scores
 from local.runs import run_script
 from local.tables import read_tables
-from local.tuning import RuleGrid, find_events, rule_words, tune
+from local.tuning import RuleGrid, table_of_events, tune, write_events
+
+GRID = ("thresholds", "drops", "durations", "gaps")
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -32,7 +35,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--tables", type=Path, required=True, help="DUMPDIR/tables of the run")
     add("--out", type=Path, required=True, metavar="DIR", help="folder to write")
     add("--iou", type=float, nargs="+", default=[0.0, 0.5], help="limits; 0: any overlap")
-    for name in ("thresholds", "drops", "durations", "gaps"):
+    add("--n-bootstrap", type=int, default=1000, help="resamples of the intervals (%(default)s)")
+    for name in GRID:
         add(f"--{name}", type=float, nargs="+", default=list(getattr(grid, name)))
     return parser.parse_args(argv)
 
@@ -46,30 +50,15 @@ def main(argv: list[str] | None = None) -> int:
     cycle = max(cycles, key=lambda path: int(path.name.removeprefix("cycle")))
     tables = read_tables(args.tables)
     folds = read_folds(args.run / "folds.csv", tables.recordings).set_index("recording_id")["fold"]
-    names = ("thresholds", "drops", "durations", "gaps")
-    grid = RuleGrid(**{name: tuple(getattr(args, name)) for name in names})
+    grid = RuleGrid(**{name: tuple(getattr(args, name)) for name in GRID})
     scores, _ = load_scores(cycle / "oof.npz")
     train = set(tables.subset("train")["recording_id"])
     scores = scores.take([name for name in scores.recording_ids if name in train])
-    tuned = tune(scores, tables.events, folds, grid, tuple(args.iou))
+    ious = tuple(args.iou)
+    tuned = tune(scores, tables.events, folds, grid, ious)
     test, _ = load_scores(cycle / "test.npz")
-    write_csv(args.out / "oof_events.csv", tuned.events)
-    write_csv(args.out / "test_events.csv", find_events(test, tuned.rule))
-    words = rule_words(tuned.rule)
-    write_json(
-        args.out / "rule.json",
-        {
-            "rule": words,
-            "iou": args.iou,
-            "f1_nested": tuned.f1.tolist(),
-            "f1_fitted": tuned.fitted.tolist(),
-            "rules_of_folds": {str(fold): rule_words(rule) for fold, rule in tuned.nested.items()},
-        },
-    )
-    for iou, nested, fitted in zip(args.iou, tuned.f1, tuned.fitted, strict=True):
-        what = f"IoU > {iou:g}" if iou > 0 else "any overlap"
-        print(f"F1, {what}: {nested:.3f} by rules of the other folds, {fitted:.3f} by this rule:")
-    print(" ".join(f"--{key.replace('_', '-')} {value:g}" for key, value in words.items()))
+    told = write_events(args.out, tuned, test, ious, cycle / "oof.npz", args.n_bootstrap, 0)
+    print(table_of_events(told))
     return 0
 
 

@@ -136,16 +136,12 @@ def score_recordings(
     kept : keeps blocks as they are made, and knows those made before.
     shard : score this share of the blocks only.
 
-    Raises
-    ------
-    Interrupted
-        The run was asked to stop; between blocks.
+    Raises Interrupted, between blocks, when the run was asked to stop.
     """
     config, step = dump.config, model.step
     views = list_views(config, step, dump)
     start_s = -0.5 * config.hop_s if dump.centred else 0.0
-    frames: list[np.ndarray] = []
-    window: list[np.ndarray] = [np.zeros((0, len(labels)), dtype=np.float32)]
+    frames, window = [], [np.zeros((0, len(labels)), dtype=np.float32)]
     blocks = list(_blocks(dump, recording_ids, views))
     if shard is not None:
         weights = [sum(map(dump.n_frames, names)) for names in blocks]
@@ -164,8 +160,8 @@ def score_recordings(
         window.append(part.window)
         done.update(len(names))
     done.close()
-    of_all = np.concatenate(window)
-    return Scores(recording_ids, labels, frames, of_all, config.hop_s * step, start_s)
+    hop_s = config.hop_s * step
+    return Scores(recording_ids, labels, frames, np.concatenate(window), hop_s, start_s)
 
 
 def _blocks(dump: Dump, recording_ids: list[str], views: list[View]) -> Iterator[list[str]]:
@@ -339,7 +335,7 @@ class KeptScores:
     def discard(folder: Path) -> None:
         """Take away what a run left that was killed when all was done."""
         for path in folder.glob("infer.journal*"):
-            path.unlink(missing_ok=True)
+            path.unlink()
         if (folder / "infer.parts").is_dir():
             shutil.rmtree(folder / "infer.parts")
 

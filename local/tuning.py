@@ -9,6 +9,7 @@ pooled over recordings, averaged with its neighbours in the grid: a peak one ste
 
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,14 +17,21 @@ import pandas as pd
 from scipy.ndimage import uniform_filter
 from scipy.special import expit, logit
 
+from local.config import EventsConfig
 from local.errors import CanopyError
+from local.event_rule import RULE, EventRule
+from local.files import file_digest, write_csv, write_json
 from local.labels import SpanRule, frames_to_events
+from local.metrics.bootstrap import ratio_interval
 from local.metrics.matching import EventList, largest_matching, overlapping_pairs
+from local.seeds import generator
 
 if TYPE_CHECKING:
     from local.inference import Scores
 
 COLUMNS = ("recording_id", "label", "onset", "offset", "score")
+OOF_EVENTS, TEST_EVENTS = "oof_events.csv", "test_events.csv"
+_DEFAULT = EventsConfig()
 
 
 @dataclass(frozen=True)
@@ -34,10 +42,10 @@ class RuleGrid:
     on. durations, gaps : least duration and gaps to close, seconds.
     """
 
-    thresholds: tuple[float, ...] = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
-    drops: tuple[float, ...] = (0.0, 0.7, 1.4)
-    durations: tuple[float, ...] = (0.004, 0.006, 0.008, 0.010)
-    gaps: tuple[float, ...] = (0.0, 0.005, 0.010, 0.015)
+    thresholds: tuple[float, ...] = _DEFAULT.thresholds
+    drops: tuple[float, ...] = _DEFAULT.drops
+    durations: tuple[float, ...] = _DEFAULT.durations_s
+    gaps: tuple[float, ...] = _DEFAULT.gaps_s
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -47,6 +55,11 @@ class RuleGrid:
             raise CanopyError(f"thresholds are {list(self.thresholds)}; give them in rising order")
         if min(*self.drops, *self.durations, *self.gaps, 0.0) < 0:
             raise CanopyError("drops, durations and gaps must be 0 or more")
+
+    @classmethod
+    def of(cls, settings: EventsConfig) -> "RuleGrid":
+        """The grid of section `events`."""
+        return cls(settings.thresholds, settings.drops, settings.durations_s, settings.gaps_s)
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -126,6 +139,7 @@ class Tuned:
     """rule : best on all recordings. nested : (fold, rule best on the others) of each fold.
 
     events : each fold's, by its nested rule. f1 : of those, one an IoU; fitted : of `rule`.
+    counts : (N, 2 + I) of `count_matches` for those events.
     """
 
     rule: SpanRule
@@ -133,6 +147,7 @@ class Tuned:
     events: pd.DataFrame
     f1: np.ndarray
     fitted: np.ndarray
+    counts: np.ndarray
 
 
 def tune(
@@ -176,7 +191,68 @@ def tune(
         parts.append(made[chosen][made[chosen]["recording_id"].isin(names)])
         own[mine] = counts[chosen][mine]
     joined = pd.concat(parts, ignore_index=True)
-    return Tuned(rules[best], nested, joined, pooled_f1(own), pooled_f1(counts[best]))
+    return Tuned(rules[best], nested, joined, pooled_f1(own), pooled_f1(counts[best]), own)
+
+
+def write_events(
+    out: Path,
+    tuned: Tuned,
+    test: "Scores",
+    ious: tuple[float, ...],
+    made_from: Path,
+    n_resamples: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Write rule.json and the events of train (out-of-fold) and test recordings; what it tells.
+
+    Parameters
+    ----------
+    made_from : the file of scores that the rule was fitted on.
+    n_resamples, seed : of the intervals of F1 over recordings, 95 %.
+    """
+    true, found = tuned.counts[:, 0], tuned.counts[:, 1]
+    measured = []
+    for place, iou in enumerate(ious):
+        rng = generator(seed, "event intervals", place)
+        pairs = 2 * tuned.counts[:, 2 + place]
+        low, high = ratio_interval(pairs, true + found, rng, n_resamples)
+        measured.append(
+            {
+                "iou": iou,
+                "value": float(tuned.f1[place]),
+                "low": low,
+                "high": high,
+                "fitted": float(tuned.fitted[place]),
+            }
+        )
+    told = {
+        "rule": rule_words(tuned.rule),
+        "f1": measured,
+        "n": len(tuned.counts),
+        "n_true": int(true.sum()),
+        "n_found": int(found.sum()),
+        "rules_of_folds": {str(fold): rule_words(rule) for fold, rule in tuned.nested.items()},
+    }
+    write_csv(out / OOF_EVENTS, tuned.events)
+    write_csv(out / TEST_EVENTS, find_events(test, tuned.rule))
+    write_json(out / RULE, {**told, "made_from": file_digest(made_from)})
+    return told
+
+
+def iou_title(iou: float) -> str:
+    """A limit of overlap in words."""
+    return f"IoU > {iou:g}" if iou > 0 else "any overlap"
+
+
+def table_of_events(told: dict[str, Any]) -> str:
+    """What `write_events` tells, for the terminal."""
+    lines = [
+        f"event F1, {iou_title(one['iou'])}: {one['value']:.3f} "
+        f"({one['low']:.3f}-{one['high']:.3f}) by rules of the other folds, "
+        f"{one['fitted']:.3f} by this rule:"
+        for one in told["f1"]
+    ]
+    return "\n".join([*lines, EventRule.model_validate(told["rule"]).words()])
 
 
 def _best(counts: np.ndarray, grid: RuleGrid) -> int:

@@ -198,6 +198,35 @@ class ScoreConfig(Section):
     test_events: str | None = None
 
 
+class EventsConfig(Section):
+    """Stage 5: one rule that makes events of scores, fitted out-of-fold; see local/tuning."""
+
+    # Write rule.json, oof_events.csv and test_events.csv; annotation must be complete.
+    tune: bool = False
+    # Limits of overlap for which F1 is measured, the mean of which is fitted; 0: any overlap.
+    ious: Annotated[tuple[Annotated[float, Field(ge=0.0, lt=1.0)], ...], Field(min_length=1)] = (
+        0.0,
+        0.5,
+    )
+    # What is tried, in all combinations: rising probabilities; how far below, in logits, an event
+    # goes on; seconds of the shortest event and of the longest gap that is closed.
+    thresholds: tuple[float, ...] = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+    drops: tuple[float, ...] = (0.0, 0.7, 1.4)
+    durations_s: tuple[float, ...] = (0.004, 0.006, 0.008, 0.010)
+    gaps_s: tuple[float, ...] = (0.0, 0.005, 0.010, 0.015)
+
+    @model_validator(mode="after")
+    def _values_that_can_be(self) -> "EventsConfig":
+        lists = (self.thresholds, self.drops, self.durations_s, self.gaps_s)
+        if not all(lists) or not all(0 < value < 1 for value in self.thresholds):
+            raise ValueError("thresholds must be probabilities between 0 and 1, and no list empty")
+        if list(self.thresholds) != sorted(self.thresholds):
+            raise ValueError(f"thresholds are {list(self.thresholds)}; give them in rising order")
+        if min(*self.drops, *self.durations_s, *self.gaps_s, 0.0) < 0:
+            raise ValueError("drops, durations_s and gaps_s must be 0 or more")
+        return self
+
+
 class ReportConfig(Section):
     """What report.html shows."""
 
@@ -226,6 +255,7 @@ class Config(Section):
     relabel: RelabelConfig = RelabelConfig()
     prior: PriorConfig = PriorConfig()
     score: ScoreConfig = ScoreConfig()
+    events: EventsConfig = EventsConfig()
     report: ReportConfig = ReportConfig()
 
     @model_validator(mode="after")
@@ -235,6 +265,16 @@ class Config(Section):
                 "relabel.prevalence_share needs a prevalence; set prior.method to estimated or "
                 "given, or prevalence_share to null"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _events_can_be_tuned(self) -> "Config":
+        if self.events.tune and self.data.annotation != "complete":
+            raise ValueError(
+                "events.tune counts what has no row as false, which needs data.annotation: complete"
+            )
+        if self.events.tune and not self.inference.keep_frames:
+            raise ValueError("events.tune needs scores over time; set inference.keep_frames")
         return self
 
     @model_validator(mode="after")

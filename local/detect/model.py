@@ -14,6 +14,7 @@ import pandas as pd
 
 from local.config import Config, load_config
 from local.errors import CanopyError
+from local.event_rule import EventRule, read_rule
 from local.files import file_digest
 from local.publish.folder import Published, is_published, read_published
 from local.sliding import Scorer
@@ -55,7 +56,8 @@ class Described:
 
     graphs : its networks as ONNX, one each; empty where there are none. load : its networks for
     PyTorch. evidence : gives what thresholds are fitted on. shift : gives the prior correction.
-    files : what it is made of, for telling whether it changed.
+    files : what it is made of, for telling whether it changed. rule : makes its events, fitted with
+    complete annotation; None where there is none.
     """
 
     path: Path
@@ -68,6 +70,7 @@ class Described:
     evidence: Callable[[], Evidence | None]
     shift: Callable[[], np.ndarray | None]
     files: list[Path]
+    rule: EventRule | None = None
 
     @property
     def labels(self) -> list[str]:
@@ -225,6 +228,7 @@ def _published(model: Published) -> Described:
         evidence=lambda: model.evidence,
         shift=lambda: model.shift,
         files=[model.folder / "SHA256SUMS"],
+        rule=model.rule,
     )
 
 
@@ -250,6 +254,7 @@ def _run(folder: Path, request: Request) -> Described:
         evidence=lambda: run_evidence(experiment, cycle),
         shift=lambda: run_shift(folder, cycle),
         files=[folder / "config.yaml", *paths],
+        rule=read_rule(folder, experiment.run.cycle(cycle) / "oof.npz"),
     )
 
 

@@ -15,6 +15,26 @@ from local.thresholds import FALLBACK, Rule, fit_thresholds, parse_rule
 log = logging.getLogger("canopy")
 
 
+def use_event_rule(models: list[Described], options: argparse.Namespace) -> None:
+    """Fill options that were not given from the rule that the model's events were fitted with.
+
+    An ensemble's scores are none that a rule was fitted on: it has none.
+    """
+    rule = models[0].rule
+    if rule is None:
+        return
+    if len(models) > 1:
+        log.info("the rule of events of %s is not used for an ensemble", models[0].path)
+        return
+    names = [name for name in rule.model_dump() if getattr(options, name) is None]
+    kept = [name for name in rule.model_dump() if name not in names]
+    for name in names:
+        value = getattr(rule, name)
+        setattr(options, name, str(value) if name == "threshold" else value)
+    words = f"; as given: {', '.join(kept)}" if kept else ""
+    log.info("the model's rule of events: %s%s", rule.words(), words)
+
+
 def choose_thresholds(models: list[Described], text: str | None) -> pd.DataFrame:
     """Thresholds by the rule `text`; None is best-f1 where it can be, else a half.
 

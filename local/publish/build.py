@@ -12,6 +12,7 @@ from local import __version__
 from local.checkpoint import load_checkpoint, load_model
 from local.config import Config
 from local.errors import CanopyError
+from local.event_rule import read_rule
 from local.experiment import Experiment
 from local.files import atomic_path, read_json, write_json, write_text
 from local.members import Member
@@ -76,6 +77,7 @@ def publish(member: Member, out: Path, folds: list[int] | None, with_onnx: bool)
         names += [weights, *([graph] if with_onnx else [])]
     evidence = run_evidence(experiment, cycle)
     shift = run_shift(run.exp, cycle)
+    rule = read_rule(run.exp, run.cycle(cycle) / "oof.npz")
     # Files of first weights are nobody else's.
     recipe["params"] = without_start(recipe["params"])
     write_json(
@@ -92,6 +94,7 @@ def publish(member: Member, out: Path, folds: list[int] | None, with_onnx: bool)
             "networks": networks,
             "evidence": evidence.to_dict() if evidence else None,
             "prior_shift": shift,
+            "event_rule": rule.model_dump() if rule else None,
         },
     )
     write_text(out / CARD, model_card(member, evidence, names))

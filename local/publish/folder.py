@@ -19,6 +19,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as runtime
 
 from local.config import Config
 from local.errors import CanopyError
+from local.event_rule import EventRule, parse_rule
 from local.files import file_digest, read_json, write_text
 from local.thresholds import Evidence
 
@@ -56,7 +57,8 @@ class Published:
 
     classes : `label, name, low_freq, high_freq`. recipe : what `create_model` takes. step : input
     frames a cell. any_length : whether the graphs take windows of other lengths than `window`
-    frames. shift : (C,) logits of the run's prior correction, or None.
+    frames. shift : (C,) logits of the run's prior correction, or None. rule : of its events, or
+    None.
     """
 
     folder: Path
@@ -69,6 +71,7 @@ class Published:
     networks: list[NetworkFiles]
     evidence: Evidence | None
     shift: np.ndarray | None
+    rule: EventRule | None = None
 
     @property
     def labels(self) -> list[str]:
@@ -145,4 +148,6 @@ def read_published(folder: Path) -> Published:
         networks=networks,
         evidence=Evidence.from_dict(told["evidence"]) if told["evidence"] else None,
         shift=None if shift is None else np.asarray(shift, dtype=np.float64),
+        # Models of before have none.
+        rule=parse_rule(told["event_rule"], folder / MODEL) if told.get("event_rule") else None,
     )

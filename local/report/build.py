@@ -15,6 +15,7 @@ from local.report.knowledge import calibration_of, confusion_of
 from local.results import SCORE_TITLES, known_counts, metric_title, train_part
 from local.scoring import known_evidence
 from local.thresholds import FALLBACK, Rule, fit_thresholds
+from local.tuning import iou_title
 
 CURVES = ("loss_total", "loss_clip", "loss_frame", "valid", "valid_span_auc")
 
@@ -90,7 +91,25 @@ def _score_rows(results: dict[str, Any]) -> list[ScoreRow]:
         for entry in results["cycles"]
         if (score := entry["scores"]["oof_known"]).get("span_auc") is not None
     ]
-    return rows + spans
+    return rows + spans + _event_rows(results)
+
+
+def _event_rows(results: dict[str, Any]) -> list[ScoreRow]:
+    told = results.get("events")
+    if told is None:
+        return []
+    return [
+        ScoreRow(
+            f"event F1, {iou_title(one['iou'])}",
+            told["cycle"],
+            "out-of-fold, rules of the other folds",
+            one["value"],
+            one["low"],
+            one["high"],
+            told["n"],
+        )
+        for one in told["f1"]
+    ]
 
 
 def _baselines(results: dict[str, Any]) -> list[Baseline]:

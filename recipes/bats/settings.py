@@ -31,7 +31,7 @@ class SimulateConfig(Section):
 
     size: Literal["tiny", "small"] = "small"
     seed: Natural = 0
-    # Mean power of a call over that of the noise behind it, drawn evenly between these.
+    # Level of a call's lowest line over the noise in the band that it sweeps, drawn evenly.
     snr_db: tuple[float, float] = (0.0, 20.0)
     # Rows of every fault that the reader knows.
     faults: bool = True

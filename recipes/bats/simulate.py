@@ -4,6 +4,10 @@ Every emitter has a pitch, a timbre and a sweep of its own; every context has it
 syllables, pauses and bandwidth. Bats stack harmonics on falling sweeps from 9 to 20 kHz; rodents
 (ids from 301) whistle one line between 45 and 75 kHz. What a file sounds like follows from the seed
 and its number alone, so the number of processes does not matter.
+
+A level of d decibels says that the power of a call's lowest line is d decibels above that of the
+noise in the band which this line sweeps, `EDGE_HZ` wider at either end: what is elsewhere in the
+spectrum hides no call.
 """
 
 import csv
@@ -14,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from scipy.signal import butter, sosfilt
+from scipy.signal import butter, sosfilt, welch
 
 from local.files import atomic_path, read_json, write_json, write_text
 from local.seeds import generator
@@ -24,6 +28,7 @@ from recipes.bats.settings import SimulateConfig
 
 RATE = 250_000
 MARKER = "simulated.json"
+EDGE_HZ = 1_000.0
 # Files, sessions, seconds of each, emitters.
 _SIZES = {"tiny": (16, 4, 0.4, 4), "small": (160, 8, 1.2, 8)}
 
@@ -71,7 +76,7 @@ def simulate(settings: SimulateConfig, datadir: Path, n_processes: int) -> bool:
         return False
     marker.unlink(missing_ok=True)
     plans = plan(settings)
-    render = partial(_render, datadir=datadir, seed=settings.seed)
+    render = partial(render_file, datadir=datadir, seed=settings.seed)
     for _ in run_all(render, plans, n_processes):
         pass
     for number in range(4):
@@ -130,19 +135,28 @@ def _voices(
     return tuple(voices)
 
 
-def _render(planned: Planned, datadir: Path, seed: int) -> None:
+def render_file(planned: Planned, datadir: Path, seed: int) -> None:
+    """Write one file's sound."""
     rng = generator(seed, "bats sound", planned.file_id)
     noise = _noise(planned.n_samples, rng)
-    calls = np.zeros(planned.n_samples)
+    # Density of the noise (power/Hz), in steps of about 250 Hz.
+    hertz, density = welch(noise, RATE, nperseg=min(1000, len(noise)))
+    wave = noise.copy()
     for start, end in planned.voices:
-        calls[start:end] = syllable(planned.emitter, planned.context, end - start, rng)
-    amplitude = 10 ** (planned.snr_db / 20) * noise.std()
-    wave = noise + amplitude * calls
+        call, (low, high) = syllable(planned.emitter, planned.context, end - start, rng)
+        inside = (hertz >= low - EDGE_HZ) & (hertz <= high + EDGE_HZ)
+        power = density[inside].sum() * hertz[1]
+        wave[start:end] += 10 ** (planned.snr_db / 20) * np.sqrt(power) * call
     _write(datadir / planned.folder / planned.name, wave)
 
 
-def syllable(emitter: int, context: int, n_samples: int, rng: np.random.Generator) -> np.ndarray:
-    """(n,) of mean power 1: the emitter's voice in the context's manner."""
+def syllable(
+    emitter: int, context: int, n_samples: int, rng: np.random.Generator
+) -> tuple[np.ndarray, tuple[float, float]]:
+    """(n,) the emitter's voice in the context's manner, and the band of its lowest line in hertz.
+
+    The lowest line has mean power 1, the others have theirs beside it.
+    """
     own = generator(emitter, "bats voice")
     manner = MANNERS[context]
     rodent = emitter >= 300
@@ -154,15 +168,18 @@ def syllable(emitter: int, context: int, n_samples: int, rng: np.random.Generato
     pitch = base * rng.uniform(0.96, 1.04) * (1 + width * (0.5 - share**bend))
     phase = 2 * np.pi * np.cumsum(pitch) / RATE
     wave = np.zeros(n_samples)
+    lowest = 0.0
     for harmonic in range(1, 2 if rodent else 6):
         audible = pitch * harmonic < 0.48 * RATE
         wave += audible * tilt ** (harmonic - 1) * np.sin(harmonic * phase + rng.uniform(0, 6.28))
+        if harmonic == 1:
+            lowest = float((wave**2).mean())
     wave *= 1 + manner.noisy * rng.standard_normal(n_samples)
     edge = max(1, min(n_samples // 4, round(0.003 * RATE)))
     ramp = np.sin(0.5 * np.pi * (np.arange(edge) + 0.5) / edge)
     wave[:edge] *= ramp
     wave[-edge:] *= ramp[::-1]
-    return wave / np.sqrt((wave**2).mean())
+    return wave / np.sqrt(lowest), (float(pitch.min()), float(pitch.max()))
 
 
 def _noise(n_samples: int, rng: np.random.Generator) -> np.ndarray:

@@ -2,7 +2,7 @@
 """Fainter and noisier versions of every recording, scored by the model that never saw it.
 
     recipes/usv/robustness.py --datadir FOLDER --run exp/usv/default --tables dump/usv/tables \
-        --rule exp/usv/default/events/rule.json --out exp/usv/default/fainter
+        --rule exp/usv/default/rule.json --out exp/usv/default/fainter
 
 Each version is the recording times a gain plus white noise, in 16 bits; noise is told in decibels
 above the recording's own level (its median absolute sample, as a normal deviation). Every recording

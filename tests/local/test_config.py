@@ -78,6 +78,12 @@ def test_an_unknown_key_is_named_with_the_nearest_known_one(write, text, key, ne
         ("features.f_max_hz=9000", r"f_max_hz 9000 is above the Nyquist frequency 8000"),
         ("features.f_min_hz=8000", "f_min_hz 8000 is not below the upper edge 8000"),
         ("features.win_length=4096", "win_length 4096 is longer than features.n_fft 2048"),
+        ("events.tune=true", "events.tune counts .* needs data.annotation: complete"),
+        ("events.thresholds=[0.5, 0.4]", "events: thresholds are .* give them in rising order"),
+        ("events.thresholds=[0.5, 1]", "events: thresholds must be probabilities"),
+        ("events.gaps_s=[]", "events: .* no list empty"),
+        ("events.drops=[-1]", "events: drops, durations_s and gaps_s must be 0 or more"),
+        ("events.ious=[1]", "events.ious.*less than 1"),
         ("inference.tta.speeds=[]", r"inference.tta: speeds is empty; the plain view is \[0\.0\]"),
     ],
 )

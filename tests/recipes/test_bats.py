@@ -1,5 +1,6 @@
 """The published files of the bat data, damaged as they are, become tables; so do simulated ones."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,10 @@ import soundfile
 
 from local.config import load_config
 from local.errors import CanopyError
+from local.folds import write_folds
 from local.tables import read_tables
 from recipes.bats.attach import attach, group_syllables
+from recipes.bats.baselines import by_level, folds_of
 from recipes.bats.prepare import main
 from recipes.bats.reading import (
     ANNOTATION_COLUMNS,
@@ -20,7 +23,7 @@ from recipes.bats.reading import (
     read_file_info,
 )
 from recipes.bats.settings import CONTEXTS, SimulateConfig
-from recipes.bats.simulate import RATE, plan, simulate, syllable
+from recipes.bats.simulate import RATE, plan, render_file, simulate, syllable
 
 ROOT = Path(__file__).resolve().parents[2]
 CONF = ROOT / "conf" / "bats" / "tiny.yaml"
@@ -230,19 +233,49 @@ def test_simulation_is_deterministic_and_hears_what_it_says(tmp_path):
     assert plans[0].voices[0][0] == 0
     assert plans[1].voices[-1][1] == plans[1].n_samples
     wave, rate = soundfile.read(tmp_path / "a" / plans[2].folder / plans[2].name)
-    inside = np.zeros(len(wave), dtype=bool)
-    for start, end in plans[2].voices:
-        inside[start:end] = True
     assert rate == RATE
-    ratio = 10 * np.log10((wave[inside] ** 2).mean() / (wave[~inside] ** 2).mean())
-    assert ratio == pytest.approx(20.0, abs=3.0)
+    assert len(wave) == plans[2].n_samples
+
+
+@pytest.mark.parametrize("level", [0.0, 15.0])
+def test_a_level_is_that_of_the_lowest_line_over_the_noise_in_its_own_band(tmp_path, level):
+    # A rodent has one line, and in these contexts nothing beside it.
+    planned = [one for one in plan(SimulateConfig(size="tiny")) if one.context in (3, 6)]
+    for one in [replace(one, emitter=301) for one in planned[:3]]:
+        wave, loud = (
+            rendered(replace(one, snr_db=db), tmp_path / f"{db:g}") for db in (level, 300.0)
+        )
+        silence = wave[one.voices[0][1] : one.voices[1][0]]
+        for start, end in one.voices:
+            # The band that the line sweeps, from a version without any noise to speak of.
+            power = np.abs(np.fft.rfft(loud[start:end])) ** 2
+            share = np.cumsum(power) / power.sum()
+            hertz = np.fft.rfftfreq(end - start, 1 / RATE)
+            low, high = hertz[np.searchsorted(share, [0.01, 0.99])] + [-1_000, 1_000]
+            noise = band_power(silence, low, high)
+            ratio = band_power(wave[start:end], low, high) / noise
+            # The sum of both, each with the spread of a few hundred random values.
+            assert 10 * np.log10(ratio) == pytest.approx(
+                10 * np.log10(10 ** (level / 10) + 1), abs=2
+            )
+
+
+def rendered(planned, folder: Path) -> np.ndarray:
+    render_file(planned, folder, 0)
+    return soundfile.read(folder / planned.folder / planned.name)[0]
+
+
+def band_power(wave: np.ndarray, low: float, high: float) -> float:
+    power = 2 * np.abs(np.fft.rfft(wave)) ** 2 / len(wave) ** 2
+    hertz = np.fft.rfftfreq(len(wave), 1 / RATE)
+    return float(power[(hertz >= low) & (hertz <= high)].sum())
 
 
 def test_individuals_and_contexts_sound_different():
     """Mean frequency tells emitters apart, and a rodent whistles above a bat's lowest line."""
 
     def pitch(emitter, context):
-        wave = syllable(emitter, context, 10_000, np.random.default_rng(0))
+        wave, _ = syllable(emitter, context, 10_000, np.random.default_rng(0))
         power = np.abs(np.fft.rfft(wave)) ** 2
         return np.fft.rfftfreq(len(wave), 1 / RATE)[power.argmax()]
 
@@ -268,3 +301,35 @@ def test_the_simulated_set_becomes_tables(tmp_path):
     ]
     assert groups.nunique() >= config.split.n_folds
     assert set(CONTEXTS.values()) >= {"Unknown", "General"}
+
+
+def test_systems_are_compared_file_by_file_at_each_level():
+    levels = {"f1": 2.0, "f2": 3.0, "f3": 18.0}
+    rows = [(name, "call", at, at + 0.1) for name in levels for at in (0.1, 0.5)]
+    true = pd.DataFrame(rows, columns=["recording_id", "label", "onset", "offset"])
+    # One call of f2 is missed, and one of f3 found with a third of its length.
+    found = true.drop(index=2)
+    found.loc[4, "offset"] = 0.13
+    systems = {"all": true, "some": found}
+    table = by_level(systems, true.assign(polarity=1), ["call"], levels, 50)
+    table = table.set_index(["level", "system"])
+    low = table.loc[("-inf to 5 dB", "some")]
+    assert (low["files"], low["calls"]) == (2, 4)
+    assert low["f1_0"] == pytest.approx(6 / 7, abs=1e-3)
+    assert low["f1_0_difference"] == pytest.approx(6 / 7 - 1, abs=1e-3)
+    assert low["f1_0_difference_low"] <= low["f1_0_difference"] <= low["f1_0_difference_high"] == 0
+    high = table.loc[("15 to inf dB", "some")]
+    assert (high["f1_0"], high["f1_0.5"]) == (1.0, 0.5)
+    assert (table.xs("all", level="system")["f1_0.5_difference"] == 0).all()
+
+
+def test_runs_of_other_folds_are_not_compared(tmp_path):
+    recordings = pd.DataFrame({"recording_id": ["a", "b"], "group": ["a", "b"]})
+    for name, fold in (("x", [0, 1]), ("y", [0, 1]), ("z", [1, 0])):
+        write_folds(
+            tmp_path / name / "folds.csv",
+            pd.DataFrame({"recording_id": ["a", "b"], "fold": fold}),
+        )
+    assert folds_of([tmp_path / "x", tmp_path / "y"], recordings).tolist() == [0, 1]
+    with pytest.raises(CanopyError, match="its folds are not those of"):
+        folds_of([tmp_path / "x", tmp_path / "z"], recordings)

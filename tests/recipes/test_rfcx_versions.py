@@ -30,7 +30,7 @@ from recipes.demo.competition import simulate
 from recipes.demo.settings import settings_from
 
 ROOT = Path(__file__).resolve().parents[2]
-# Ultrasound needs other recordings than the bench's: tests/local/test_config.py takes a step of those.
+# Ultrasound needs other recordings than the bench's; tests/local/test_config.py takes a step of it.
 SHIPPED = sorted(
     path.relative_to(ROOT).as_posix()
     for recipe in ("demo", "mine", "rfcx")

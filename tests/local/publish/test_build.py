@@ -211,3 +211,58 @@ def test_a_run_without_its_data_or_scores_is_refused(finished, recordings, tmp_p
     (made.run.cycle(0) / "merge.done.json").unlink()
     with pytest.raises(CanopyError, match="no scores yet"):
         call(script, "detect", made.exp, recordings, "--out", tmp_path / "y")
+
+
+def tuned_run(finished, script):
+    """A run of complete annotation whose stage 5 has made events."""
+    events = {"tune": True, "thresholds": [0.3, 0.6], "durations_s": [0.3], "gaps_s": [0.0]}
+    made = finished(data={"annotation": "complete"}, events=events, score={"n_bootstrap": 20})
+    results = {"cycles": [{"cycle": 0, "prior": {"method": "none"}, "scores": {}}]}
+    files = script("submit").make_events(made.experiment, 0, results)
+    write_json(made.exp / "results.json", {**results, "metric": "lwlrap"})
+    return made, files, results
+
+
+def test_stage_5_makes_events_where_the_configuration_asks(finished, script):
+    made, files, results = tuned_run(finished, script)
+    assert [path.name for path in files] == ["rule.json", "oof_events.csv", "test_events.csv"]
+    told = results["events"]
+    assert told["n"] == 18
+    assert told["n_true"] == 18
+    for one in told["f1"]:
+        assert 0 <= one["low"] <= one["value"] <= one["high"] <= 1
+    found = pd.read_csv(made.exp / "oof_events.csv")
+    assert len(found) == told["n_found"]
+    # Class a is told without error, so its six calls are among what was found.
+    assert (found["label"] == "a").sum() == 6
+    off = finished(data={"annotation": "complete"})
+    assert script("submit").make_events(off.experiment, 0, results) == []
+    # What an earlier stage 5 fitted is no longer true.
+    assert not (off.exp / "rule.json").exists()
+
+
+def test_detection_goes_by_the_rule_and_options_go_before(
+    finished, recordings, tmp_path, script, capsys
+):
+    made, _, results = tuned_run(finished, script)
+    rule = results["events"]["rule"]
+    assert call(script, "export", made.exp, "--out", tmp_path / "pub") == 0
+    assert read_published(tmp_path / "pub").rule.model_dump() == rule
+    for model in (made.exp, tmp_path / "pub"):
+        out = tmp_path / f"out-{model.name}"
+        assert call(script, "detect", model, recordings, "--out", out) == 0
+        table = pd.read_csv(out / "thresholds.csv")
+        assert table["threshold"].tolist() == pytest.approx([rule["threshold"]] * 3)
+        assert "the model's rule of events: --threshold" in capsys.readouterr().err
+    out = tmp_path / "given"
+    given = ("--threshold", 0.9, "--max-gap", 0.2)
+    assert call(script, "detect", made.exp, recordings, "--out", out, *given) == 0
+    assert pd.read_csv(out / "thresholds.csv")["threshold"].tolist() == pytest.approx([0.9] * 3)
+    assert "as given: threshold, max_gap" in capsys.readouterr().err
+    # Scores that were made anew have no rule yet.
+    scores = made.run.cycle(0) / "oof.npz"
+    with np.load(scores, allow_pickle=False) as stored:
+        members = {name: stored[name] for name in stored.files}
+    np.savez(scores, **{name: members[name] for name in reversed(members)})
+    assert call(script, "detect", made.exp, recordings, "--out", tmp_path / "stale") == 0
+    assert "fitted on other scores" in capsys.readouterr().err
