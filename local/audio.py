@@ -43,8 +43,11 @@ _MAX_BLOCK_SAMPLES = 2**22
 _OGG_TAIL = 65_536
 
 
-# What the preparation of a folder takes for sound, in lower case.
-SOUND_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".w64", ".rf64")
+# Endings, in lower case, of the files in a folder that are taken for sound: those libsndfile reads.
+SOUND_SUFFIXES = (
+    *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".w64", ".rf64"),
+    *(".caf", ".au", ".snd"),
+)
 
 
 class SoundError(CanopyError):

@@ -15,15 +15,11 @@ from pathlib import Path
 import numpy as np
 import soxr
 
-from local.audio import probe, stream_audio
+from local.audio import SOUND_SUFFIXES, probe, stream_audio
 from local.config import AudioConfig
 from local.errors import CanopyError
 
-# Endings that are looked for in folders: libsndfile's, and those that ffmpeg is asked to read.
-NATIVE = (
-    *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".w64", ".rf64"),
-    *(".caf", ".au", ".snd"),
-)
+# Endings that ffmpeg is asked to read.
 FOREIGN = (".m4a", ".mp4", ".aac", ".wma", ".webm", ".mkv", ".mov", ".avi", ".wv", ".ape", ".amr")
 _FFMPEG_BLOCK_BYTES = 2**20
 
@@ -61,7 +57,7 @@ def find_sounds(paths: list[Path], ignore: Path | None = None) -> list[SoundFile
             inside = [
                 one
                 for one in sorted(path.rglob("*"))
-                if one.suffix.lower() in NATIVE + FOREIGN
+                if one.suffix.lower() in SOUND_SUFFIXES + FOREIGN
                 and one.is_file()
                 and not any(part.startswith(".") for part in one.relative_to(path).parts)
                 and (ignore is None or ignore.resolve() not in one.resolve().parents)
@@ -83,11 +79,8 @@ def find_sounds(paths: list[Path], ignore: Path | None = None) -> list[SoundFile
 
 def _told_apart(sounds: list[SoundFile]) -> list[SoundFile]:
     """Names that several files share become their whole paths."""
-    names = [sound.recording_id for sound in sounds]
-    twice = (
-        {name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else {}
-    )
-    clashing = [sound for sound in sounds if sound.recording_id in twice]
+    times = Counter(sound.recording_id for sound in sounds)
+    clashing = [sound for sound in sounds if times[sound.recording_id] > 1]
     if not clashing:
         return sounds
     full = {id(sound): sound.path.resolve().as_posix().lstrip("/") for sound in clashing}

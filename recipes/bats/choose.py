@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from local.audio import probe
+from local.audio import SOUND_SUFFIXES, probe
 from local.errors import CanopyError
 from local.seeds import generator
 from local.tables import EVENT_COLUMNS
@@ -14,7 +14,6 @@ from recipes.bats.attach import Voice, group_syllables
 from recipes.bats.reading import FILE_INFO, LEFT_OUT, BatFile, Faults
 from recipes.bats.settings import CONTEXTS, PrepareConfig
 from recipes.mine.folder import find_files as find_sounds
-from recipes.rfcx.prepare import AUDIO_SUFFIXES
 
 CALL = "call"
 # Start and end in samples, label.
@@ -195,7 +194,7 @@ def noise_recordings(
     recordings, rows = [], []
     for folder in settings.noise:
         where = datadir / folder
-        sounds = find_sounds(where, ["**/*"], AUDIO_SUFFIXES)
+        sounds = find_sounds(where, ["**/*"], SOUND_SUFFIXES)
         if not sounds:
             raise CanopyError(f"{where}: no recordings; check prepare.noise")
         for path in sounds:

@@ -14,7 +14,7 @@ import pandas as pd
 import soxr
 from tqdm import tqdm
 
-from local.audio import load_audio, probe
+from local.audio import SOUND_SUFFIXES, load_audio, probe
 from local.config import AudioConfig
 from local.errors import CanopyError
 from local.files import file_digest, fingerprint
@@ -22,8 +22,6 @@ from local.seeds import generator
 from recipes.demo.backgrounds import draw_site, render_background
 from recipes.demo.calls import Call
 from recipes.demo.settings import DemoSettings
-
-AUDIO_SUFFIXES = (".ogg", ".flac", ".wav", ".mp3", ".aiff", ".aif")
 
 # A frame is silent when it is this far below the loudest one of its clip; a pause of half a second
 # ends a piece; what is shorter than 0.1 s is a click of the editing.
@@ -65,7 +63,7 @@ def list_clips(settings: DemoSettings) -> list[Clip]:
         (folder.name, path)
         for folder in folders
         for path in sorted(folder.iterdir())
-        if path.suffix.lower() in AUDIO_SUFFIXES
+        if path.suffix.lower() in SOUND_SUFFIXES
     ]
     names = sorted({name for name, _ in files})
     unknown = [name for name in settings.background if name not in names]

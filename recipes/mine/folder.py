@@ -10,11 +10,10 @@ import pandas as pd
 
 from local.annotations import file_stem
 from local.annotations.shared import find_column, read_delimited, read_text
-from local.audio import probe
+from local.audio import SOUND_SUFFIXES, probe
 from local.errors import CanopyError
 from local.limits import MAX_NAME_CHARACTERS, id_fault
 from recipes.mine.settings import PrepareConfig
-from recipes.rfcx.prepare import AUDIO_SUFFIXES
 
 
 def find_files(folder: Path, patterns: Sequence[str], suffixes: Sequence[str] = ()) -> list[Path]:
@@ -32,10 +31,10 @@ def find_files(folder: Path, patterns: Sequence[str], suffixes: Sequence[str] = 
 
 def list_recordings(datadir: Path, settings: PrepareConfig) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Readable recordings with id, path and header; and those that cannot be read, with reasons."""
-    paths = find_files(datadir, settings.recordings, AUDIO_SUFFIXES)
+    paths = find_files(datadir, settings.recordings, SOUND_SUFFIXES)
     if not paths:
         raise CanopyError(
-            f"{datadir}: no recordings ({', '.join(AUDIO_SUFFIXES)}) match prepare.recordings "
+            f"{datadir}: no recordings ({', '.join(SOUND_SUFFIXES)}) match prepare.recordings "
             f"{list(settings.recordings)}; check --datadir"
         )
     relative = [path.relative_to(datadir).as_posix() for path in paths]

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from local.audio import SOUND_SUFFIXES
 from local.config import Config, parse_section
 from local.errors import CanopyError
 from local.files import write_csv
@@ -22,7 +23,6 @@ from local.preparation import prepare_arguments, prepare_tables
 from local.runs import run_script
 from local.tables import EVENT_COLUMNS, Tables, check_events, write_tables
 from recipes.mine.folder import (
-    AUDIO_SUFFIXES,
     assign_groups,
     assign_subsets,
     find_files,
@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
     settings = parse_section(PrepareConfig, config.prepare, "prepare", args.conf)
     files = annotation_files(args.datadir, settings)
     folder = settings.annotation_folder(args.datadir)
-    sounds = find_files(args.datadir, settings.recordings, AUDIO_SUFFIXES)
+    sounds = find_files(args.datadir, settings.recordings, SOUND_SUFFIXES)
     return prepare_tables(
         args,
         settings={

@@ -18,7 +18,7 @@ import pandas as pd
 from pydantic import Field
 
 from local.annotations import read_rainforest
-from local.audio import probe
+from local.audio import SOUND_SUFFIXES, probe
 from local.config import Section, parse_section
 from local.errors import CanopyError
 from local.files import write_csv
@@ -26,8 +26,6 @@ from local.preparation import prepare_arguments, prepare_tables
 from local.runs import run_script
 from local.tables import Tables, check_events, read_table, write_tables
 from recipes.rfcx.download import fetch
-
-AUDIO_SUFFIXES = (".flac", ".wav", ".ogg", ".mp3", ".aiff", ".aif")
 
 
 class PrepareConfig(Section):
@@ -164,10 +162,10 @@ def _audio_files(datadir: Path) -> Iterator[tuple[str, Path]]:
         files = [
             path
             for path in sorted(folder.iterdir())
-            if path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith(".")
+            if path.suffix.lower() in SOUND_SUFFIXES and not path.name.startswith(".")
         ]
         if not files:
-            raise CanopyError(f"{folder}: no audio files ({', '.join(AUDIO_SUFFIXES)})")
+            raise CanopyError(f"{folder}: no audio files ({', '.join(SOUND_SUFFIXES)})")
         yield from ((subset, path) for path in files)
 
 
