@@ -29,7 +29,7 @@ _OPEN_SIZES = (2**31, 2**32)
 _OPEN_SIZE_MARGIN = 65_536
 # How libsndfile's log tells that a chunk is shorter than it claims: WAV, AIFF and Wave64.
 _SHORT_CHUNK = re.compile(r"\b(?:data|SSND|riff)\s*:\s*(\d+) \(should be (\d+)\)")
-# Rates between those of seismometers and of the fastest recorders of bats; a header that names
+# Rates between those of seismometers and of the fastest ultrasound recorders; a header that names
 # another would make a short file swell when it is resampled.
 _RATES = (100, 4_000_000)
 # The most silence that a byte of a compressed file can stand for: constant FLAC frames of 65,535
