@@ -39,7 +39,7 @@ bench-rivals: setup ## detection against OpenSoundscape, which gets an environme
 faults: setup ## kills, full disks, second runs at every stage, FAULTS='--seed 1 --only train'
 	@OMP_NUM_THREADS=1 "$(python)" -m tests.faults.harness --jobs $(JOBS) $(FAULTS)
 
-test-slurm: setup ## the demo on a real Slurm of this machine, SLURM_TESTS='--seconds 600'
+test-slurm: setup ## the demo on a real Slurm of this machine, SLURM_TESTS='--only scancel'
 	@VENV="$(VENV)" "$(python)" -m tests.slurm.run $(SLURM_TESTS)
 
 fuzz: setup ## random damage to good inputs against every reader, FUZZ='--seconds 600 --seed 1'

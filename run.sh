@@ -22,7 +22,10 @@ stop_stage=5    # --stop-stage N|NAME  last stage [5]
 folds=          # --folds "0 1"      folds to train and to infer [all]
 n_cycles=       # --n-cycles N       cycles of relabelling [the configuration's]
 nj=             # --nj N             processes at once [the cores at hand]
-n_gpus=         # --n-gpus N         GPUs of one training [the script's default]
+cache=          # --cache DIR        copy what is read of the dump to this machine's own disk [SLURM_TMPDIR, if set]
+n_gpus=         # --n-gpus N         GPUs to train on, each fold on --ranks of them [all]
+ranks=          # --ranks N          processes (GPUs) that train a fold together, on each node [1]
+n_nodes=        # --n-nodes N        nodes that train a fold together, in a job of Slurm [1]
 device=auto     # --device NAME      auto, cpu or cuda [auto]
 launcher=local  # --launcher NAME    local, or slurm: each stage a job, see docs/cluster.md [local]
 seeds=          # --seeds "0 1"      with slurm: runs TAG-seed<n> of one dump [the configuration's]
@@ -32,7 +35,7 @@ dry_run=false   # --dry-run          print the commands; run and install nothing
 force=false     # --force            run stages again even where results are up to date
 stages=(0 1 2 3 4 5)
 titles=(preprocess split train infer relabel submit)
-valued='--recipe --conf --tag --datadir --dumpdir --expdir --stage --stop-stage --folds --n-cycles --nj --n-gpus --device --launcher --seeds --slurm-conf --set'
+valued='--recipe --conf --tag --datadir --dumpdir --expdir --stage --stop-stage --folds --n-cycles --nj --cache --n-gpus --ranks --n-nodes --device --launcher --seeds --slurm-conf --set'
 
 log() { printf '%s run.sh: %s\n' "$(date +%Y-%m-%dT%H:%M:%S%z)" "$*" >&2; }
 usage_error() {
@@ -94,12 +97,16 @@ stop_stage=$(stage_number --stop-stage "$stop_stage")
 nj=${nj:-${SLURM_CPUS_PER_TASK:-$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)}}
 require --nj "$nj" '^[1-9][0-9]*$' 'a number of processes, 1 or more'
 require --n-gpus "${n_gpus:-1}" '^[1-9][0-9]*$' 'a number of GPUs, 1 or more, or --device cpu for none'
+require --ranks "${ranks:-1}" '^[1-9][0-9]*$' 'a number of processes, 1 or more'
+require --n-nodes "${n_nodes:-1}" '^[1-9][0-9]*$' 'a number of nodes, 1 or more'
 require --n-cycles "${n_cycles:-0}" '^(0|[1-9][0-9]*)$' 'a number of cycles, 0 or more'
 require --folds "${folds:-0}" '^[0-9]+( [0-9]+)*$' 'numbers of folds, as in --folds "0 1"'
 require --device "$device" '^(auto|cpu|cuda)$' 'auto, cpu or cuda'
 require --launcher "$launcher" '^(local|slurm)$' 'local or slurm'
 require --seeds "${seeds:-0}" '^[0-9]+( [0-9]+)*$' 'seeds, as in --seeds "0 1"'
 [[ $launcher == slurm || -z $seeds$slurm_conf ]] || usage_error '--seeds and --slurm-conf go with --launcher slurm.'
+[[ $launcher == local || -z $ranks$n_nodes ]] ||
+  usage_error '--ranks and --n-nodes go without --launcher slurm: section train of --slurm-conf says ranks and nodes.'
 [[ -f $root/recipes/$recipe/prepare.py ]] ||
   usage_error "--recipe is '$recipe', but there is no recipes/$recipe/prepare.py: give one of" \
     "$(cd "$root/recipes" && printf '%s ' */prepare.py | sed 's,/prepare.py,,g')."
@@ -128,13 +135,13 @@ if [[ $launcher == slurm ]]; then # nothing of it is done here
   exec env VENV="$venv" "$venv/bin/python" bin/cluster.py submit --recipe "$recipe" --conf "$conf" --tag "$tag" \
     --datadir "$datadir" --dumpdir "$dumpdir" --expdir "$expdir" --device "$device" --stage "$stage" \
     --stop-stage "$stop_stage" ${folds:+--folds "$folds"} ${seeds:+--seeds "$seeds"} \
-    ${slurm_conf:+--slurm-conf "$slurm_conf"} ${settings[@]+"${settings[@]}"}
+    ${slurm_conf:+--slurm-conf "$slurm_conf"} ${cache:+--cache "$cache"} ${settings[@]+"${settings[@]}"}
 fi
 if [[ $force == true ]]; then settings+=(--force); fi
 shared=(--conf "$conf" --nj "$nj" ${settings[@]+"${settings[@]}"}) # :+ because bash 3 calls an empty array unset
 common=(--recipe "$recipe" --tag "$tag" --datadir "$datadir" --dumpdir "$dumpdir" --expdir "$expdir" --device "$device" "${shared[@]}")
-infer_options=("${common[@]}" ${folds:+--folds "$folds"})
-train_options=("${infer_options[@]}" ${n_gpus:+--n-gpus "$n_gpus"})
+infer_options=("${common[@]}" ${folds:+--folds "$folds"} ${cache:+--cache "$cache"})
+train_options=("${infer_options[@]}" ${n_gpus:+--n-gpus "$n_gpus"} ${ranks:+--ranks "$ranks"} ${n_nodes:+--n-nodes "$n_nodes"})
 
 go_on() { # go_on WORDS: say them and how to go on
   log "$*" "$self$( ((${#given[@]} == 0)) || printf ' %q' "${given[@]}") --stage $current"

@@ -51,6 +51,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     submit.add_argument("--stop-stage", type=int, default=5)
     submit.add_argument("--folds", default="")
     submit.add_argument("--n-cycles", type=int)
+    submit.add_argument("--cache", help="folder of a node's own disk, as in '$TMPDIR'")
     submit.add_argument("--seeds", default="", help='several runs of one dump, as "0 1 2"')
     detect = commands.add_parser("detect", help="bin/detect.py in shares")
     detect.add_argument("options", nargs="+", metavar="-- OPTIONS of bin/detect.py")

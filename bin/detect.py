@@ -11,6 +11,8 @@ into DIR: detections in the formats asked for, summary.csv (each recording and c
 thresholds.csv and detect.json. A run's rule of events (rule.json), where stage 5 wrote one, holds
 for all that no option says. A run that was stopped goes on with the same command. Jobs may each
 take a share (--shard K/N, from 0 on); the same command without it then writes the tables of all.
+With --partition, for archives: Parquet by site and date, as recorders name files, and by_date.csv
+and .parquet, detections and hours listened to of each class, site and date.
 
 Exit codes: 0 done; 1 failure, or more unreadable files than --max-invalid-share (all else is
 written); 2 usage; 75 stopped by a signal, the same command goes on.
@@ -25,6 +27,7 @@ from pathlib import Path
 from local.detect.job import Job, check_out, run_job
 from local.detect.model import ENGINES, Request, chosen_engine, describe, fingerprint_of
 from local.detect.outputs import FORMATS, SCORE_FORMATS
+from local.detect.partition import site_rule
 from local.detect.rules import choose_thresholds, prior_shift, span_rules, use_event_rule
 from local.detect.sound import find_sounds
 from local.errors import CanopyError
@@ -47,7 +50,9 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--out", type=Path, required=True, metavar="DIR", help="folder to write")
     add("--with", dest="others", type=Path, action="append", default=[], metavar="MODEL",
         help="one more model of an ensemble; may be given again")  # fmt: skip
-    add("--format", nargs="+", choices=FORMATS, default=["raven", "csv"], help="(raven csv)")
+    add("--format", nargs="+", choices=FORMATS, help="(raven csv; partitioned: parquet)")
+    add("--partition", action="store_true", help="a folder a site and date, for large archives")
+    add("--site-date-pattern", metavar="REGEX", help="of paths; groups site, date and time")
     add("--scores", choices=SCORE_FORMATS, help="write scores over time as well")
     add("--threshold", help=f"{RULES} (default: best-f1 where out-of-fold scores are, else 0.5)")
     add("--low-threshold", type=float, metavar="P",
@@ -59,11 +64,14 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         help="run: with the run's correction for its test set (%(default)s)")  # fmt: skip
     add("--engine", choices=ENGINES, default="auto", help="auto: ONNX Runtime where it can be")
     add("--device", choices=("auto", "cpu", "cuda"), default="cpu", help="%(default)s")
-    add(
-        "--batch-size", type=int, help=f"windows at once (default: {CPU_BATCH}; on a GPU the run's)"
-    )
+    add("--batch-size", type=int, help=f"windows at once (default: {CPU_BATCH}; GPU: the run's)")
     add("--no-tta", action="store_true", help="leave out the run's test-time augmentation")
-    add("--jobs", type=int, default=1, help="processes of one thread each (%(default)s)")
+    add(
+        "--jobs",
+        type=int,
+        default=1,
+        help="processes of one thread each; 1: one process on all cores (%(default)s)",
+    )
     add("--cycle", default="last", help="of a run: last, or N (%(default)s)")
     add("--conf", type=Path, help="of a checkpoint: the config.yaml of its run")
     add("--dumpdir", type=Path, help="of a run: its tables and features (default: as it noted)")
@@ -81,6 +89,7 @@ def plan(args: argparse.Namespace) -> Job:
         raise CanopyError("--shard goes with no --force: give another --out")
     if not 0 <= args.max_invalid_share <= 1:
         raise CanopyError(f"--max-invalid-share is {args.max_invalid_share}, expected 0 to 1")
+    sites = site_rule(args.partition, args.site_date_pattern, args.format)
     sounds = find_sounds(args.paths, args.out)
     device = args.device
     if device != "cpu":
@@ -109,7 +118,8 @@ def plan(args: argparse.Namespace) -> Job:
         digests=fingerprint_of(models),
         sounds=sounds,
         out=args.out,
-        formats=list(dict.fromkeys(args.format)),
+        formats=list(dict.fromkeys(args.format or (["parquet"] if sites else ["raven", "csv"]))),
+        sites=sites,
         scores=args.scores,
         thresholds=thresholds,
         rules=span_rules(thresholds, models[0].config, args),

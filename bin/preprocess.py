@@ -29,6 +29,7 @@ from local.corpus import (
 )
 from local.errors import CanopyError
 from local.features import stretched_folder
+from local.features.pack import remove_packs
 from local.files import write_csv, write_json
 from local.locks import lock_folder
 from local.runs import Run, log, run_script, set_threads, stage_parser, started
@@ -72,6 +73,7 @@ def make_dump(run: Run, tables: Tables, folder: Path, factor: float, shard: Shar
     stamp.clear()
     check_corpus(tables.recordings, folder, run.config)
     if run.force:
+        remove_packs(folder)
         for path in [
             *folder.glob("*.npz"),
             folder / JOURNAL_NAME,

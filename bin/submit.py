@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 
 from local.errors import CanopyError
+from local.event_measures import measure_events
 from local.event_rule import RULE
 from local.experiment import Experiment
 from local.files import write_csv, write_json
@@ -111,7 +112,10 @@ def make_events(experiment: Experiment, cycle: int, results: dict[str, Any]) -> 
     told = write_events(
         run.exp, tuned, test, settings.ious, made_from, n_resamples, run.config.seed
     )
-    results["events"] = {"cycle": cycle, **told}
+    measures = measure_events(
+        oof, experiment.tables.events, tuned.events, settings, n_resamples, run.config.seed
+    )
+    results["events"] = {"cycle": cycle, **told, "measures": measures}
     return paths
 
 

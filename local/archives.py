@@ -6,6 +6,7 @@ members lie in it as they are (nothing is compressed, so nothing can swell), and
 more bytes than its member has.
 """
 
+import os
 import pickletools
 import struct
 import tokenize
@@ -13,7 +14,7 @@ import zipfile
 from collections.abc import Iterator
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from numpy.lib import format as npy_format
@@ -60,16 +61,23 @@ _LEGACY_PICKLES = 5
 _SWELLING = ("bytearray",)
 
 
-def check_archive(path: Path | str) -> None:
+def check_archive(file: Path | str | BinaryIO) -> None:
     """Refuse a zip file whose directory does not fit the file, or whose members could swell.
+
+    `file` is its path, or the file itself, open; where it stands in it is then left anywhere.
 
     Raises
     ------
     zipfile.BadZipFile
         With the fault; callers name the file and say what to do. Also what `zipfile` raises.
     """
-    size = regular_size(path)
-    directory = _directory_bytes(path, size)
+    if isinstance(file, str | Path):
+        regular_size(file)
+        with open(file, "rb") as stream:
+            check_archive(stream)
+        return
+    size = file.seek(0, os.SEEK_END)
+    directory = _directory_bytes(file, size)
     if directory > min(size, MAX_DIRECTORY_BYTES):
         raise zipfile.BadZipFile(
             f"its directory claims {directory} bytes, at most {min(size, MAX_DIRECTORY_BYTES)} "
@@ -77,7 +85,7 @@ def check_archive(path: Path | str) -> None:
         )
     total = 0
     seen: set[str] = set()
-    with zipfile.ZipFile(path) as archive:
+    with zipfile.ZipFile(file) as archive:
         for entry in archive.infolist():
             check_stored(entry)
             if not 0 <= entry.header_offset < size:
@@ -100,23 +108,22 @@ def check_stored(entry: zipfile.ZipInfo) -> None:
         raise zipfile.BadZipFile(f"member {entry.filename!r:.80} is compressed or encrypted")
 
 
-def _directory_bytes(path: Path | str, size: int) -> int:
+def _directory_bytes(stream: BinaryIO, size: int) -> int:
     """What the end record (or its 64-bit form, when that is in use) says of the directory."""
-    with open(path, "rb") as stream:
-        stream.seek(max(0, size - _TAIL_BYTES))
-        tail = stream.read()
-        place = tail.rfind(b"PK\x05\x06")
-        if place < 0 or len(tail) - place < _END.size:
-            raise zipfile.BadZipFile("File is not a zip file")
-        _, _, _, directory, _ = _END.unpack_from(tail, place)
-        before = place - _END64_LOCATOR.size
-        if before >= 0 and tail[before : before + 4] == b"PK\x06\x07":
-            _, at = _END64_LOCATOR.unpack_from(tail, before)
-            stream.seek(min(at, size))
-            record = stream.read(_END64.size)
-            if len(record) < _END64.size or record[:4] != b"PK\x06\x06":
-                raise zipfile.BadZipFile("its 64-bit end record is not where it should be")
-            directory = _END64.unpack(record)[1]
+    stream.seek(max(0, size - _TAIL_BYTES))
+    tail = stream.read()
+    place = tail.rfind(b"PK\x05\x06")
+    if place < 0 or len(tail) - place < _END.size:
+        raise zipfile.BadZipFile("File is not a zip file")
+    _, _, _, directory, _ = _END.unpack_from(tail, place)
+    before = place - _END64_LOCATOR.size
+    if before >= 0 and tail[before : before + 4] == b"PK\x06\x07":
+        _, at = _END64_LOCATOR.unpack_from(tail, before)
+        stream.seek(min(at, size))
+        record = stream.read(_END64.size)
+        if len(record) < _END64.size or record[:4] != b"PK\x06\x06":
+            raise zipfile.BadZipFile("its 64-bit end record is not where it should be")
+        directory = _END64.unpack(record)[1]
     return directory
 
 

@@ -23,6 +23,7 @@ from tqdm import tqdm
 from local.config import Config
 from local.errors import CanopyError
 from local.features import FeatureReader, RunningStats, check_filters, process_recording
+from local.features.pack import Packed, forget, packed_files
 from local.files import fingerprint, remove_leftovers
 from local.interruption import stop_if_asked
 from local.journal import Journal
@@ -40,11 +41,12 @@ _DISK_RESERVE_BYTES = 200 * 2**20
 
 @dataclass(frozen=True)
 class Job:
-    """One recording to be made into one npz."""
+    """One recording to be made into one npz; `packed` is where it lies in a pack, if it does."""
 
     recording_id: str
     source: Path
     target: Path
+    packed: Packed | None = None
 
 
 def source_path(datadir: Path, path: str) -> Path:
@@ -105,10 +107,7 @@ def make_features(
     stats : per mel band, over all usable recordings, in the order of `recordings`.
     n_made : how many were made; the others were there already.
     """
-    jobs = [
-        Job(row.recording_id, source_path(datadir, row.path), folder / f"{row.recording_id}.npz")
-        for row in recordings.itertuples()
-    ]
+    jobs = _jobs(recordings, datadir, folder)
     made_by = _fingerprint(folder, config, stretch)
     name = JOURNAL_NAME
     if shard is not None:
@@ -122,6 +121,7 @@ def make_features(
             for path in journals_of_shards(folder):
                 journal.absorb(path)
         waiting = [job for job in jobs if not _is_made(job, journal.get(job.recording_id))]
+        forget(folder, [job.target.name for job in waiting if job.packed is not None])
         sources = [_source(job) for job in waiting]
         with closing(_run(waiting, config, device, nj, stretch)) as results:
             bar = tqdm(results, total=len(waiting), desc="preprocess", disable=None)
@@ -145,6 +145,14 @@ def make_features(
     return manifest, stats, len(waiting)
 
 
+def _jobs(recordings: pd.DataFrame, datadir: Path, folder: Path) -> list[Job]:
+    packed = packed_files(folder)
+    return [
+        Job(name, source_path(datadir, path), folder / f"{name}.npz", packed.get(f"{name}.npz"))
+        for name, path in recordings[["recording_id", "path"]].itertuples(index=False)
+    ]
+
+
 def journals_of_shards(folder: Path) -> list[Path]:
     """What jobs that made a share each have left."""
     return sorted(folder.glob(f"{JOURNAL_NAME}.*of*"))
@@ -158,8 +166,9 @@ def all_there(folder: Path) -> bool:
     manifest = read_table(path, ("file", "status"))
     reader = FeatureReader()
     try:
+        packed = packed_files(folder)
         for name in manifest["file"][manifest["status"] == "ok"]:
-            reader.read_header(folder / name)
+            reader.read_header(packed.get(name, folder / name))
     except CanopyError as error:
         log.warning("%s", error)
         return False
@@ -194,8 +203,11 @@ def _is_made(job: Job, entry: dict[str, Any] | None) -> bool:
     if entry["status"] != "ok":
         return entry["killed"]
     try:
-        whole = FeatureReader().read_header(job.target).n_frames == entry["n_frames"]
-        return whole and job.target.stat().st_size == entry["bytes"]
+        place = job.packed or job.target
+        size = job.packed.size if job.packed else job.target.stat().st_size
+        return size == entry["bytes"] and (
+            FeatureReader().read_header(place).n_frames == entry["n_frames"]
+        )
     except (FileNotFoundError, CanopyError):
         return False
 

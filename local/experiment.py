@@ -52,7 +52,7 @@ class Experiment:
     @cached_property
     def dump(self) -> Dump:
         """Features of stage 0."""
-        return Dump(self.run.features, self.run.config)
+        return Dump(self.run.features, self.run.config, self.run.cache)
 
     @cached_property
     def fold_of(self) -> dict[str, int]:

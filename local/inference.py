@@ -140,19 +140,20 @@ def score_recordings(
     """
     config, step = dump.config, model.step
     views = list_views(config, step, dump)
-    start_s = -0.5 * config.hop_s if dump.centred else 0.0
+    hop_s, start_s = config.hop_s * step, -0.5 * config.hop_s if dump.centred else 0.0
     frames, window = [], [np.zeros((0, len(labels)), dtype=np.float32)]
     blocks = list(_blocks(dump, recording_ids, views))
     if shard is not None:
         weights = [sum(map(dump.n_frames, names)) for names in blocks]
         blocks = [blocks[position] for position in shard.of(weights)]
         recording_ids = [name for names in blocks for name in names]
+    dump.bring(recording_ids)
     done = tqdm(total=len(recording_ids), desc=progress, disable=None if progress else True)
     for names in blocks:
         part = kept.get(names) if kept is not None else None
         if part is None:
             scored = _score_block(model, dump, names, labels, device, views)
-            part = Scores(names, labels, *scored, config.hop_s * step, start_s)
+            part = Scores(names, labels, *scored, hop_s, start_s)
             if kept is not None:
                 kept.add(part)
             stop_if_asked(f"recording {names[-1]}")
@@ -160,7 +161,6 @@ def score_recordings(
         window.append(part.window)
         done.update(len(names))
     done.close()
-    hop_s = config.hop_s * step
     return Scores(recording_ids, labels, frames, np.concatenate(window), hop_s, start_s)
 
 

@@ -82,6 +82,20 @@ def batch_advice(
     )
 
 
+@contextmanager
+def told_of_rank(where: str, key: str, batch_size: int, n_ranks: int) -> Iterator[None]:
+    """The same of one rank of several: no other size can be tried, as the others wait for it."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise CanopyError(
+            f"{where}: out of GPU memory with {key} {batch_size} over {n_ranks} ranks; lower it "
+            "or give more --ranks"
+        ) from None
+
+
 def gpu_bytes() -> int:
     """What this process has of the GPU's memory, and what nobody has."""
     free, _ = torch.cuda.mem_get_info()

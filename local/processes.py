@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from local.errors import CanopyError
@@ -19,47 +20,58 @@ from local.locks import inherited
 EXIT_INTERRUPTED = 130
 
 
-def run_each(script: Path, tasks: list[list[str]], n_parallel: int, device: str) -> None:
+def run_each(
+    script: Path, tasks: list[list[str]], n_parallel: int, device: str, n_gpus: int = 1
+) -> None:
     """Run `script` once for each list of options, `n_parallel` at a time.
 
-    Each process computes on one share of `n_parallel` of the cores, and on a GPU of its own when
-    there are several. The first failure stops the rest and is raised. A signal that asks this
+    Each process computes on one share of `n_parallel` of the cores, and on `n_gpus` GPUs of its own
+    when there are several. The first failure stops the rest and is raised. A signal that asks this
     process to stop is passed on, and what was running is waited for, as it saves its work. When
     this process is killed, those it started stop by themselves at the end of their step.
     """
-    waiting, running = list(enumerate(tasks)), []
+    waiting, running, free = list(tasks), [], list(range(n_parallel))
     try:
         while waiting or running:
             stop_if_asked(script.name)
             while waiting and len(running) < n_parallel:
-                position, options = waiting.pop(0)
-                process = _begin([str(script), *options], position, n_parallel, device)
-                running.append((process, options))
-            process, options = running[0]
+                options, place = waiting.pop(0), free.pop(0)
+                gpus = range(place * n_gpus, (place + 1) * n_gpus) if device == "cuda" else ()
+                process = _begin([str(script), *options], n_parallel, gpus)
+                running.append((process, options, place))
+            process, options, place = running[0]
             try:
                 process.wait(timeout=0.2)
             except subprocess.TimeoutExpired:
                 running.append(running.pop(0))
                 continue
             running.pop(0)
+            free.append(place)
             _check_end(script, options, process.returncode)
     except KeyboardInterrupt:
-        for process, _ in running:
+        for process, *_ in running:
             process.kill()
         raise
     finally:
-        _stop([process for process, _ in running])
+        _stop([process for process, *_ in running])
 
 
-def _begin(command: list[str], position: int, n_parallel: int, device: str) -> subprocess.Popen:
+def _begin(command: list[str], n_parallel: int, gpus: Sequence[int]) -> subprocess.Popen:
     locks, descriptors = inherited()
     environment = os.environ | bound_to_this_process() | locks
     environment["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // n_parallel))
-    if device == "cuda" and "CUDA_VISIBLE_DEVICES" not in os.environ:
-        import torch
-
-        environment["CUDA_VISIBLE_DEVICES"] = str(position % torch.cuda.device_count())
+    if gpus:
+        environment["CUDA_VISIBLE_DEVICES"] = _visible(gpus)
     return subprocess.Popen([sys.executable, *command], env=environment, pass_fds=descriptors)
+
+
+def _visible(gpus: Sequence[int]) -> str:
+    """Names of some of the GPUs that this process sees; after the last comes the first."""
+    import torch
+
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = given.split(",") if given else list(map(str, range(torch.cuda.device_count())))
+    return ",".join(names[gpu % len(names)] for gpu in gpus)
 
 
 def _check_end(script: Path, options: list[str], code: int) -> None:

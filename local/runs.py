@@ -105,6 +105,7 @@ class Run:
     device: str
     nj: int
     force: bool
+    cache: Path | None = None
 
     @property
     def tables(self) -> Path:
@@ -156,6 +157,7 @@ def plan(args: argparse.Namespace, stage: str) -> Run:
         device=choose_device(args.device),
         nj=args.nj,
         force=args.force,
+        cache=chosen_cache(getattr(args, "cache", None)),
     )
     # With --force the check of the configuration goes on: the preparation makes the tables anew.
     if not (run.force and stage == "check"):
@@ -179,7 +181,31 @@ def folds_parser(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--folds", default="", help='folds to work on, as "0 1" (default: all)')
     parser.add_argument("--n-gpus", type=int, default=0, help="GPUs to use (default: all)")
     parser.add_argument("--fold", type=int, help="work on this one fold in this very process")
+    parser.add_argument(
+        "--cache",
+        metavar="DIR",
+        help="copy what is read of the dump to this folder of this machine's own disk, or none "
+        "(default: CANOPY_CACHE, else SLURM_TMPDIR, where they are set)",
+    )
     return parser
+
+
+def chosen_cache(text: str | None) -> Path | None:
+    """Folder of an option `--cache`, by default of the environment; None to read in place.
+
+    Variables in it are this machine's, which for a job of a cluster is the node.
+    """
+    if text is None:
+        text = os.environ.get("CANOPY_CACHE") or os.environ.get("SLURM_TMPDIR") or "none"
+    folder = os.path.expandvars(text)
+    if folder == "none":
+        return None
+    if not os.path.isabs(folder) or "$" in folder:
+        raise CanopyError(
+            f"the cache is {text}, expected none or a folder's whole path, of variables that are "
+            "set on this machine; correct --cache, CANOPY_CACHE or SLURM_TMPDIR"
+        )
+    return Path(folder)
 
 
 def chosen_folds(text: str, n_folds: int) -> list[int]:
@@ -194,17 +220,23 @@ def chosen_folds(text: str, n_folds: int) -> list[int]:
     return sorted(set(folds))
 
 
-def run_folds(run: Run, folds: list[int], n_gpus: int, argv: list[str]) -> None:
-    """Run the calling script once a fold, in processes of their own, several at a time."""
+def run_folds(run: Run, folds: list[int], n_gpus: int, argv: list[str], n_ranks: int = 1) -> None:
+    """Run the calling script once a fold, in processes of their own, several at a time.
+
+    n_ranks : processes that a fold starts in turn, each on a core or a GPU.
+    """
     import torch
 
     # Not by how many folds are waiting: the number of threads decides the last digits, and a fold
     # that is made again must come out the same.
-    n_parallel = min(run.nj, run.config.split.n_folds)
+    n_parallel = min(max(1, run.nj // n_ranks), run.config.split.n_folds)
     if run.device == "cuda":
-        n_parallel = min(n_gpus or torch.cuda.device_count(), torch.cuda.device_count())
+        there = torch.cuda.device_count()
+        n_parallel = max(1, min(n_gpus or there, there) // n_ranks)
     script = Path(sys.argv[0]).resolve()
-    run_each(script, [[*argv, "--fold", str(fold)] for fold in folds], n_parallel, run.device)
+    run_each(
+        script, [[*argv, "--fold", str(fold)] for fold in folds], n_parallel, run.device, n_ranks
+    )
 
 
 def choose_device(name: str) -> str:

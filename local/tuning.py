@@ -95,14 +95,17 @@ def find_events(scores: "Scores", rule: SpanRule) -> pd.DataFrame:
 
 
 def event_list(events: pd.DataFrame, recording_ids: list[str], labels: list[str]) -> EventList:
-    """Rows of events as arrays; those of other recordings and classes are left out."""
+    """Rows of events as arrays; those of other recordings and classes are left out.
+
+    Without a column `score` all have the same.
+    """
     events = events[events["recording_id"].isin(recording_ids) & events["label"].isin(labels)]
     return EventList(
         pd.Index(recording_ids).get_indexer(events["recording_id"]),
         pd.Index(labels).get_indexer(events["label"]),
         events["onset"].to_numpy(np.float64),
         events["offset"].to_numpy(np.float64),
-        np.ones(len(events)),
+        events["score"].to_numpy(np.float64) if "score" in events else np.ones(len(events)),
     )
 
 

@@ -145,6 +145,8 @@ def test_options_reach_the_scripts_as_they_were_given(clone):
         *("--recipe", "mice", "--conf=conf/mice/loud.yaml", "--datadir", "/my data/it's"),
         *("--set", "train.note=two  words $HOME", "--set=a.b=c=d", "--folds", "0 1"),
         *("--n-cycles", "1", "--n-gpus=2", "--device", "cuda", "--force", "--nj", "7"),
+        *("--ranks", "2", "--n-nodes", "3"),
+        *("--cache", "$TMPDIR"),
     )
     assert ran.rc == 0, ran.err
     assert scripts(ran.calls).count("relabel") == 1
@@ -159,10 +161,11 @@ def test_options_reach_the_scripts_as_they_were_given(clone):
         if name != "prepare":
             assert (option(call, "--tag"), option(call, "--device")) == ("loud", "cuda")
         if name in ("sed_train", "sed_infer"):
-            assert option(call, "--folds") == "0 1"
+            assert (option(call, "--folds"), option(call, "--cache")) == ("0 1", "$TMPDIR")
         else:
-            assert "--folds" not in call
-        assert ("--n-gpus" in call) == (name == "sed_train")
+            assert not {"--folds", "--cache"} & set(call)
+        for word in ("--n-gpus", "--ranks", "--n-nodes"):
+            assert (word in call) == (name == "sed_train")
 
 
 @pytest.mark.parametrize(("first", "last"), [("2", "3"), ("train", "infer"), ("2", "infer")])
@@ -348,7 +351,7 @@ def test_help_names_every_option(clone):
     ran = run(clone, "--recipe", "rats", "--help")
     assert (ran.rc, ran.calls) == (0, [])
     known = run(clone, "--nope").err.split("known: ")[1].rstrip(".\n").split()
-    assert len(known) == 20
+    assert len(known) == 23
     assert re.findall(r"^  (--[a-z-]+) ", ran.out, re.M) == known[:-1]  # all but --help itself
 
 

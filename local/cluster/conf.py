@@ -21,12 +21,20 @@ STAGES = (
 SBATCH = (
     *("account", "clusters", "comment", "constraint", "cpus-per-task", "exclude", "exclusive"),
     *("gpus", "gres", "licenses", "mail-type", "mail-user", "mem", "mem-per-cpu", "nice"),
-    *("nodelist", "partition", "qos", "reservation", "time", "tmp"),
+    *("nodelist", "nodes", "partition", "qos", "reservation", "time", "tmp"),
 )
+# ranks: processes that train a fold together on each of its `nodes`, mostly one a GPU.
 # shards: jobs a stage's recordings are dealt to. max-parallel: of an array's tasks. threads: a
 # process computes on (0: cpus-per-task). max-requeues: how often a task that ran into its time
 # limit goes on. signal-seconds: how long before the limit it is told to save.
-OWN = {"shards": 1, "max-parallel": 0, "threads": 0, "max-requeues": 20, "signal-seconds": 120}
+OWN = {
+    "ranks": 1,
+    "shards": 1,
+    "max-parallel": 0,
+    "threads": 0,
+    "max-requeues": 20,
+    "signal-seconds": 120,
+}
 
 _UNITS = {"": 1.0, "K": 1 / 1024, "M": 1.0, "G": 1024.0, "T": 1024.0**2}
 
@@ -42,6 +50,11 @@ class Resources:
     def cpus(self) -> int:
         """Cores of a task."""
         return int(self.options.get("cpus-per-task", "1"))
+
+    @property
+    def nodes(self) -> int:
+        """Nodes of a task."""
+        return int(self.options.get("nodes", "1"))
 
     @property
     def threads(self) -> int:
@@ -125,14 +138,15 @@ def _resources(values: dict[str, str], where: str) -> Resources:
     for key in OWN:
         if key in values:
             text = values.pop(key)
-            if not text.isdigit() or (key == "shards" and int(text) < 1):
+            if not text.isdigit() or (key in ("ranks", "shards") and int(text) < 1):
                 raise CanopyError(f"{where} {key} is {text!r}, expected a whole number")
             own[key] = int(text)
     resources = Resources(values, own)
-    if not re.fullmatch(r"[1-9]\d*", values.get("cpus-per-task", "1")):
-        raise CanopyError(
-            f"{where} cpus-per-task is {values['cpus-per-task']!r}, expected 1 or more"
-        )
+    for key in ("cpus-per-task", "nodes"):
+        if not re.fullmatch(r"[1-9]\d*", values.get(key, "1")):
+            raise CanopyError(f"{where} {key} is {values[key]!r}, expected 1 or more")
+    if where.split("[")[-1] != "train]" and (own["ranks"] > 1 or resources.nodes > 1):
+        raise CanopyError(f"{where} has ranks or nodes, which only [train] takes; move them there")
     try:
         _ = resources.memory_mb, resources.minutes
     except CanopyError as error:

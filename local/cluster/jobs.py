@@ -62,6 +62,7 @@ class RunRequest:
     all_folds: bool
     n_cycles: int
     seeds: list[int] | None = None
+    cache: str | None = None
 
     @property
     def exp(self) -> Path:
@@ -93,6 +94,8 @@ class _Builder:
         command += ["--datadir", str(request.datadir), "--dumpdir", str(request.dumpdir)]
         command += ["--expdir", str(request.expdir), "--device", request.device]
         command += ["--nj", str(self.conf.of(stage).cpus)]
+        if request.cache is not None and stage in ("train", "infer"):
+            command += ["--cache", request.cache]
         for text in [*request.overrides, *overrides]:
             command += ["--set", text]
         return [*command, *more]
@@ -185,7 +188,11 @@ def _train(build: _Builder, cycle: int) -> None:
     tasks = []
     for fold in build.request.folds:
         for name, tag in build.each(f"fold{fold}"):
-            options = ("--cycle", str(cycle), "--fold", str(fold))
+            options = ["--cycle", str(cycle), "--fold", str(fold)]
+            # Given only where they change anything: a task is known again by its command.
+            asked = build.conf.of("train")
+            for option, number in (("--ranks", asked.own["ranks"]), ("--n-nodes", asked.nodes)):
+                options += [option, str(number)] if number > 1 else []
             folder = f"{_exp(build, tag)}/cycle{cycle}/fold{fold}"
             leaves = [f"{folder}/train.done.json", f"{folder}/best.pt"]
             tasks.append(

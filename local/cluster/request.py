@@ -44,6 +44,7 @@ def request_of(args: argparse.Namespace) -> RunRequest:
         all_folds=len(folds) == config.split.n_folds,
         n_cycles=cycles,
         seeds=seeds,
+        cache=args.cache,
     )
 
 

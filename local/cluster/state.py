@@ -11,7 +11,11 @@ from local.cluster.record import Home, Submission
 from local.cluster.site import ask
 from local.errors import CanopyError
 
-LIVE = ("PENDING", "RUNNING", "SUSPENDED", "COMPLETING", "CONFIGURING", "REQUEUED", "STOPPED")
+# Whatever else the queue says of a job (SIGNALING, REQUEUED, COMPLETING ...), it is there still.
+_ENDED = (
+    *("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED"),
+    *("BOOT_FAIL", "DEADLINE", "LAUNCH_FAILED", "RECONFIG_FAIL", "REVOKED", ""),
+)
 _WORDS = {
     "TIMEOUT": "killed at its time limit",
     "NODE_FAIL": "its node failed",
@@ -70,7 +74,9 @@ def _accounts(ids: list[int]) -> dict[tuple[int, int], tuple[str, str]]:
 def live_ids(submission: Submission) -> list[str]:
     """Array elements that wait or run."""
     queue = queue_of(list(submission.ids.values()))
-    return [f"{number}_{index}" for (number, index), (state, _) in queue.items() if state in LIVE]
+    return [
+        f"{number}_{index}" for (number, index), (state, _) in queue.items() if state not in _ENDED
+    ]
 
 
 def states_of(home: Home, submission: Submission) -> list[TaskState]:
@@ -135,8 +141,10 @@ def _judge(own: dict[str, Any], queued: str, reason: str, culprit: str) -> tuple
             if (reason == "DependencyNeverSatisfied")
             else ("waiting", reason)
         )
-    if queued in LIVE:
+    if queued not in _ENDED:
         return "running", again
+    if queued == "CANCELLED" and own and status != "failed":
+        return "cancelled", "by scancel"
     if status in ("failed", "stopped"):
         return "failed", own.get("reason", "")
     if culprit and not own:

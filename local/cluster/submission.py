@@ -9,6 +9,7 @@ from typing import Any
 
 from local.cluster.conf import ClusterConf, Resources
 from local.cluster.jobs import Job
+from local.cluster.probe import MARKER, check_shared
 from local.cluster.record import Home, Submission, is_done
 from local.cluster.site import ask
 from local.cluster.state import live_ids
@@ -31,7 +32,6 @@ export PYTHONPATH={root} OMP_NUM_THREADS={threads} VENV={venv}
 venv=$(bin/setup_env.sh)
 exec "$venv/bin/python" bin/cluster.py task {folder} {job} "${{SLURM_ARRAY_TASK_ID:-0}}"
 """
-MARKER = ".shared"
 
 
 def to_run(home: Home, jobs: list[Job], context: dict[str, Any]) -> dict[str, list[int]]:
@@ -100,13 +100,14 @@ def _header(submission: Submission, job: Job, resources: Resources) -> dict[str,
 
 
 def hand_in(submission: Submission, conf: ClusterConf) -> None:
-    """Give all jobs to sbatch, each bound to those it comes after.
+    """Give all jobs to sbatch, each bound to those it comes after, if nodes see their folders.
 
     When one is refused, those handed in before are cancelled.
     """
-    folder = submission.folder
-    for path, word in submission.context["shared"].items():
+    folder, shared = submission.folder, submission.context["shared"]
+    for path, word in shared.items():
         write_text(Path(path) / MARKER, word)
+    check_shared(shared, conf.of(submission.jobs[0].stage))
     write_text(folder / "logs" / ".keep", "")
     for job in submission.jobs:
         write_text(folder / "scripts" / f"{job.name}.sh", script_of(submission, job, conf))

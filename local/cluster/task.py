@@ -1,6 +1,7 @@
 """One task on its node: its commands one after another, its signals, its mark, its going on."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -115,8 +116,8 @@ def _call(command: list[str], stream: Any) -> int:
             if requested() and not asked:
                 process.terminate()
                 asked = True
-    if asked and code < 0:
-        # It died of the request before it listened: nothing is lost.
+    if code in (-signal.SIGTERM, -signal.SIGUSR1) or (asked and code < 0):
+        # It died of the request before it listened, for Slurm asks all of a job at once.
         return EXIT_CONTINUE
     return code if code >= 0 else 128 - code
 

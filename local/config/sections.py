@@ -214,6 +214,10 @@ class EventsConfig(Section):
     drops: tuple[float, ...] = (0.0, 0.7, 1.4)
     durations_s: tuple[float, ...] = (0.004, 0.006, 0.008, 0.010)
     gaps_s: tuple[float, ...] = (0.0, 0.005, 0.010, 0.015)
+    # Of sed_eval's measures: how far an onset may be off (an offset too, or half of the call's
+    # length where that is more), and the length of segments.
+    collar_s: Positive = 0.2
+    segment_s: Positive = 1.0
 
     @model_validator(mode="after")
     def _values_that_can_be(self) -> "EventsConfig":

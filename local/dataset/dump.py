@@ -1,12 +1,16 @@
 """The feature files of stage 0, by recording, and the length of a window over them."""
 
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from local.config import Config
+from local.dataset.cache import copy_here
 from local.errors import CanopyError
 from local.features import FeatureReader, mel_edges, stretched_folder
+from local.features.pack import Packed, Place, packed_files
 from local.tables import read_table
 from local.windows import pad_short
 
@@ -14,9 +18,12 @@ MANIFEST_COLUMNS = ("recording_id", "file", "n_frames", "duration", "status", "r
 
 
 class Dump:
-    """The feature files of stage 0, by recording; `at` gives those of the stretched recordings."""
+    """The feature files of stage 0, by recording; `at` gives those of the stretched recordings.
 
-    def __init__(self, folder: Path | str, config: Config) -> None:
+    A file lies by itself or in a pack; `cache` is where either is copied to, nearer by (`bring`).
+    """
+
+    def __init__(self, folder: Path | str, config: Config, cache: Path | None = None) -> None:
         self.folder = Path(folder)
         self.config = config
         self.centred = config.features.kind == "logmel"
@@ -24,7 +31,13 @@ class Dump:
         self._manifest = manifest.set_index("recording_id")
         self._valid = set(self._manifest.index[self._manifest["status"] == "ok"])
         self._n_frames = self._manifest["n_frames"].to_dict()
+        self._packed = packed_files(self.folder)
         self._reader = FeatureReader()
+        self._places: dict[str, Packed | Path] = {
+            name: self._packed.get(file) or self.folder / file
+            for name, file in self._manifest["file"].items()
+        }
+        self._cache, self._brought = cache, set[str]()
         self._stretched: dict[float, Dump] = {}
 
     def __contains__(self, recording_id: str) -> bool:
@@ -56,15 +69,40 @@ class Dump:
                     f"{folder}: there is no dump of recordings stretched by {factor:g}; run stage "
                     "0 with this configuration"
                 )
-            other = Dump(folder, self.config)
+            other = Dump(folder, self.config, self._cache)
             absent = sorted(self._valid - other._valid)
             if absent:
                 raise CanopyError(
                     f"{folder}: lacks recording {absent[0]}, which the plain dump has; run stage 0 "
                     "with --force"
                 )
+            other.bring(sorted(self._brought))
             self._stretched[factor] = other
         return self._stretched[factor]
+
+    def bring(self, recording_ids: Iterable[str]) -> None:
+        """Copy what these recordings need to the cache, if there is one, and read it from there.
+
+        Packs are copied whole. What is read is the same to the byte; what does not fit, or cannot
+        be written there, is read where it lies. Stretched dumps follow when they are asked for.
+        """
+        names = [name for name in dict.fromkeys(recording_ids) if name in self._valid]
+        names = [name for name in names if name not in self._brought]
+        if self._cache is None or not names:
+            return
+        self._brought.update(names)
+        # Of a pack all that is in it, which is what its copy is held against.
+        packs: dict[Path, list[Packed]] = {}
+        for packed in self._packed.values():
+            packs.setdefault(packed.path, []).append(packed)
+        paths = {_path(self._places[name]): None for name in names}
+        copies = copy_here(self.folder, {path: packs.get(path) for path in paths}, self._cache)
+        for name in names:
+            place = self._places[name]
+            copy = copies.get(_path(place), _path(place))
+            self._places[name] = replace(place, path=copy) if isinstance(place, Packed) else copy
+        for other in self._stretched.values():
+            other.bring(names)
 
     def band_limits(self) -> np.ndarray:
         """(n_mels, 2) hertz between which each mel band hears anything."""
@@ -79,7 +117,7 @@ class Dump:
         n = self.n_frames(recording_id)
         stop = min(n, start + length)
         crop = np.asarray(
-            self._reader.read_crop(self._path(recording_id), start, stop), dtype=np.float32
+            self._reader.read_crop(self.place(recording_id), start, stop), dtype=np.float32
         )
         if not self.centred:
             crop *= np.float32(1 / 32768)
@@ -94,7 +132,7 @@ class Dump:
         further beyond the end is zero, as are the frames there of no meaning.
         """
         hop, n_fft = self.config.features.hop_length, self.config.features.n_fft
-        path = self._path(recording_id)
+        path = self.place(recording_id)
         n = self._reader.n_samples(path)
         first = start * hop - n_fft // 2
         stop = first + (length - 1) * hop + n_fft
@@ -109,8 +147,9 @@ class Dump:
         out[: len(places)] = self._reader.read_wave(path, low, int(places.max()) + 1)[places - low]
         return out
 
-    def _path(self, recording_id: str) -> Path:
-        return self.folder / self._manifest.at[recording_id, "file"]
+    def place(self, recording_id: str) -> Place:
+        """Where the features of a recording are read from: a file, or a part of a pack."""
+        return self._places[recording_id]
 
     def check_lengths(self) -> None:
         """Refuse recordings shorter than the window unless a padding rule is given."""
@@ -135,3 +174,7 @@ class Dump:
             f"{rule.length_s:g} ({len(short)} such recordings); shorten the window or set "
             "window.short to repeat or silence"
         )
+
+
+def _path(place: Packed | Path) -> Path:
+    return place.path if isinstance(place, Packed) else place

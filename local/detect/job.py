@@ -5,7 +5,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,21 +15,14 @@ import pandas as pd
 from tqdm import tqdm
 
 from local import __version__
+from local.detect.finish import RECORD, WORK, Outcome, finish, write_days
 from local.detect.model import Described, Detector, Request, load
-from local.detect.outputs import (
-    ScoreFile,
-    load_part,
-    save_part,
-    score_path,
-    summary_rows,
-    summary_table,
-    write_summary,
-    write_tables,
-)
+from local.detect.outputs import ScoreFile, save_part, score_path
+from local.detect.partition import SiteRule, by_day
 from local.detect.sound import SoundFile, duration_of, printable
 from local.detect.streaming import find_events
 from local.errors import CanopyError
-from local.files import fingerprint, read_json, write_csv, write_json, write_text
+from local.files import fingerprint, read_json, write_text
 from local.interruption import Interrupted, requested, stop_if_asked
 from local.journal import Journal
 from local.labels import SpanRule
@@ -38,8 +31,6 @@ from local.workers import KILLED, Killed, run_all
 
 log = logging.getLogger("canopy")
 
-RECORD = "detect.json"
-_WORK = ".work"
 # How often the main process looks whether it was asked to stop while its workers work.
 _LOOK_S = 0.3
 
@@ -49,6 +40,7 @@ class Job:
     """What is to be detected where, with what, and how it is written.
 
     thresholds : of `thresholds.fit_thresholds`. rules : one a class. shift : (C,) or None.
+    sites : where tables are partitioned by site and date, how these are read from names.
     """
 
     request: Request
@@ -63,6 +55,7 @@ class Job:
     shift: np.ndarray | None
     n_processes: int
     shard: Shard | None = None
+    sites: SiteRule | None = None
 
     @property
     def classes(self) -> pd.DataFrame:
@@ -85,15 +78,6 @@ class Job:
         )
 
 
-@dataclass
-class Outcome:
-    """What a job came to."""
-
-    table: str
-    n_recordings: int
-    invalid: list[tuple[SoundFile, str]] = field(default_factory=list)
-
-
 def check_out(job: Job, force: bool) -> bool:
     """Whether the job was done before; refuse a folder that holds something else.
 
@@ -104,14 +88,14 @@ def check_out(job: Job, force: bool) -> bool:
         raise CanopyError(f"--out {out} is a file; give a folder")
     if force or not out.is_dir() or not any(out.iterdir()):
         if job.shard is None:
-            shutil.rmtree(out / _WORK, ignore_errors=True)
+            shutil.rmtree(out / WORK, ignore_errors=True)
         return False
     if (out / RECORD).is_file() and read_json(out / RECORD).get("job") == _job_print(job):
         return True
-    begun = out / _WORK / "job"
-    if job.shard is not None and not begun.is_file() and [*out.iterdir()] == [out / _WORK]:
+    begun = out / WORK / "job"
+    if job.shard is not None and not begun.is_file() and [*out.iterdir()] == [out / WORK]:
         return False  # another share is just beginning
-    if begun.is_file() and begun.read_text(encoding="utf-8") == job.fingerprint:
+    if begun.is_file() and begun.read_text(encoding="utf-8") == _begun(job):
         return False
     raise CanopyError(
         f"--out {out} holds other results, or other files; give another folder, or --force to "
@@ -119,9 +103,15 @@ def check_out(job: Job, force: bool) -> bool:
     )
 
 
+def _begun(job: Job) -> str:
+    """What shares and the job over all must have in common."""
+    return f"{job.fingerprint} {job.sites.pattern}" if job.sites else job.fingerprint
+
+
 def _job_print(job: Job) -> str:
     keys = [_key(sound) for sound in job.sounds]
-    return fingerprint({"detection": job.fingerprint, "sounds": keys, "formats": job.formats})
+    made = {"detection": job.fingerprint, "sounds": keys, "formats": job.formats}
+    return fingerprint(made | ({"sites": job.sites.pattern} if job.sites else {}))
 
 
 def _key(sound: SoundFile) -> str:
@@ -139,10 +129,10 @@ def run_job(job: Job) -> Outcome:
     A share of the recordings keeps a journal of its own and writes no tables: the job over all
     takes it over.
     """
-    work = job.out / _WORK
+    work = job.out / WORK
     (work / "parts").mkdir(parents=True, exist_ok=True)
     (job.out / RECORD).unlink(missing_ok=True)
-    write_text(work / "job", job.fingerprint)
+    write_text(work / "job", _begun(job))
     started = time.monotonic()
     name = "journal.jsonl" if job.shard is None else f"journal-{job.shard.name}.jsonl"
     with Journal(work / name, job.fingerprint) as journal:
@@ -156,8 +146,7 @@ def run_job(job: Job) -> Outcome:
             if not _is_done(journal.get(key), work) or not _scored(job, index, journal.get(key))
         ]
         if job.shard is not None:
-            # By size: to ask a million files for their duration takes longer than it evens out.
-            share = set(job.shard.of([_size(sound) for sound in job.sounds]))
+            share = _share(job, job.shard)
             waiting = [index for index in waiting if index in share]
         elif len(waiting) < len(keys):
             log.info("%d of %d recordings were done before", len(keys) - len(waiting), len(keys))
@@ -169,11 +158,24 @@ def run_job(job: Job) -> Outcome:
                     log.warning("not readable: %s", entry["reason"])
                 progress.done(durations[index])
         if job.shard is not None:
+            if job.sites is not None:
+                write_days(job, job.sites, journal, keys, sorted(share))
             return Outcome(f"share {job.shard.name} is done", len(job.sounds))
-        outcome = _finish(job, journal, keys, time.monotonic() - started)
+        outcome = finish(job, journal, keys, _job_print(job), time.monotonic() - started)
         journal.remove()
     shutil.rmtree(work, ignore_errors=True)
     return outcome
+
+
+def _share(job: Job, shard: Shard) -> set[int]:
+    """Recordings of a share; of partitioned tables whole days of a site, which it then writes."""
+    # By size: to ask a million files for their duration takes longer than it evens out.
+    sizes = [_size(sound) for sound in job.sounds]
+    if job.sites is None:
+        return set(shard.of(sizes))
+    days = list(by_day(job.sites, job.sounds).values())
+    chosen = shard.of([sum(sizes[index] for index in day) for day in days])
+    return {index for number in chosen for index in days[number]}
 
 
 def _size(sound: SoundFile) -> float:
@@ -203,43 +205,6 @@ def _duration(sound: SoundFile) -> float:
         return 0.0
 
 
-def _finish(job: Job, journal: Journal, keys: list[str], seconds: float) -> Outcome:
-    """All tables from what was found, the record last."""
-    parts = job.out / _WORK / "parts"
-    labels = job.models[0].labels
-    rows: list[dict[str, Any]] = []
-    invalid: list[tuple[SoundFile, str]] = []
-
-    def readable() -> Iterator[tuple[SoundFile, Any]]:
-        for sound, key in zip(job.sounds, keys, strict=True):
-            entry = journal.get(key) or {}
-            found = load_part(parts / entry["part"]) if entry["status"] == "ok" else None
-            rows.extend(summary_rows(sound, found, entry.get("reason", ""), labels))
-            if found is None:
-                invalid.append((sound, entry["reason"]))
-            else:
-                yield sound, found
-
-    config = job.models[0].config
-    write_tables(job.out, job.formats, readable(), job.classes, config.audio.sample_rate / 2)
-    summary = write_summary(job.out / "summary.csv", rows)
-    write_csv(job.out / "thresholds.csv", job.thresholds)
-    record = {
-        "canopy": __version__,
-        "models": [printable(str(model.path)) for model in job.models],
-        "digests": job.digests,
-        "formats": job.formats,
-        "prior_shift": job.shift,
-        "rules": [vars(rule) for rule in job.rules],
-        "recordings": len(job.sounds),
-        "invalid": [[printable(str(sound.path)), reason] for sound, reason in invalid],
-        "seconds": seconds,
-        "job": _job_print(job),
-    }
-    write_json(job.out / RECORD, record)
-    return Outcome(summary_table(summary, job.thresholds), len(job.sounds), invalid)
-
-
 # -------------------------------------------------------------------------------------- the work
 
 
@@ -247,7 +212,7 @@ def _work(
     job: Job, waiting: list[int], progress: "_Progress"
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """Recordings and their entries, from this process or from several of one thread each."""
-    stop = job.out / _WORK / f"stop{job.shard.name if job.shard else ''}"
+    stop = job.out / WORK / f"stop{job.shard.name if job.shard else ''}"
     stop.unlink(missing_ok=True)
     n = min(job.n_processes, len(waiting))
     if n <= 1:
@@ -352,7 +317,7 @@ def _detect(
         if scores is not None:
             scores.drop()
     name = f"{index:07d}.npz"
-    save_part(plan.out / _WORK / "parts" / name, found)
+    save_part(plan.out / WORK / "parts" / name, found)
     return {"status": "ok", "reason": "", "part": name}
 
 

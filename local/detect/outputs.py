@@ -84,12 +84,7 @@ def write_tables(
     for sound, found in parts:
         frame = detections(sound, found, classes)
         frames.append(frame)
-        if "raven" in formats:
-            written.append(_raven(out / "raven", sound, frame, nyquist_hz))
-        if "audacity" in formats:
-            path = _beside(out / "audacity", sound, ".txt")
-            write_audacity(path, _plain_names(spreadsheet_safe(frame), sound))
-            written.append(path)
+        written += write_beside(out, formats, sound, frame, nyquist_hz)
     whole = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=list(COLUMNS))
     if "csv" in formats:
         written.append(out / "detections.csv")
@@ -99,6 +94,20 @@ def write_tables(
         text = dict.fromkeys(("recording_id", "path", "label"), "string")
         with atomic_path(written[-1]) as temporary, open(temporary, "wb") as stream:
             whole.astype(text).to_parquet(stream, index=False)
+    return written
+
+
+def write_beside(
+    out: Path, formats: list[str], sound: SoundFile, frame: pd.DataFrame, nyquist_hz: float
+) -> list[Path]:
+    """Write the formats that have a file a recording; returns the files."""
+    written = []
+    if "raven" in formats:
+        written.append(_raven(out / "raven", sound, frame, nyquist_hz))
+    if "audacity" in formats:
+        path = _beside(out / "audacity", sound, ".txt")
+        write_audacity(path, _plain_names(spreadsheet_safe(frame), sound))
+        written.append(path)
     return written
 
 
@@ -236,28 +245,38 @@ def write_summary(path: Path, rows: list[dict[str, Any]]) -> pd.DataFrame:
 def summary_table(summary: pd.DataFrame, thresholds: pd.DataFrame) -> str:
     """The summary for the terminal: one line a class, those with detections first."""
     good = summary[summary["status"] == "ok"]
+    with_any = (good["detections"] > 0).astype(int)
+    recordings = good.drop_duplicates("recording_id")
+    return totals_table(
+        good.assign(recordings_with=with_any),
+        thresholds,
+        len(recordings),
+        recordings["duration_s"].sum() / 3600,
+        int((summary["status"] != "ok").sum()),
+    )
+
+
+def totals_table(
+    rows: pd.DataFrame, thresholds: pd.DataFrame, n_good: int, hours: float, n_invalid: int
+) -> str:
+    """Sums over rows of `label, detections, recordings_with, detected_s, max_score`, and a foot."""
     limits = thresholds.set_index("label")["threshold"]
     names = [str(label) for label in thresholds["label"]]
     width = max([len("all"), *map(len, names)])
     lines = [
         f"{'class':<{width}}  threshold  detections  recordings   seconds  highest score",
     ]
-    rows = []
-    for label, part in good.groupby("label", sort=False):
-        n = int(part["detections"].sum())
-        n_recordings = int((part["detections"] > 0).sum())
-        rows.append(
-            (n, str(label), n_recordings, part["detected_s"].sum(), part["max_score"].max())
-        )
-    for n, label, n_recordings, seconds, highest in sorted(rows, key=lambda row: -row[0]):
+    totals = []
+    for label, part in rows.groupby("label", sort=False):
+        n, n_with = int(part["detections"].sum()), int(part["recordings_with"].sum())
+        totals.append((n, str(label), n_with, part["detected_s"].sum(), part["max_score"].max()))
+    for n, label, n_recordings, seconds, highest in sorted(totals, key=lambda row: -row[0]):
         lines.append(
             f"{label:<{width}}  {limits[label]:>9.4f}  {n:>10}  {n_recordings:>10}  "
             f"{seconds:>8.1f}  {highest:>13.4f}"
         )
-    hours = good.drop_duplicates("recording_id")["duration_s"].sum() / 3600
-    n_invalid = int((summary["status"] != "ok").sum())
     lines.append(
-        f"{good['recording_id'].nunique()} recordings, {hours:.2f} hours, "
-        f"{int(good['detections'].sum())} detections; {n_invalid} recordings not readable"
+        f"{n_good} recordings, {hours:.2f} hours, "
+        f"{int(rows['detections'].sum())} detections; {n_invalid} recordings not readable"
     )
     return "\n".join(lines)

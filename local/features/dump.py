@@ -6,9 +6,11 @@ beside `feats`, for augmentation: then the file counts as features, and the wave
 `read_wave`. A dump of recordings that are played faster or slower has a folder of its own beside
 the plain one (`stretched_folder`), with times and durations in its own, stretched time. Nothing is
 compressed, and `feats` is stored in Fortran order, frame after frame, so that a crop in time is one
-contiguous stretch of the file. `numpy.load` reads these files as any other npz.
+contiguous stretch of the file. `numpy.load` reads these files as any other npz. A file may also lie
+in a pack, byte for byte (`pack`): a place is a path, or a file's stretch of a pack.
 """
 
+import io
 import os
 import struct
 import zipfile
@@ -23,6 +25,7 @@ from numpy.lib import format as npy_format
 from local.archives import UNREADABLE, check_archive, check_stored, read_npy_header
 from local.config import Config
 from local.errors import CanopyError
+from local.features.pack import Packed, Place, Window
 from local.files import fingerprint, write_npz
 from local.limits import regular_size
 
@@ -158,9 +161,9 @@ class FeatureReader:
     """
 
     def __init__(self) -> None:
-        self._layouts: dict[str, _Layout] = {}
+        self._layouts: dict[str | Packed, _Layout] = {}
 
-    def read_header(self, path: Path | str) -> FeatureInfo:
+    def read_header(self, place: Place) -> FeatureInfo:
         """What the file says of itself.
 
         Raises
@@ -169,10 +172,10 @@ class FeatureReader:
             Missing or damaged file, compressed or unknown members, another schema, or sizes that
             contradict each other.
         """
-        with _open(path) as stream:
-            return self._layout(path, stream.fileno()).info
+        with self._open(place) as stream:
+            return self._layout(place, stream).info
 
-    def read_crop(self, path: Path | str, start: int, stop: int) -> np.ndarray:
+    def read_crop(self, place: Place, start: int, stop: int) -> np.ndarray:
         """Frames [start, stop) of a file: (n_mels, stop - start), or (stop - start,) of a waveform.
 
         The array is new, writable and of the stored type, float16, float32 or int16 (see
@@ -183,17 +186,17 @@ class FeatureReader:
         CanopyError
             As `read_header`; or the frames are not all there.
         """
-        with _open(path) as stream:
-            layout = self._layout(path, stream.fileno())
+        with self._open(place) as stream:
+            layout = self._layout(place, stream)
             if not 0 <= start <= stop <= layout.info.n_frames:
                 raise CanopyError(
-                    f"{path}: frames {start} to {stop} were asked for but it has "
+                    f"{place}: frames {start} to {stop} were asked for but it has "
                     f"{layout.info.n_frames}; its manifest is older than the file, run stage "
                     "preprocess again"
                 )
-            return _read(path, stream, layout, start, stop)
+            return _read(place, stream, layout, start, stop)
 
-    def n_samples(self, path: Path | str) -> int:
+    def n_samples(self, place: Place) -> int:
         """Samples of the waveform that lies beside the features.
 
         Raises
@@ -201,10 +204,10 @@ class FeatureReader:
         CanopyError
             As `read_header`; or the file has none.
         """
-        with _open(path) as stream:
-            return self._wave(path, stream.fileno()).info.n_frames
+        with self._open(place) as stream:
+            return self._wave(place, stream).info.n_frames
 
-    def read_wave(self, path: Path | str, start: int, stop: int) -> np.ndarray:
+    def read_wave(self, place: Place, start: int, stop: int) -> np.ndarray:
         """Samples [start, stop) of the waveform beside the features, (stop - start,) int16.
 
         Raises
@@ -212,50 +215,54 @@ class FeatureReader:
         CanopyError
             As `n_samples`; or the samples are not all there.
         """
-        with _open(path) as stream:
-            layout = self._wave(path, stream.fileno())
+        with self._open(place) as stream:
+            layout = self._wave(place, stream)
             if not 0 <= start <= stop <= layout.info.n_frames:
-                raise _fault(
-                    path, f"samples {start} to {stop} were asked for, it has {layout.info.n_frames}"
-                )
-            return _read(path, stream, layout, start, stop)
+                n = layout.info.n_frames
+                raise _fault(place, f"samples {start} to {stop} were asked for, it has {n}")
+            return _read(place, stream, layout, start, stop)
 
-    def _wave(self, path: Path | str, descriptor: int) -> _Layout:
-        wave = self._layout(path, descriptor).wave
+    def _wave(self, place: Place, stream: Any) -> _Layout:
+        wave = self._layout(place, stream).wave
         if wave is None:
-            raise _fault(path, "no waveform lies beside its features")
+            raise _fault(place, "no waveform lies beside its features")
         return wave
 
-    def _layout(self, path: Path | str, descriptor: int) -> _Layout:
-        status = os.fstat(descriptor)
+    def _open(self, place: Place) -> Any:
+        path = place.path if isinstance(place, Packed) else place
+        try:
+            if _key(place) not in self._layouts:
+                regular_size(path)  # opening a pipe might never end
+            # Unbuffered: a buffer would read ahead what no crop asked for.
+            return open(path, "rb", buffering=0)
+        except OSError as error:
+            raise _fault(place, f"cannot be opened ({error.strerror})") from None
+
+    def _layout(self, place: Place, stream: Any) -> _Layout:
+        status = os.fstat(stream.fileno())
         stamp = (status.st_ino, status.st_size, status.st_mtime_ns)
-        layout = self._layouts.get(os.fspath(path))
+        layout = self._layouts.get(_key(place))
         if layout is None or layout.stamp != stamp:
-            layout = _find_layout(path, stamp)
-            self._layouts[os.fspath(path)] = layout
+            layout = _find_layout(place, stream, stamp)
+            self._layouts[_key(place)] = layout
         return layout
 
 
-def read_header(path: Path | str) -> FeatureInfo:
+def read_header(place: Place) -> FeatureInfo:
     """`FeatureReader.read_header` for a single use."""
-    return FeatureReader().read_header(path)
+    return FeatureReader().read_header(place)
 
 
-def read_crop(path: Path | str, start: int, stop: int) -> np.ndarray:
+def read_crop(place: Place, start: int, stop: int) -> np.ndarray:
     """`FeatureReader.read_crop` for a single use; keep a reader for many crops."""
-    return FeatureReader().read_crop(path, start, stop)
+    return FeatureReader().read_crop(place, start, stop)
 
 
-def _open(path: Path | str) -> Any:
-    try:
-        regular_size(path)
-        # Unbuffered: a buffer would read ahead what no crop asked for.
-        return open(path, "rb", buffering=0)
-    except OSError as error:
-        raise _fault(path, f"cannot be opened ({error.strerror})") from None
+def _key(place: Place) -> str | Packed:
+    return place if isinstance(place, Packed) else os.fspath(place)
 
 
-def _read(path: Path | str, stream: Any, layout: _Layout, start: int, stop: int) -> np.ndarray:
+def _read(place: Place, stream: Any, layout: _Layout, start: int, stop: int) -> np.ndarray:
     info = layout.info
     if not layout.fortran and info.n_mels:
         # Not ours, but legal: each band is a stretch of its own.
@@ -264,52 +271,65 @@ def _read(path: Path | str, stream: Any, layout: _Layout, start: int, stop: int)
         return np.array(stored[:, start:stop], order="F")
     width = max(1, info.n_mels)
     stream.seek(layout.offset + start * width * layout.dtype.itemsize)
-    crop = np.fromfile(stream, dtype=layout.dtype, count=(stop - start) * width)
-    if len(crop) != (stop - start) * width:
-        raise _fault(path, f"ends inside the frames {start} to {stop}")
+    crop = np.empty((stop - start) * width, layout.dtype)
+    left = crop.view(np.uint8)
+    while len(left):
+        n = stream.readinto(left)
+        if not n:
+            raise _fault(place, f"ends inside the frames {start} to {stop}")
+        left = left[n:]
     return crop.reshape(stop - start, width).T if info.n_mels else crop
 
 
-def _fault(path: Path | str, found: str) -> CanopyError:
-    return CanopyError(f"{path}: {found}; run stage preprocess again to write it anew")
+def _fault(place: Place, found: str) -> CanopyError:
+    return CanopyError(f"{place}: {found}; run stage preprocess again to write it anew")
 
 
-def _find_layout(path: Path | str, stamp: tuple[int, int, int]) -> _Layout:
+def _find_layout(place: Place, stream: Any, stamp: tuple[int, int, int]) -> _Layout:
     """Walk the zip directory, the member's local header and the npy header; check each size."""
+    first, size = (place.offset, place.size) if isinstance(place, Packed) else (0, stamp[1])
+    if first + size > stamp[1]:
+        raise _fault(place, "reaches beyond the end of the pack, it is truncated")
     try:
-        check_archive(path)
-        with zipfile.ZipFile(path) as archive:
-            scalars = {name: _read_scalar(path, archive, name) for name in _SCALARS}
-            _check_scalars(path, scalars)
-            members = _array_members(path, archive)
-            layouts = [_array_layout(path, archive, name, scalars, stamp) for name in members]
+        with io.BufferedReader(Window(stream.fileno(), first, size)) as window:
+            check_archive(window)
+            with zipfile.ZipFile(window) as archive:
+                scalars = {name: _read_scalar(place, archive, name) for name in _SCALARS}
+                _check_scalars(place, scalars)
+                layouts = [
+                    _array_layout(place, archive, window, name, scalars, stamp, first, size)
+                    for name in _array_members(place, archive)
+                ]
     except UNREADABLE as error:
-        raise _fault(path, f"not readable as an npz ({' '.join(str(error).split())})") from None
+        raise _fault(place, f"not readable as an npz ({' '.join(str(error).split())})") from None
     return replace(layouts[0], wave=layouts[1]) if len(layouts) > 1 else layouts[0]
 
 
 def _array_layout(
-    path: Path | str,
+    place: Place,
     archive: zipfile.ZipFile,
+    window: Any,
     member: str,
     scalars: dict[str, float | int],
     stamp: tuple[int, int, int],
+    first: int,
+    size: int,
 ) -> _Layout:
-    entry = _stored_entry(path, archive, member)
+    entry = _stored_entry(place, archive, member)
     with archive.open(entry) as stream:
         shape, fortran, dtype = read_npy_header(stream)
         header_bytes = stream.tell()
-    data = _data_offset(path, entry)
-    _check_array(path, member, shape, dtype)
+    data = _data_offset(window, entry)
+    _check_array(place, member, shape, dtype)
     array_bytes = prod(shape) * dtype.itemsize
     if header_bytes + array_bytes != entry.file_size:
         raise _fault(
-            path,
+            place,
             f"member {member} of shape {shape} needs {array_bytes} bytes but holds "
             f"{entry.file_size - header_bytes}",
         )
-    if data + entry.file_size > stamp[1]:
-        raise _fault(path, f"member {member} reaches beyond the end of the file, it is truncated")
+    if data + entry.file_size > size:
+        raise _fault(place, f"member {member} reaches beyond the end of the file, it is truncated")
     info = FeatureInfo(
         n_frames=shape[-1],
         n_mels=shape[0] if member == "feats" else 0,
@@ -318,62 +338,61 @@ def _array_layout(
         duration=float(scalars["duration"]),
         schema=int(scalars["schema"]),
     )
-    return _Layout(info, dtype, fortran, data + header_bytes, stamp)
+    return _Layout(info, dtype, fortran, first + data + header_bytes, stamp)
 
 
-def _stored_entry(path: Path | str, archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
+def _stored_entry(place: Place, archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
     try:
         entry = archive.getinfo(f"{name}.npy")
     except KeyError:
-        raise _fault(path, f"has no member {name}") from None
+        raise _fault(place, f"has no member {name}") from None
     check_stored(entry)
     return entry
 
 
-def _array_members(path: Path | str, archive: zipfile.ZipFile) -> list[str]:
+def _array_members(place: Place, archive: zipfile.ZipFile) -> list[str]:
     """`feats`, `wave`, or both in this order."""
     members = [name for name in _DTYPES if f"{name}.npy" in archive.namelist()]
     if not members:
-        raise _fault(path, "expected a member feats or wave, found 0")
+        raise _fault(place, "expected a member feats or wave, found 0")
     return members
 
 
-def _read_scalar(path: Path | str, archive: zipfile.ZipFile, name: str) -> float | int:
-    entry = _stored_entry(path, archive, name)
+def _read_scalar(place: Place, archive: zipfile.ZipFile, name: str) -> float | int:
+    entry = _stored_entry(place, archive, name)
     if entry.file_size > _MAX_SCALAR_BYTES:
-        raise _fault(path, f"member {name} is no scalar")
+        raise _fault(place, f"member {name} is no scalar")
     with archive.open(entry) as stream:
         shape, _, dtype = read_npy_header(stream)
         if shape != () or dtype.kind not in "iuf":
-            raise _fault(path, f"member {name} is no scalar number")
+            raise _fault(place, f"member {name} is no scalar number")
     with archive.open(entry) as stream:
         return npy_format.read_array(stream, allow_pickle=False).item()
 
 
-def _check_scalars(path: Path | str, scalars: dict[str, float | int]) -> None:
+def _check_scalars(place: Place, scalars: dict[str, float | int]) -> None:
     if scalars["schema"] != SCHEMA:
-        raise _fault(path, f"has schema {scalars['schema']}, this version reads {SCHEMA}")
+        raise _fault(place, f"has schema {scalars['schema']}, this version reads {SCHEMA}")
     for name in ("sample_rate", "hop_length", "duration"):
         value = scalars[name]
         whole = name == "duration" or float(value).is_integer()
         if not (isfinite(value) and value > 0 and whole):
-            raise _fault(path, f"{name} is {value}")
+            raise _fault(place, f"{name} is {value}")
 
 
-def _data_offset(path: Path | str, entry: zipfile.ZipInfo) -> int:
+def _data_offset(window: Any, entry: zipfile.ZipInfo) -> int:
     """First byte of a stored member: behind its local header, whose lengths are its own."""
-    with open(path, "rb") as stream:
-        stream.seek(entry.header_offset)
-        local = stream.read(30)
+    window.seek(entry.header_offset)
+    local = window.read(30)
     signature, name_bytes, extra_bytes = struct.unpack("<4s22xHH", local)
     if signature != b"PK\x03\x04":
         raise zipfile.BadZipFile("the directory points at no member")
     return entry.header_offset + len(local) + name_bytes + extra_bytes
 
 
-def _check_array(path: Path | str, member: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
+def _check_array(place: Place, member: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
     if dtype.name not in _DTYPES[member] or not dtype.isnative:
         allowed = " or ".join(_DTYPES[member])
-        raise _fault(path, f"member {member} has type {dtype}, expected {allowed}")
+        raise _fault(place, f"member {member} has type {dtype}, expected {allowed}")
     if len(shape) != (2 if member == "feats" else 1) or min(shape) < 1:
-        raise _fault(path, f"member {member} has shape {shape}")
+        raise _fault(place, f"member {member} has shape {shape}")

@@ -4,13 +4,14 @@ Every model maps a batch of windows to a `SedOutput`; `create_model(name, ...)` 
 own typed parameters. A family is one file that registers its builders.
 """
 
-from local.models.base import SedModel, SedOutput, create_model, model_names, without_start
+from local.models.base import Mix, SedModel, SedOutput, create_model, model_names, without_start
 from local.models.pretrained import fit_hint
 
 # Importing a family registers its models.
 from local.models import cnn14, conformer, crnn, denet, sincnet, timm_sed, transformer  # isort: skip
 
 __all__ = [
+    "Mix",
     "SedModel",
     "SedOutput",
     "cnn14",

@@ -48,6 +48,9 @@ class SincParams(Section):
     # Lowest low edge and narrowest band; null: 50 Hz at 16 kHz, in proportion at other rates.
     min_low_hz: Hertz | None = None
     min_band_hz: Above0 | None = None
+    # Edges learn at this share of the optimiser's rate (with Adam, whose step is the rate, they
+    # move by 250 Hz at 250 kHz and a rate of 0.001): they are kept divided by it.
+    edge_rate: Above0 = 1.0
 
     @model_validator(mode="after")
     def _filters_fit(self) -> "SincParams":
@@ -147,7 +150,7 @@ class SincFilters(nn.Module):
     Attributes
     ----------
     low, band : (n_filters,) what is learned: by how much the low edge and the band pass their
-        floors, as shares of the sample rate; signs do not matter.
+        floors, as shares of the sample rate over `edge_rate`; signs do not matter.
     """
 
     angle: torch.Tensor
@@ -165,8 +168,9 @@ class SincFilters(nn.Module):
         # A filter is its band about its middle, also where the floor makes it wider.
         band = np.maximum(edges[:, 1] - edges[:, 0], self.min_band)
         low = np.clip(edges.mean(axis=1) - band / 2, self.min_low, 0.5 - band)
-        self.low = nn.Parameter(_above(low, self.min_low))
-        self.band = nn.Parameter(_above(band, self.min_band))
+        self.edge_rate = params.edge_rate
+        self.low = nn.Parameter(_above(low, self.min_low) / self.edge_rate)
+        self.band = nn.Parameter(_above(band, self.min_band) / self.edge_rate)
         self.register_buffer(
             "angle", 2.0 * math.pi * torch.arange(1, self.taps // 2 + 1), persistent=False
         )
@@ -175,8 +179,8 @@ class SincFilters(nn.Module):
 
     def edges(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Low and high edge of each filter, (n_filters,) shares of the sample rate in [0, 0.5]."""
-        low = (self.min_low + self.low.abs()).clamp(max=0.5 - self.min_band)
-        return low, (low + self.min_band + self.band.abs()).clamp(max=0.5)
+        low = (self.min_low + self.edge_rate * self.low.abs()).clamp(max=0.5 - self.min_band)
+        return low, (low + self.min_band + self.edge_rate * self.band.abs()).clamp(max=0.5)
 
     def kernels(self) -> torch.Tensor:
         """(n_filters, taps) the filters, symmetric, in the parameters' own precision."""

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from local.config import Config
+from local.event_measures import measure_title
 from local.experiment import Experiment
 from local.inference import Scores
 from local.report.changes import changes_of, examples_of
@@ -40,6 +41,7 @@ def build_report(experiment: Experiment, results: dict[str, Any]) -> Report:
         title=f"Canopy: {experiment.run.exp.name}",
         facts=facts,
         scores=_score_rows(results),
+        events=_event_measures(results),
         baselines=_baselines(results),
         classes=_class_rows(experiment, results),
         curves=_curves(experiment, cycles),
@@ -109,6 +111,22 @@ def _event_rows(results: dict[str, Any]) -> list[ScoreRow]:
             told["n"],
         )
         for one in told["f1"]
+    ]
+
+
+def _event_measures(results: dict[str, Any]) -> list[ScoreRow]:
+    told = results.get("events", {})
+    return [
+        ScoreRow(
+            measure_title(name),
+            told["cycle"],
+            "out-of-fold",
+            one["value"],
+            one["low"],
+            one["high"],
+            told["n"],
+        )
+        for name, one in told.get("measures", {}).items()
     ]
 
 

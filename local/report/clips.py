@@ -44,10 +44,9 @@ class Part:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a recording's sound and features lie, and its subset."""
+    """Where a recording's sound lies, and its subset."""
 
     sound: Path
-    features: Path
     subset: str
 
 
@@ -271,10 +270,9 @@ def _traces(
 
 def _places(experiment: Experiment) -> dict[str, Place]:
     run, recordings = experiment.run, experiment.tables.recordings
-    features = run.features
     columns = recordings[["recording_id", "path", "subset"]]
     return {
-        name: Place(source_path(run.datadir, path), features / f"{name}.npz", subset)
+        name: Place(source_path(run.datadir, path), subset)
         for name, path, subset in columns.itertuples(index=False)
     }
 
@@ -286,7 +284,8 @@ def _media(experiment: Experiment, part: Part, place: Place, expansion: float) -
         n_frames = experiment.dump.n_frames(part.recording_id)
         first = min(int(part.start_s / config.hop_s), max(0, n_frames - 1))
         last = min(n_frames, max(first + 1, round(part.end_s / config.hop_s)))
-        picture = encode_picture(FeatureReader().read_crop(place.features, first, last))
+        features = experiment.dump.place(part.recording_id)
+        picture = encode_picture(FeatureReader().read_crop(features, first, last))
     return Media(picture, _sound(experiment, part, place.sound, expansion))
 
 

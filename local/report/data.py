@@ -383,6 +383,8 @@ class Report:
     title: str
     facts: Sequence[tuple[str, str]] = ()
     scores: Sequence[ScoreRow] = ()
+    # Measures of events: a table of their own, without tiles and plots.
+    events: Sequence[ScoreRow] = ()
     baselines: Sequence[Baseline] = ()
     classes: Sequence[ClassRow] = ()
     curves: Sequence[Curve] = ()

@@ -66,7 +66,21 @@ def scores_section(report: Report) -> str:
             "Bars are bootstrap intervals over recordings; level lines are baselines.",
         )
         + table(columns, rows, "Scores by cycle")
+        + _events_table(report)
     )
+
+
+def _events_table(report: Report) -> str:
+    if not report.events:
+        return ""
+    columns = [
+        Column("events", "head"),
+        Column("value", "number"),
+        Column("interval", "line"),
+        Column("recordings", "number", 0),
+    ]
+    rows = [[row.name, row.value, _interval(row), row.n] for row in report.events]
+    return table(columns, rows, f"Events of cycle {report.events[0].cycle}, out-of-fold")
 
 
 def classes_section(report: Report) -> str:

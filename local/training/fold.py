@@ -27,13 +27,18 @@ from local.checkpoint import (
 )
 from local.config import Config
 from local.errors import CanopyError
+from local.event_measures import validation_measures
 from local.files import remove_leftovers, write_csv
 from local.inference import Scores, clip_logits, score_recordings
-from local.interruption import Interrupted, stop_if_asked
+from local.interruption import Interrupted, requested
+from local.models import SedModel
+from local.ranks import Ranks
 from local.scoring import score_known
+from local.shards import Shard
 from local.training.state import load_training_state, training_state
 from local.training.steps import BAD_BATCH, BAD_STATE, Learner
 from local.training.task import FoldTask, Progress
+from local.training.together import OF_ANOTHER, gather_scores
 
 log = logging.getLogger("canopy")
 
@@ -42,9 +47,13 @@ class Trainer(Learner):
     """Trains one fold: `Trainer(task, config).run()` ends with `best.pt` in the task's folder."""
 
     def __init__(
-        self, task: FoldTask, config: Config, initial: dict[str, torch.Tensor] | None = None
+        self,
+        task: FoldTask,
+        config: Config,
+        initial: dict[str, torch.Tensor] | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
-        super().__init__(task, config, initial)
+        super().__init__(task, config, initial, ranks)
         self._saved_at = time.monotonic()
         self._timing: list[dict[str, float]] = []
 
@@ -58,20 +67,16 @@ class Trainer(Learner):
         Interrupted
             A signal asked for it; the state is saved.
         """
-        remove_leftovers(self.task.folder)
+        if self.ranks.first:
+            remove_leftovers(self.task.folder)
         self._resume()
         n_epochs = self.config.train.n_epochs
-        # Takes seconds to import, which inference need not wait for.
-        from torch.utils.tensorboard import SummaryWriter
-
-        writer = SummaryWriter(
-            str(self.task.folder / "tensorboard"), purge_step=self.progress.epoch
-        )
+        writer = self._writer() if self.ranks.first else None
         bar = tqdm(
             total=n_epochs,
             initial=self.progress.epoch,
             desc=self.task.name,
-            disable=None,
+            disable=None if self.ranks.first else True,
             leave=False,
         )
         try:
@@ -83,9 +88,18 @@ class Trainer(Learner):
             raise
         finally:
             bar.close()
-            writer.close()
-        for name in (BAD_BATCH, BAD_STATE):
-            (self.task.folder / name).unlink(missing_ok=True)
+            if writer is not None:
+                writer.close()
+        if self.ranks.first:
+            for name in (BAD_BATCH, BAD_STATE):
+                (self.task.folder / name).unlink(missing_ok=True)
+
+    def _writer(self) -> Any:
+        # Takes seconds to import, which inference need not wait for.
+        from torch.utils.tensorboard import SummaryWriter
+
+        folder = self.task.folder / "tensorboard"
+        return SummaryWriter(str(folder), purge_step=self.progress.epoch)
 
     def _epoch(self, writer: Any) -> None:
         epoch, first = self.progress.epoch, self.progress.step
@@ -96,7 +110,11 @@ class Trainer(Learner):
         row["lr"] = self.optimizer.param_groups[0]["lr"]
         row["skipped_steps"] = self.progress.skipped
         last = epoch + 1 == self.config.train.n_epochs
-        row.update(self._validate() if last or self._is_due(epoch) else _not_validated())
+        row.update(
+            self._validate()
+            if last or self._is_due(epoch)
+            else _not_validated(self.task, self.config)
+        )
         n_windows = max(0, self.n_windows - first * self.config.train.batch_size)
         speed = {
             "epoch": epoch + 1,
@@ -108,7 +126,7 @@ class Trainer(Learner):
         self.progress.end_epoch()
         self._keep(row)
         for key, value in (row | speed).items():
-            if key != "epoch" and math.isfinite(value):
+            if writer is not None and key != "epoch" and math.isfinite(value):
                 writer.add_scalar(key, value, epoch + 1)
         log.info("%s %s", self.task.name, _line(row | speed, self.config.train.n_epochs))
 
@@ -120,19 +138,37 @@ class Trainer(Learner):
     def _validate(self) -> dict[str, float]:
         """Score the held-out fold with the inference that stage 3 uses."""
         # What the last step needed would not be done again for a run that is stopped in here.
-        stop_if_asked(f"the validation after epoch {self.progress.epoch + 1} of {self.task.name}")
-        if not self.task.held_out:
-            return _not_validated()
-        model = self.ema.module.eval()
-        scores: Scores = score_recordings(
-            model, self.task.dump, self.task.held_out, self.task.labels, self.task.device
+        self._stop_if_asked(
+            f"the validation after epoch {self.progress.epoch + 1} of {self.task.name}"
         )
+        if not self.task.held_out:
+            return _not_validated(self.task, self.config)
+        scores = self._held_out_scores(self.ema.module.eval())
+        if not self.ranks.first:
+            return self.ranks.numbers_of_first(_not_validated(self.task, self.config))
         clip = clip_logits(scores, self.config.inference.pool)
         quiet = self.config.model_copy(
             update={"score": self.config.score.model_copy(update={"n_bootstrap": 0})}
         )
         known = score_known(scores, clip, self.task.events, quiet)
-        return {"valid": known["value"], "valid_span_auc": known.get("span_auc", math.nan)}
+        found = {"valid": known["value"], "valid_span_auc": known.get("span_auc", math.nan)}
+        found |= validation_measures(scores, self.task.events, self.config)
+        return self.ranks.numbers_of_first(found)
+
+    def _held_out_scores(self, model: SedModel) -> Scores:
+        """Scores of the held-out fold; ranks score shares of it and have all of it then."""
+        task, ranks = self.task, self.ranks
+        what = model, task.dump, task.held_out, task.labels, task.device
+        if ranks.alone:
+            return score_recordings(*what)
+        part, stopped = None, False
+        try:
+            part = score_recordings(*what, shard=Shard(ranks.rank, ranks.size))
+        except Interrupted:
+            stopped = True
+        if ranks.any(stopped)[0]:
+            raise Interrupted(requested() or OF_ANOTHER, f"the validation of {task.name}")
+        return gather_scores(ranks, part, task.held_out)
 
     # -------------------------------------------------------------------------- what is kept
 
@@ -148,11 +184,14 @@ class Trainer(Learner):
                 self._save_best()
         if by_score and self.progress.epoch == self.config.train.n_epochs:
             self._require_best(folder)
-        self._write_logs()
-        save_last(folder, training_state(self))
+        if self.ranks.first:
+            self._write_logs()
+            save_last(folder, training_state(self))
         self._saved_at = time.monotonic()
 
     def _save_best(self) -> None:
+        if not self.ranks.first:
+            return
         state = model_state(self.ema.module, self.recipe)
         epoch = self.progress.best_epoch
         save_checkpoint(self.task.folder / "best.pt", {**state, "epoch": epoch})
@@ -170,41 +209,62 @@ class Trainer(Learner):
             )
 
     def _between_steps(self) -> None:
-        stop_if_asked(self._place(self.progress.epoch))
-        if time.monotonic() - self._saved_at >= 60 * self.config.train.save_minutes:
+        since = time.monotonic() - self._saved_at
+        due = self.ranks.first and since >= 60 * self.config.train.save_minutes
+        stop, due = self.ranks.any(bool(requested()), due)
+        if stop:
+            raise Interrupted(requested() or OF_ANOTHER, self._place(self.progress.epoch))
+        if due:
             self._save_step()
+
+    def _stop_if_asked(self, place: str) -> None:
+        """All ranks stop where one was asked to."""
+        if self.ranks.any(bool(requested()))[0]:
+            raise Interrupted(requested() or OF_ANOTHER, place)
 
     def _save_step(self) -> None:
         """Save the state within an epoch, where there is one to speak of that is whole."""
         # With gradients waiting, what was saved before stands.
-        if self.progress.step > 0 and self._n_seen == 0:
+        if self.ranks.first and self.progress.step > 0 and self._n_seen == 0:
             save_step(self.task.folder, training_state(self))
         self._saved_at = time.monotonic()
 
     # ----------------------------------------------------------------------------------- resume
 
     def _resume(self) -> None:
-        folder = self.task.folder
-        state = load_last(folder)
+        # One reads, or sets aside what is damaged; all go on from what it found.
+        found, best_is_there = self._found_state() if self.ranks.first else (None, True)
+        state = self.ranks.state_of_first(found)
         if state is None:
             return
         stands = Progress(**state["progress"])
+        load_training_state(self, state)
+        if self.ranks.first:
+            self._timing = _read_timing(self.task.folder / "timing.csv", stands.epoch)
+            if not best_is_there:
+                self._save_best()
+            if self.history:
+                # A later one was written for an epoch that is done again.
+                self._write_logs()
+        place = (self.task.name, stands.epoch, stands.step)
+        log.info("%s: going on after epoch %d and %d batches", *place)
+
+    def _found_state(self) -> tuple[dict[str, Any] | None, bool]:
+        """The furthest state that is whole, if its `best.pt` can be had; whether that is there."""
+        folder = self.task.folder
+        state = load_last(folder)
+        if state is None:
+            return None, True
+        stands = Progress(**state["progress"])
         best_is_there = self._best_is_there(stands)
         # At the end of the very epoch that was chosen the state holds the model.
-        if not best_is_there and (stands.step > 0 or stands.epoch != stands.best_epoch):
+        holds_best = stands.step == 0 and stands.epoch == stands.best_epoch
+        if not best_is_there and not holds_best:
             log.warning("%s: training begins anew, nothing else holds best.pt", self.task.name)
             for name in STATES:
                 (folder / name).unlink(missing_ok=True)
-            return
-        load_training_state(self, state)
-        self._timing = _read_timing(folder / "timing.csv", stands.epoch)
-        if not best_is_there:
-            self._save_best()
-        if self.history:
-            # A later one was written for an epoch that is done again.
-            self._write_logs()
-        place = (self.task.name, stands.epoch, stands.step)
-        log.info("%s: going on after epoch %d and %d batches", *place)
+            return None, True
+        return state, best_is_there
 
     def _best_is_there(self, stands: Progress) -> bool:
         """Whether `best.pt` is what the state says, or becomes so.
@@ -234,8 +294,9 @@ def _read_timing(path: Path, n_epochs: int) -> list[dict[str, float]]:
         return []
 
 
-def _not_validated() -> dict[str, float]:
-    return {"valid": math.nan, "valid_span_auc": math.nan}
+def _not_validated(task: FoldTask, config: Config) -> dict[str, float]:
+    found = {"valid": math.nan, "valid_span_auc": math.nan}
+    return found | validation_measures(None, task.events, config)
 
 
 def _line(row: dict[str, Any], n_epochs: int) -> str:
@@ -244,4 +305,6 @@ def _line(row: dict[str, Any], n_epochs: int) -> str:
     line += f" {row['windows_per_s']:.0f} windows/s"
     if np.isfinite(row["valid"]):
         line += f" valid {row['valid']:.4f} span AUC {row['valid_span_auc']:.4f}"
+        if "valid_event_f1" in row:
+            line += f" event F1 {row['valid_event_f1']:.4f}"
     return line

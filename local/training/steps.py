@@ -19,12 +19,14 @@ from local.errors import CanopyError
 from local.files import write_json
 from local.interruption import Interrupted, leave_to_parent, requested
 from local.losses import Objective
-from local.memory import batch_advice, peak_bytes
+from local.memory import batch_advice, peak_bytes, told_of_rank
 from local.models import SedModel, SedOutput, create_model
 from local.optimisation import lr_factor, make_optimizer
+from local.ranks import Ranks
 from local.seeds import generator, named_seed, seed_torch
 from local.training.state import RandomState, training_state
 from local.training.task import FoldTask, Progress
+from local.training.whole_batch import score_whole_batch
 
 log = logging.getLogger("canopy")
 
@@ -33,12 +35,23 @@ BAD_BATCH, BAD_STATE = "bad_batch.json", "bad_state.pt"
 
 
 class Learner:
-    """A fold's model, objective and optimiser, and how they learn from the batches of an epoch."""
+    """A fold's model, objective and optimiser, and how they learn from the batches of an epoch.
+
+    Several ranks read a part of each batch each, tell each other what they read, change the whole
+    batch alike, as its windows are mixed with one another, and run the model on their parts. The
+    loss is that of the whole batch on each, so whatever it divides by is what it is in one process;
+    so are its numbers, and what is decided by them.
+    """
 
     def __init__(
-        self, task: FoldTask, config: Config, initial: dict[str, torch.Tensor] | None = None
+        self,
+        task: FoldTask,
+        config: Config,
+        initial: dict[str, torch.Tensor] | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
         self.task = task
+        self.ranks = ranks or Ranks()
         self.config = config
         self.device = torch.device(task.device)
         seed_torch(config.seed, task.name, "weights")
@@ -121,20 +134,24 @@ class Learner:
             len(self.task.labels),
             variations,
         )
+        size, n = self.config.train.batch_size, len(plan)
+        batches = [range(start, min(start + size, n)) for start in range(0, n, size)]
         loader = DataLoader(
             dataset,
-            batch_size=self.config.train.batch_size,
-            sampler=range(first * self.config.train.batch_size, len(plan)),
+            batch_sampler=[
+                [batch[item] for item in self.ranks.of_batch(len(batch))] for batch in batches
+            ][first:],
             num_workers=self.config.train.n_workers,
             pin_memory=self.device.type == "cuda",
             worker_init_fn=leave_to_parent,
         )
-        for item in self._read(loader, epoch):
-            rows = item.pop("row")
+        for batch, item in zip(batches[first:], self._read(loader, epoch), strict=True):
+            del item["row"]
             on_device = {
                 key: value.to(self.device, non_blocking=True) for key, value in item.items()
             }
-            yield Batch(**on_device), rows
+            on_device = self.ranks.gather_items(on_device, len(batch))
+            yield Batch(**on_device), torch.as_tensor(plan[batch.start : batch.stop, 0])
 
     def _read(self, loader: DataLoader, epoch: int) -> Iterator[dict[str, torch.Tensor]]:
         """What the loader reads; a worker that a signal took with it is no fault."""
@@ -162,7 +179,12 @@ class Learner:
         if x.ndim == 4:
             x = x.contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, self.amp_dtype, enabled=self.amp_dtype is not None):
-            output = self.model(x) if batch.mix is None else self.model(x, mix=batch.mix)
+            if self.ranks.alone:
+                output = self.model(x) if batch.mix is None else self.model(x, mix=batch.mix)
+            else:
+                place = self.ranks.rank, self.progress.epoch, self.progress.step
+                seed = named_seed(self.config.seed, self.task.name, "rank", *place)
+                output = score_whole_batch(self.model, x, batch.mix, self.ranks, seed)
         return self.objective(output, batch)
 
     def _step(self, batch: Batch, rows: torch.Tensor) -> dict[str, float] | None:
@@ -179,6 +201,7 @@ class Learner:
             self.optimizer.zero_grad(set_to_none=True)
         self._n_seen += 1
         values = {name: float(value.detach()) for name, value in parts.items()}
+        values = self.ranks.numbers_of_first(values)
         good = math.isfinite(values["total"])
         if good:
             self.scaler.scale(total).backward()
@@ -197,6 +220,7 @@ class Learner:
         waiting, self._waiting, self._n_seen = self._waiting, [], 0
         if not waiting:
             return False
+        self.ranks.average_gradients((*self.model.parameters(), *self.objective.parameters()))
         self.scaler.unscale_(self.optimizer)
         # Each by itself: what the loss learns must not take from the norm that the model may have.
         learned = [list(module.parameters()) for module in (self.model, self.objective)]
@@ -257,7 +281,8 @@ class Learner:
         )
         if self.progress.bad_steps > self.config.train.max_bad_steps:
             folder = self.task.folder
-            self._write_bad_batch(batches, values)
+            if self.ranks.first:
+                self._write_bad_batch(batches, values)
             raise CanopyError(
                 f"{self.task.name}: {self.progress.bad_steps} steps were not finite, more than "
                 f"train.max_bad_steps {self.config.train.max_bad_steps}; last batch: {names}; its "
@@ -294,6 +319,8 @@ class Learner:
 
     def _memory_advice(self, batch: Batch) -> Any:
         """What to say when a batch does not fit on the GPU."""
+        if not self.ranks.alone:
+            return told_of_rank(self.task.name, "train.batch_size", len(batch.x), self.ranks.size)
 
         def probe(n: int) -> int:
             first = {

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Runs on the simulated set and the energy detector at every level, and GMMs for who and why.
+"""Runs on the simulated set and the energy detector at every level of calls.
 
     recipes/bats/baselines.py --datadir data/bats --tables dump/bats/tables --out exp/bats/levels \
-        --run exp/bats/default --run exp/bats/denet --features dump/bats/FEATURE-ID
+        --run exp/bats/default --run exp/bats/denet
 
 Event F1 of simulated files by the level of their calls: each run's out-of-fold events (its
 oof_events.csv of stage 5) and the energy detector's, its threshold fitted by the same rule on the
@@ -18,19 +18,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import balanced_accuracy_score
 
 from local.audio import load_audio
-from local.classical import (
-    EnergyDetector,
-    EnergyParams,
-    GmmClassifier,
-    GmmParams,
-    mfcc,
-    segment_frames,
-)
-from local.config import AudioConfig, load_config, parse_section
-from local.dataset import Dump
+from local.classical import EnergyDetector, EnergyParams
+from local.config import AudioConfig, parse_section
 from local.errors import CanopyError
 from local.files import read_json, write_csv
 from local.folds import read_folds
@@ -55,14 +46,13 @@ IOUS = (0.0, 0.5)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Write and print both tables."""
+    """Write and print the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     for name in ("datadir", "tables", "out"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--run", type=Path, required=True, action="append", help="EXPDIR/TAG")
-    parser.add_argument("--features", type=Path, help="DUMPDIR/FEATURE-ID of the first run")
     parser.add_argument("--n-bootstrap", type=int, default=1000, help="resamples (%(default)s)")
     args = parser.parse_args(argv)
     if not (args.datadir / MARKER).is_file():
@@ -80,12 +70,6 @@ def main(argv: list[str] | None = None) -> int:
     levels = by_level(systems, tables.events, tables.labels, level, args.n_bootstrap)
     write_csv(args.out / "levels.csv", levels)
     print(levels.to_string(index=False))
-    if args.features is None:
-        return 0
-    dump = Dump(args.features, load_config(args.run[0] / "config.yaml", []))
-    voices = who_and_why(args.tables / "voices.csv", dump, folds)
-    write_csv(args.out / "voices.csv", voices)
-    print(voices.to_string(index=False))
     return 0
 
 
@@ -161,37 +145,6 @@ def _measured(
         found = {what: statistic(everything), f"{what}_low": low, f"{what}_high": high}
         measured |= {key: round(number, 3) for key, number in found.items()}
     return measured
-
-
-def who_and_why(path: Path, dump: Dump, folds: pd.Series) -> pd.DataFrame:
-    """Balanced accuracy of mixtures over cepstra of voices, and what chance gives."""
-    voices = pd.read_csv(path)
-    voices = voices.assign(recording_id="f" + voices["file_id"].astype(str))
-    voices = voices[voices["recording_id"].isin(folds.index)]
-    segments = [
-        mfcc(segment_frames(dump, row.recording_id, row.start / RATE, row.end / RATE))
-        for row in voices.itertuples()
-    ]
-    fold = folds.loc[voices["recording_id"]].to_numpy()
-    rows = []
-    for task in ("context", "emitter"):
-        value = voices[task].to_numpy(dtype=np.float64)
-        known = np.flatnonzero(value > 0)
-        guessed = np.full(len(voices), "", dtype=object)
-        truth = np.array([f"{number:g}" for number in value], dtype=object)
-        for number in np.unique(fold):
-            train = [place for place in known if fold[place] != number]
-            test = [place for place in known if fold[place] == number]
-            gmm = GmmClassifier(GmmParams(n_components=4)).fit(
-                [segments[place] for place in train],
-                [str(truth[place]) for place in train],
-                generator(0, "gmm", task, int(number)),
-            )
-            guessed[test] = gmm.predict([segments[place] for place in test])
-        score = balanced_accuracy_score(truth[known].astype(str), guessed[known].astype(str))
-        chance = 1 / len(set(truth[known]))
-        rows.append((task, len(known), len(set(truth[known])), round(score, 3), round(chance, 3)))
-    return pd.DataFrame(rows, columns=["task", "voices", "classes", "mfcc_gmm", "chance"])
 
 
 if __name__ == "__main__":

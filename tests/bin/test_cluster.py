@@ -42,7 +42,7 @@ def slurm(tmp_path):
     """A folder of pretended programs, and functions to call ours with them on PATH."""
     folder = tmp_path / "slurm"
     folder.mkdir()
-    for name in ("sbatch", "sinfo", "squeue", "scancel", "scontrol"):
+    for name in ("sbatch", "sinfo", "squeue", "scancel", "scontrol", "srun"):
         (folder / name).write_text(PROGRAM.format(python=sys.executable, folder=str(folder)))
         (folder / name).chmod(0o755)
     answers = {"sinfo": SINFO}
@@ -149,6 +149,22 @@ def test_a_time_limit_shorter_than_an_epoch_is_refused(slurm):
     assert "less than an epoch, which took 2000 s" in line
 
 
+def test_folders_that_a_node_does_not_see_are_refused(slurm):
+    line = fault(slurm.submit(srun="welcome to n7\nnot shared|n7|/home/a"))
+    assert line.startswith("error: /home/a of this machine is not on n7")
+    # Where no node can be asked, the tasks tell.
+    ran = slurm.submit(srun="srun: Unable to allocate resources", **{"srun code": 1})
+    assert ran.rc == 0, ran.err
+    (call,) = (call for call in ran.calls if call[0] == "srun")
+    word = (slurm.exp / ".shared").read_text()
+    script = call[-1].replace("$(hostname)", "n7")
+    assert subprocess.run(["sh", "-c", script], capture_output=True, text=True).stdout == ""
+    (slurm.exp / ".shared").write_text("other")
+    ran = subprocess.run(["sh", "-c", script], capture_output=True, text=True)
+    assert ran.stdout == f"not shared|n7|{slurm.exp}\n"
+    assert word in script
+
+
 def test_what_is_refused_takes_back_what_was_handed_in(slurm):
     ran = slurm.submit(refuse=3)
     assert ran.rc == 1
@@ -219,6 +235,9 @@ def test_status_tells_which_task_failed_and_what_follows_on_it(slurm):
     assert "train-cycle0-fold1 (102_1) failed: exit code 1: error: no disk" in ran.out
     assert "001/logs/train-cycle0" in ran.out
     assert "follows on train-cycle0-fold1, which did not end well: infer-cycle0" in ran.out
+    (home / "tasks/train-cycle0-fold1.json").write_text(json.dumps(state | {"status": "stopped"}))
+    ran = slurm.run("status", str(slurm.exp), squeue="102|1|CANCELLED|None")
+    assert "train-cycle0-fold1 (102_1) cancelled: by scancel" in ran.out
     waiting = slurm.run("cancel", str(slurm.exp), squeue="103|0|PENDING|Dependency")
     assert ["scancel", "103_0"] in waiting.calls
 

@@ -22,6 +22,7 @@ from local.corpus import (
     source_path,
 )
 from local.errors import CanopyError
+from local.features.pack import pack_files, packed_files, remove_originals
 from local.files import write_csv
 from local.interruption import Interrupted
 from local.shards import Shard
@@ -332,3 +333,41 @@ def test_shares_make_together_what_one_process_makes(scene, tmp_path):
     for path in journals_of_shards(shared):
         path.unlink()
     assert contents(shared).keys() == expected.keys()
+
+
+def pack_all(scene):
+    """Manifest and packs of a made dump, without its files."""
+    folder = scene[1]
+    manifest, _, _ = make(scene)
+    write_csv(folder / "manifest.csv", manifest)
+    pack_files(folder, manifest["file"].tolist(), 10**9)
+    remove_originals(folder)
+    return folder
+
+
+def test_packed_features_are_not_made_anew(scene):
+    before = make(scene)
+    folder = pack_all(scene)
+    assert all_there(folder)
+    manifest, stats, n_made = make(scene)
+    assert n_made == 0
+    pd.testing.assert_frame_equal(manifest, before[0])
+    assert stats.to_dict() == before[1].to_dict()
+    assert not contents(folder)
+
+
+@pytest.mark.parametrize("how", ["another recording", "damaged pack"])
+def test_what_is_made_anew_leaves_its_pack(scene, how):
+    folder = pack_all(scene)
+    place = packed_files(folder)["r1.npz"]
+    if how == "damaged pack":
+        with open(place.path, "r+b") as stream:
+            stream.seek(place.offset + place.size - 22)  # the end of its directory
+            stream.write(bytes(22))
+        assert not all_there(folder)
+    else:
+        soundfile.write(scene[0] / "r1.wav", np.zeros(RATE * 3), RATE)
+    assert make(scene)[2] == 1
+    assert list(contents(folder)) == ["r1.npz"]
+    assert set(packed_files(folder)) == {"r0.npz", "r2.npz", "r3.npz"}
+    assert make(scene)[2] == 0

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from local import stage_train
 from local.dataset import make_pool
 from local.errors import CanopyError
 from local.experiment import Experiment
@@ -199,11 +200,13 @@ def test_where_a_cycle_starts(toy, script, monkeypatch, start, fresh):
     run_cycle(script, made, 1)
     assert script("relabel").main([*made.options, "--cycle", "2"]) == 0
     began = []
-    module = script("sed_train")
+    module = stage_train
     monkeypatch.setattr(
         module,
         "Trainer",
-        lambda task, config, initial: began.append(initial) or SimpleNamespace(run=lambda: None),
+        lambda task, config, initial, _ranks: (
+            began.append(initial) or SimpleNamespace(run=lambda: None)
+        ),
     )
     monkeypatch.setattr(module.Stamp, "write", lambda *a, **k: None)
     module.train_fold(made.run, 2, 1)

@@ -176,3 +176,18 @@ def test_a_second_ctrl_c_aborts_at_once(polite, tmp_path):
     _, err = process.communicate(timeout=20)
     assert process.returncode == 130, err
     assert not Path(f"{note}.saved").exists() or "aborted" in err
+
+
+def test_each_has_gpus_of_its_own(tmp_path, monkeypatch):
+    """Of those that this process sees, in the place of one that has ended."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
+    path = tmp_path / "seen.py"
+    path.write_text(
+        "import os, sys, time\n"
+        "time.sleep(float(sys.argv[2]))\n"
+        f"with open({str(tmp_path)!r} + '/' + sys.argv[1], 'w') as note:\n"
+        "    note.write(os.environ['CUDA_VISIBLE_DEVICES'])\n"
+    )
+    run_each(path, [["a", "2"], ["b", "0"], ["c", "0"]], 2, "cuda", 2)
+    seen = {name: (tmp_path / name).read_text() for name in "abc"}
+    assert seen == {"a": "4,5", "b": "6,7", "c": "6,7"}

@@ -297,6 +297,16 @@ def test_the_logged_score_is_that_of_the_kept_model(toy, tmp_path):
     assert log["valid_span_auc"].iloc[-1] == pytest.approx(known["span_auc"])
 
 
+def test_events_are_measured_at_validation_where_annotation_is_complete(toy, tmp_path):
+    toy = toy(
+        data__annotation="complete", events__tune=True, train__n_epochs=4, train__validate_every=2
+    )
+    train(toy, tmp_path)
+    log = pd.read_csv(tmp_path / "log.csv")
+    for name in ("event_f1", "collar_f1", "segment_f1", "ap", "false_alarms_per_hour"):
+        assert log[f"valid_{name}"].notna().tolist() == [False, True, False, True]
+
+
 def test_selection_without_a_score_is_told(toy, tmp_path, monkeypatch):
     toy = toy(train__select="best")
     task = task_of(toy, tmp_path)

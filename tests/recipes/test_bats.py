@@ -11,9 +11,11 @@ import soundfile
 from local.config import load_config
 from local.errors import CanopyError
 from local.folds import write_folds
+from local.inference import Scores
 from local.tables import read_tables
 from recipes.bats.attach import attach, group_syllables
 from recipes.bats.baselines import by_level, folds_of
+from recipes.bats.classify import by_mixtures, by_network, compared
 from recipes.bats.prepare import main
 from recipes.bats.reading import (
     ANNOTATION_COLUMNS,
@@ -333,3 +335,45 @@ def test_runs_of_other_folds_are_not_compared(tmp_path):
     assert folds_of([tmp_path / "x", tmp_path / "y"], recordings).tolist() == [0, 1]
     with pytest.raises(CanopyError, match="its folds are not those of"):
         folds_of([tmp_path / "x", tmp_path / "z"], recordings)
+
+
+def voices_of(*rows) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=["recording_id", "label", "onset", "offset"])
+
+
+def test_a_network_says_of_a_voice_what_scores_highest_over_it():
+    frames = np.zeros((2, 10), dtype=np.float32)
+    frames[0, :4], frames[1, 5:] = 3.0, 2.0
+    frames[1, 0] = 9.0  # One loud cell is not the mean of four, nor of a voice elsewhere.
+    scores = Scores(["x"], ["Feeding", "Fighting"], [frames], np.zeros((1, 2)), 0.01, 0.0)
+    voices = voices_of(("x", "Feeding", 0.01, 0.045), ("x", "Fighting", 0.055, 0.1))
+    assert by_network(scores, voices).tolist() == ["Feeding", "Fighting"]
+
+
+def test_mixtures_are_fitted_on_other_folds(monkeypatch):
+    """A file whose sound contradicts all others is misjudged by mixtures that never heard it."""
+    rng = np.random.default_rng(0)
+    tone = {"a": 0.0, "b": 4.0, "c": 0.0, "d": 4.0, "odd": 4.0}
+    label = {"a": "low", "b": "high", "c": "low", "d": "high", "odd": "low"}
+
+    def heard(dump, name, onset, offset):
+        return tone[name] + rng.standard_normal((24, 30)) * np.linspace(1, 2, 24)[:, None]
+
+    monkeypatch.setattr("recipes.bats.classify.segment_frames", heard)
+    voices = voices_of(*[(name, label[name], 0.0, 0.1) for name in tone])
+    said = by_mixtures(None, voices, np.array([0, 0, 1, 1, 2]))
+    assert said[-1] == "high"
+    assert set(said) == {"low", "high"}
+
+
+def test_classifiers_are_compared_by_class_and_file():
+    rows = [(name, label, at, at + 0.1) for name, label in (("x", "p"), ("y", "p"), ("z", "q"))
+            for at in (0.0, 0.2)]  # fmt: skip
+    voices = voices_of(*rows)
+    right = voices["label"].to_numpy(dtype=object)
+    blind = np.full(len(voices), "p", dtype=object)
+    table = compared({"network": right, "mfcc_gmm": blind}, voices, 100).set_index("system")
+    assert table["balanced_accuracy"].tolist() == [1.0, 0.5, 0.5]
+    assert table.loc["mfcc_gmm", "less_first"] == -0.5
+    assert table.loc["network", "less_first_high"] == 0
+    assert (table.loc["mfcc_gmm", "voices"], table.loc["mfcc_gmm", "files"]) == (6, 3)

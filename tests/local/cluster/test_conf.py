@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from local.cluster.conf import count_gpus, parse_memory, parse_time, read_conf
+from local.cluster.jobs import RunRequest, plan_run
 from local.errors import CanopyError
 
 
@@ -51,3 +52,22 @@ def test_the_settings_of_the_house_can_be_read():
     conf = read_conf([Path(__file__).resolve().parents[3] / "conf/slurm.conf"])
     assert conf.of("train").gpus == 1
     assert conf.of("split").minutes == 30
+
+
+def test_ranks_and_nodes_are_for_training(tmp_path):
+    path = tmp_path / "site.conf"
+    path.write_text("[train]\nnodes = 2\nranks = 4\ngres = gpu:4\n")
+    conf = read_conf([path])
+    request = RunRequest(
+        *("toy", Path("toy.yaml"), "toy", Path("data"), Path("dump"), Path("exp"), "auto", []),
+        *(2, 2, [0, 1], True, 0),
+    )
+    jobs = {job.name: job for job in plan_run(request, conf)}
+    (command,) = jobs["train-cycle0"].tasks[1].commands
+    assert command[-8:] == ["--cycle", "0", "--fold", "1", "--ranks", "4", "--n-nodes", "2"]
+    for line in ("nodes = 2", "ranks = 4"):
+        path.write_text(f"[infer]\n{line}\n")
+        with pytest.raises(
+            CanopyError, match=r"\[infer\] has ranks or nodes, which only \[train\]"
+        ):
+            read_conf([path])

@@ -141,6 +141,21 @@ def test_floors_follow_the_rate(rate):
     assert params.min_low == params.min_band == pytest.approx(rate / 320)
 
 
+@pytest.mark.parametrize("share", [1.0, 0.1])
+def test_edges_learn_at_their_share_of_the_rate(share):
+    """Adam's first step is its rate: 0.002 of 250 kHz, or a tenth of it."""
+    params = {"sample_rate": BAT, "spacing": "linear", "f_min_hz": 1e4, "n_filters": 8}
+    filters = SincFilters(SincParams(**params, edge_rate=share))
+    before = torch.stack(filters.edges()).detach() * BAT
+    np.testing.assert_allclose(before.T, start_edges(SincParams(**params)), rtol=1e-5)
+    optimizer = torch.optim.Adam(filters.parameters(), lr=0.002)
+    filters.edges()[0].sum().backward()
+    filters.band.grad = torch.zeros_like(filters.band)
+    optimizer.step()
+    after = torch.stack(filters.edges()).detach() * BAT
+    np.testing.assert_allclose(before[0] - after[0], 500 * share, rtol=1e-2)
+
+
 def test_length_in_milliseconds():
     assert SincParams(sample_rate=BAT, kernel_ms=1.0).taps == 251
     assert SincParams(sample_rate=BAT, kernel_ms=0.1).taps == 25

@@ -67,6 +67,7 @@ def hostile_report(make_viewer):
         title=HOSTILE,
         facts=[(HOSTILE, HOSTILE)],
         scores=[ScoreRow(HOSTILE, 0, HOSTILE, 0.5, 0.4, 0.6, 3)],
+        events=[ScoreRow(HOSTILE, 0, HOSTILE, 0.125, n=3)],
         baselines=[Baseline(HOSTILE, HOSTILE, HOSTILE, 0.2)],
         classes=[ClassRow(HOSTILE, HOSTILE + "2", 3, {HOSTILE: 0.2}, {HOSTILE: 0.2})],
         confusion=Confusion([HOSTILE], [1], np.eye(1), np.eye(1), np.ones(1)),
