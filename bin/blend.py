@@ -21,13 +21,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from local.blend import METHODS
-from local.blending import blend_members
+from local.ensemble.blend import METHODS
+from local.ensemble.blending import blend_members
+from local.ensemble.members import check_alike, check_sections, open_member
 from local.errors import CanopyError
 from local.files import write_csv, write_json
 from local.inference import save_scores
 from local.ledger import blend_row, ledger_path, record
-from local.members import check_alike, check_sections, open_member
 from local.runs import run_script
 from local.submission import join_submission
 

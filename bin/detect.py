@@ -31,9 +31,9 @@ from local.detect.partition import site_rule
 from local.detect.rules import choose_thresholds, prior_shift, span_rules, use_event_rule
 from local.detect.sound import find_sounds
 from local.errors import CanopyError
+from local.event_rules.thresholds import RULES
+from local.running.shards import parse_shard
 from local.runs import run_script
-from local.shards import parse_shard
-from local.thresholds import RULES
 
 log = logging.getLogger("canopy")
 CPU_BATCH = 4
@@ -66,12 +66,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--device", choices=("auto", "cpu", "cuda"), default="cpu", help="%(default)s")
     add("--batch-size", type=int, help=f"windows at once (default: {CPU_BATCH}; GPU: the run's)")
     add("--no-tta", action="store_true", help="leave out the run's test-time augmentation")
-    add(
-        "--jobs",
-        type=int,
-        default=1,
-        help="processes of one thread each; 1: one process on all cores (%(default)s)",
-    )
+    add("--jobs", type=int, default=1, help="processes; above 1 each has one thread (%(default)s)")
     add("--cycle", default="last", help="of a run: last, or N (%(default)s)")
     add("--conf", type=Path, help="of a checkpoint: the config.yaml of its run")
     add("--dumpdir", type=Path, help="of a run: its tables and features (default: as it noted)")

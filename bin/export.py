@@ -17,8 +17,8 @@ import logging
 import sys
 from pathlib import Path
 
+from local.ensemble.members import open_member
 from local.errors import CanopyError
-from local.members import open_member
 from local.publish.build import publish
 from local.publish.folder import is_published
 from local.runs import chosen_folds, run_script

@@ -21,7 +21,7 @@ from local.corpus import all_there
 from local.errors import CanopyError
 from local.features import stretched_folder
 from local.features.pack import pack_files, packed_files, remove_originals, verify
-from local.locks import lock_folder
+from local.running.locks import lock_folder
 from local.runs import log, plan, run_script, stage_parser
 from local.tables import read_table
 

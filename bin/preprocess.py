@@ -31,10 +31,10 @@ from local.errors import CanopyError
 from local.features import stretched_folder
 from local.features.pack import remove_packs
 from local.files import write_csv, write_json
-from local.locks import lock_folder
+from local.running.locks import lock_folder
+from local.running.shards import Shard, parse_shard
+from local.running.stamps import Stamp
 from local.runs import Run, log, run_script, set_threads, stage_parser, started
-from local.shards import Shard, parse_shard
-from local.stamps import Stamp
 from local.tables import Tables, read_tables
 
 

@@ -21,8 +21,8 @@ from local.relabel import (
     summarise,
 )
 from local.results import corrected_test
+from local.running.stamps import Stamp
 from local.runs import Run, log, run_script, stage_parser, started
-from local.stamps import Stamp
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -22,8 +22,10 @@ from local.evidence import insert_fold, insertions_done
 from local.experiment import Experiment
 from local.files import fingerprint
 from local.inference import KeptScores, clip_logits, load_scores, save_scores, score_recordings
-from local.locks import lock_folder
 from local.models import SedModel
+from local.running.locks import lock_folder
+from local.running.shards import Shard, parse_shard
+from local.running.stamps import Stamp
 from local.runs import (
     Run,
     chosen_folds,
@@ -34,8 +36,6 @@ from local.runs import (
     set_threads,
     started,
 )
-from local.shards import Shard, parse_shard
-from local.stamps import Stamp
 
 
 def main(argv: list[str] | None = None) -> int:

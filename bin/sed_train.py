@@ -19,10 +19,10 @@ from pathlib import Path
 
 from local.errors import CanopyError
 from local.experiment import Experiment
-from local.interruption import Interrupted
-from local.launching import Together, run_together
-from local.locks import lock_folder
-from local.ranks import is_rank
+from local.running.interruption import Interrupted
+from local.running.launching import Together, run_together
+from local.running.locks import lock_folder
+from local.running.ranks import is_rank
 from local.runs import (
     Run,
     chosen_folds,

@@ -10,8 +10,8 @@ positives and known negatives of each class are spread evenly.
 import sys
 
 from local.folds import assign_folds, write_folds
+from local.running.stamps import Stamp
 from local.runs import Run, log, run_script, stage_parser, started
-from local.stamps import Stamp
 from local.tables import read_tables
 
 

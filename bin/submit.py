@@ -16,8 +16,16 @@ from typing import Any
 import pandas as pd
 
 from local.errors import CanopyError
-from local.event_measures import measure_events
-from local.event_rule import RULE
+from local.event_rules.measures import measure_events
+from local.event_rules.rule import RULE
+from local.event_rules.tuning import (
+    OOF_EVENTS,
+    TEST_EVENTS,
+    RuleGrid,
+    table_of_events,
+    tune,
+    write_events,
+)
 from local.experiment import Experiment
 from local.files import write_csv, write_json
 from local.inference import load_scores
@@ -25,10 +33,9 @@ from local.ledger import ledger_path, record, run_row
 from local.report.build import build_report
 from local.report.html import write_report
 from local.results import collect, corrected_test, cycles_done, table_of_cycles, train_part
+from local.running.stamps import Stamp
 from local.runs import Run, log, run_script, stage_parser, started
-from local.stamps import Stamp
 from local.submission import join_submission
-from local.tuning import OOF_EVENTS, TEST_EVENTS, RuleGrid, table_of_events, tune, write_events
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -15,11 +15,11 @@ import sys
 from pathlib import Path
 
 from local.errors import CanopyError
+from local.event_rules.tuning import RuleGrid, table_of_events, tune, write_events
 from local.folds import read_folds
 from local.inference import load_scores
 from local.runs import run_script
 from local.tables import read_tables
-from local.tuning import RuleGrid, table_of_events, tune, write_events
 
 GRID = ("thresholds", "drops", "durations", "gaps")
 

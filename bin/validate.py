@@ -33,9 +33,9 @@ from local.quality import (
     survey,
     table_findings,
 )
+from local.running.workers import Killed, run_all
 from local.runs import Run, plan, run_script, stage_parser
 from local.tables import CLASS_COLUMNS, EVENT_COLUMNS, RECORDING_COLUMNS, check_source, read_table
-from local.workers import Killed, run_all
 
 COLUMNS = {"recordings": RECORDING_COLUMNS, "events": EVENT_COLUMNS, "classes": CLASS_COLUMNS}
 

@@ -25,11 +25,11 @@ from local.errors import CanopyError
 from local.features import FeatureReader, RunningStats, check_filters, process_recording
 from local.features.pack import Packed, forget, packed_files
 from local.files import fingerprint, remove_leftovers
-from local.interruption import stop_if_asked
-from local.journal import Journal
-from local.shards import Shard
+from local.running.interruption import stop_if_asked
+from local.running.journal import Journal
+from local.running.shards import Shard
+from local.running.workers import KILLED, Killed, run_all
 from local.tables import read_table
-from local.workers import KILLED, Killed, run_all
 
 log = logging.getLogger("canopy")
 

@@ -13,9 +13,9 @@ from local.inference import Scores, clip_logits, load_scores
 from local.insertion import insert_calls
 from local.models import SedModel
 from local.priors import FoldScores
+from local.running.stamps import Stamp
 from local.scoring import known_positives, known_rows, span_scores
 from local.seeds import generator
-from local.stamps import Stamp
 
 log = logging.getLogger("canopy")
 

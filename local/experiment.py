@@ -18,8 +18,8 @@ from local.files import write_csv
 from local.folds import read_folds
 from local.inference import Scores, average_scores
 from local.reviewed import merge_reviewed, read_reviewed
+from local.running.stamps import Stamp
 from local.runs import Run
-from local.stamps import Stamp
 from local.tables import EVENT_COLUMNS, Tables, check_events, read_table, read_tables
 
 log = logging.getLogger("canopy")

@@ -23,12 +23,12 @@ from local.config import PoolConfig
 from local.dataset import Dump
 from local.errors import CanopyError
 from local.files import file_digest, remove_leftovers, write_npz
-from local.interruption import stop_if_asked
-from local.journal import Journal
 from local.labels import FrameGrid, to_frames
-from local.memory import batch_advice, peak_bytes
 from local.models import SedModel, SedOutput
-from local.shards import Shard
+from local.running.interruption import stop_if_asked
+from local.running.journal import Journal
+from local.running.memory import batch_advice, peak_bytes
+from local.running.shards import Shard
 from local.sliding import mean_logit, slide
 from local.views import View, list_views
 

@@ -19,9 +19,9 @@ import torch
 from local.config import Config
 from local.dataset import Dump
 from local.inference import Scores, clip_logits, pool_frames
-from local.interruption import stop_if_asked
 from local.labels import to_frames
 from local.models import SedModel
+from local.running.interruption import stop_if_asked
 from local.views import inference_window
 
 # The background of a band: this quantile of its level over so many seconds around.

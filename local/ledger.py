@@ -80,7 +80,7 @@ def run_row(folder: Path, recipe: str, config: Config, tables: Path) -> dict[str
     submission = folder / "submission.csv"
     finished = datetime.fromtimestamp((folder / "results.json").stat().st_mtime, timezone.utc)
     row = {
-        "date": finished.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "date": _stamp(finished),
         "recipe": recipe,
         "tag": folder.name,
         "fingerprint": run_fingerprint(config, tables),
@@ -111,7 +111,7 @@ def blend_row(record: dict[str, Any], folder: Path, recipe: str) -> dict[str, st
     known = record.get("oof_cross_fitted", record["oof"])
     members = [[one["tag"], one["cycle"], one["weight"]] for one in record["members"]]
     row = dict.fromkeys(COLUMNS, "") | {
-        "date": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "date": _stamp(datetime.now(timezone.utc)),
         "recipe": recipe,
         "tag": folder.name,
         "fingerprint": fingerprint([record["method"], members])[:12],
@@ -164,6 +164,11 @@ def locked(path: Path) -> Iterator[None]:
     with open(path.with_name(f".{path.name}.lock"), "a", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def _stamp(moment: datetime) -> str:
+    """With milliseconds, as a small run may be done again within its second."""
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}Z"
 
 
 def read_ledger(path: Path) -> pd.DataFrame:

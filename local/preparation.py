@@ -10,9 +10,9 @@ from typing import Any
 
 from local.config import Config, load_config
 from local.errors import CanopyError
-from local.locks import lock_folder
+from local.running.locks import lock_folder
+from local.running.stamps import Stamp
 from local.runs import start_log
-from local.stamps import Stamp
 from local.tables import check_source
 
 log = logging.getLogger("canopy")

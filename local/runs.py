@@ -29,9 +29,9 @@ from local.files import (
     write_json,
     write_text,
 )
-from local.interruption import EXIT_CONTINUE, Interrupted, forget, listen
-from local.locks import lock_folder
-from local.processes import EXIT_INTERRUPTED, run_each
+from local.running.interruption import EXIT_CONTINUE, Interrupted, forget, listen
+from local.running.locks import lock_folder
+from local.running.processes import EXIT_INTERRUPTED, run_each
 from local.tables import check_source, tables_digest
 
 log = logging.getLogger("canopy")

@@ -14,6 +14,7 @@ import pandas as pd
 
 from local.config import Config
 from local.errors import CanopyError
+from local.event_rules.thresholds import Evidence, collect_evidence
 from local.inference import Scores
 from local.labels import PSEUDO, overlap
 from local.metrics import (
@@ -28,7 +29,6 @@ from local.metrics import (
 )
 from local.seeds import generator
 from local.tables import read_table
-from local.thresholds import Evidence, collect_evidence
 
 
 def known_rows(events: pd.DataFrame) -> pd.DataFrame:

@@ -12,12 +12,12 @@ from local.dataset import make_pool
 from local.errors import CanopyError
 from local.experiment import Experiment
 from local.files import read_json, write_json
-from local.interruption import Interrupted
-from local.launching import has_failed_before, tell_fault, was_restarted
-from local.locks import clear_folder, lock_folder
-from local.ranks import Ranks, joined
+from local.running.interruption import Interrupted
+from local.running.launching import has_failed_before, tell_fault, was_restarted
+from local.running.locks import clear_folder, lock_folder
+from local.running.ranks import Ranks, joined
+from local.running.stamps import Stamp
 from local.runs import Run, environment_record, plan, set_threads, start_log
-from local.stamps import Stamp
 from local.training import FoldTask, Trainer
 
 log = logging.getLogger("canopy")

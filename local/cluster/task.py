@@ -16,7 +16,7 @@ from local.cluster.record import Home, Submission, left_of, task_print
 from local.cluster.site import ask
 from local.errors import CanopyError
 from local.files import write_json
-from local.interruption import EXIT_CONTINUE, bound_to_this_process, requested
+from local.running.interruption import EXIT_CONTINUE, bound_to_this_process, requested
 
 _POLL_S = 0.2
 _TAIL_BYTES = 1 << 14

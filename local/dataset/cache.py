@@ -15,9 +15,9 @@ from pathlib import Path
 from local.errors import CanopyError
 from local.features.pack import Packed, verify
 from local.files import atomic_path, file_digest, fingerprint
-from local.interruption import stop_if_asked
-from local.journal import Journal
-from local.locks import lock_folder
+from local.running.interruption import stop_if_asked
+from local.running.journal import Journal
+from local.running.locks import lock_folder
 
 log = logging.getLogger("canopy")
 

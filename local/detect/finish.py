@@ -18,7 +18,7 @@ from local.detect.outputs import (
 from local.detect.partition import Heard, Partitions, SiteRule, keep_days, write_by_date
 from local.detect.sound import SoundFile, printable
 from local.files import fingerprint, write_csv, write_json
-from local.journal import Journal
+from local.running.journal import Journal
 
 if TYPE_CHECKING:
     from local.detect.job import Job

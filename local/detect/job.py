@@ -23,11 +23,11 @@ from local.detect.sound import SoundFile, duration_of, printable
 from local.detect.streaming import find_events
 from local.errors import CanopyError
 from local.files import fingerprint, read_json, write_text
-from local.interruption import Interrupted, requested, stop_if_asked
-from local.journal import Journal
 from local.labels import SpanRule
-from local.shards import Shard
-from local.workers import KILLED, Killed, run_all
+from local.running.interruption import Interrupted, requested, stop_if_asked
+from local.running.journal import Journal
+from local.running.shards import Shard
+from local.running.workers import KILLED, Killed, run_all
 
 log = logging.getLogger("canopy")
 

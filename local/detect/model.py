@@ -14,11 +14,11 @@ import pandas as pd
 
 from local.config import Config, load_config
 from local.errors import CanopyError
-from local.event_rule import EventRule, read_rule
+from local.event_rules.rule import EventRule, read_rule
+from local.event_rules.thresholds import Evidence
 from local.files import file_digest
 from local.publish.folder import Published, is_published, read_published
 from local.sliding import Scorer
-from local.thresholds import Evidence
 from local.views import View, list_views
 
 ENGINES = ("auto", "onnx", "torch")
@@ -234,7 +234,7 @@ def _published(model: Published) -> Described:
 
 def _run(folder: Path, request: Request) -> Described:
     from local.checkpoint import load_model
-    from local.members import open_member
+    from local.ensemble.members import open_member
     from local.publish.build import run_evidence, run_shift, trained_folds
 
     member = open_member(folder, request.cycle, None, request.dumpdir)

@@ -9,8 +9,8 @@ import pandas as pd
 from local.config import Config
 from local.detect.model import Described
 from local.errors import CanopyError
+from local.event_rules.thresholds import FALLBACK, Rule, fit_thresholds, parse_rule
 from local.labels import SpanRule
-from local.thresholds import FALLBACK, Rule, fit_thresholds, parse_rule
 
 log = logging.getLogger("canopy")
 

@@ -23,8 +23,8 @@ import pandas as pd
 
 from local.errors import CanopyError
 from local.files import atomic_path, disk_fault, write_csv
-from local.interruption import stop_if_asked
-from local.locks import lock_folder
+from local.running.interruption import stop_if_asked
+from local.running.locks import lock_folder
 from local.tables import read_table
 
 log = logging.getLogger("canopy")

@@ -11,18 +11,18 @@ from safetensors.torch import save_file
 from local import __version__
 from local.checkpoint import load_checkpoint, load_model
 from local.config import Config
+from local.ensemble.members import Member
 from local.errors import CanopyError
-from local.event_rule import read_rule
+from local.event_rules.rule import read_rule
+from local.event_rules.thresholds import Evidence
 from local.experiment import Experiment
 from local.files import atomic_path, read_json, write_json, write_text
-from local.members import Member
 from local.models import without_start
 from local.publish.card import LICENCE_TEXT, model_card
 from local.publish.folder import CARD, LICENCE, MODEL, SCHEMA, SECTIONS, write_sums
 from local.publish.onnx_graph import export_onnx
 from local.results import train_part
 from local.scoring import known_evidence
-from local.thresholds import Evidence
 from local.views import inference_window
 
 log = logging.getLogger("canopy")

@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 
 from local import __version__
+from local.ensemble.members import Member
+from local.event_rules.thresholds import Evidence, Rule, fit_thresholds
 from local.files import read_json
-from local.members import Member
 from local.results import SCORE_TITLES, metric_title
 from local.scoring import known_rows
-from local.thresholds import Evidence, Rule, fit_thresholds
 
 LICENCE_TEXT = """\
 No licence has been chosen for this model yet.

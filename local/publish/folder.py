@@ -19,9 +19,9 @@ from onnxruntime.capi import onnxruntime_pybind11_state as runtime
 
 from local.config import Config
 from local.errors import CanopyError
-from local.event_rule import EventRule, parse_rule
+from local.event_rules.rule import EventRule, parse_rule
+from local.event_rules.thresholds import Evidence
 from local.files import file_digest, read_json, write_text
-from local.thresholds import Evidence
 
 SCHEMA = 1
 MODEL, CARD, LICENCE, SUMS = "model.json", "README.md", "LICENSE.txt", "SHA256SUMS"

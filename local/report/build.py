@@ -6,7 +6,9 @@ import numpy as np
 import pandas as pd
 
 from local.config import Config
-from local.event_measures import measure_title
+from local.event_rules.measures import measure_title
+from local.event_rules.thresholds import FALLBACK, Rule, fit_thresholds
+from local.event_rules.tuning import iou_title
 from local.experiment import Experiment
 from local.inference import Scores
 from local.report.changes import changes_of, examples_of
@@ -15,8 +17,6 @@ from local.report.data import Baseline, ClassRow, Curve, Report, ScoreRow
 from local.report.knowledge import calibration_of, confusion_of
 from local.results import SCORE_TITLES, known_counts, metric_title, train_part
 from local.scoring import known_evidence
-from local.thresholds import FALLBACK, Rule, fit_thresholds
-from local.tuning import iou_title
 
 CURVES = ("loss_total", "loss_clip", "loss_frame", "valid", "valid_span_auc")
 

@@ -27,14 +27,14 @@ from local.checkpoint import (
 )
 from local.config import Config
 from local.errors import CanopyError
-from local.event_measures import validation_measures
+from local.event_rules.measures import validation_measures
 from local.files import remove_leftovers, write_csv
 from local.inference import Scores, clip_logits, score_recordings
-from local.interruption import Interrupted, requested
 from local.models import SedModel
-from local.ranks import Ranks
+from local.running.interruption import Interrupted, requested
+from local.running.ranks import Ranks
+from local.running.shards import Shard
 from local.scoring import score_known
-from local.shards import Shard
 from local.training.state import load_training_state, training_state
 from local.training.steps import BAD_BATCH, BAD_STATE, Learner
 from local.training.task import FoldTask, Progress

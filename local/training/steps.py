@@ -17,12 +17,12 @@ from local.config import Config
 from local.dataset import Dump, WindowDataset, plan_epoch, training_window, vary_epoch
 from local.errors import CanopyError
 from local.files import write_json
-from local.interruption import Interrupted, leave_to_parent, requested
 from local.losses import Objective
-from local.memory import batch_advice, peak_bytes, told_of_rank
 from local.models import SedModel, SedOutput, create_model
 from local.optimisation import lr_factor, make_optimizer
-from local.ranks import Ranks
+from local.running.interruption import Interrupted, leave_to_parent, requested
+from local.running.memory import batch_advice, peak_bytes, told_of_rank
+from local.running.ranks import Ranks
 from local.seeds import generator, named_seed, seed_torch
 from local.training.state import RandomState, training_state
 from local.training.task import FoldTask, Progress

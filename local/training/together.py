@@ -3,7 +3,7 @@
 import numpy as np
 
 from local.inference import Scores
-from local.ranks import Ranks
+from local.running.ranks import Ranks
 
 # Who asked, where it was another rank that was asked.
 OF_ANOTHER = "a signal to another rank"

@@ -23,6 +23,14 @@ from local.audio import load_audio
 from local.classical import EnergyDetector, EnergyParams
 from local.config import AudioConfig, parse_section
 from local.errors import CanopyError
+from local.event_rules.tuning import (
+    OOF_EVENTS,
+    RuleGrid,
+    count_matches,
+    event_list,
+    pooled_f1,
+    tune,
+)
 from local.files import read_json, write_csv
 from local.folds import read_folds
 from local.inference import Scores
@@ -30,7 +38,6 @@ from local.metrics.bootstrap import generic_interval
 from local.runs import run_script
 from local.seeds import generator
 from local.tables import read_table, read_tables
-from local.tuning import OOF_EVENTS, RuleGrid, count_matches, event_list, pooled_f1, tune
 from recipes.bats.settings import SimulateConfig
 from recipes.bats.simulate import MARKER, RATE, plan
 

@@ -21,8 +21,8 @@ import soundfile
 from scipy.signal import butter, sosfilt, welch
 
 from local.files import atomic_path, read_json, write_json, write_text
+from local.running.workers import run_all
 from local.seeds import generator
-from local.workers import run_all
 from recipes.bats.reading import ANNOTATION_COLUMNS, ANNOTATIONS, FILE_INFO
 from recipes.bats.settings import SimulateConfig
 

@@ -29,10 +29,10 @@ from local.files import (
     write_csv,
     write_json,
 )
-from local.interruption import stop_if_asked
-from local.locks import LOCK_NAME, lock_folder
+from local.running.interruption import stop_if_asked
+from local.running.locks import LOCK_NAME, lock_folder
+from local.running.workers import KILLED, Killed, run_all
 from local.seeds import generator
-from local.workers import KILLED, Killed, run_all
 from recipes.demo.clips import ClipVoices, clips_digest
 from recipes.demo.lookalikes import FrontEnd, Template, front_end, make_template
 from recipes.demo.mixing import Voices, mix_recording

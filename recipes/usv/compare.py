@@ -18,10 +18,10 @@ from local.audio import load_audio
 from local.classical import EnergyDetector, EnergyParams
 from local.config import AudioConfig
 from local.errors import CanopyError
+from local.event_rules.tuning import COLUMNS
 from local.files import write_csv
 from local.runs import run_script
 from local.tables import read_tables
-from local.tuning import COLUMNS
 from recipes.usv.prepare import LABEL, read_calls
 
 

@@ -20,12 +20,12 @@ import numpy as np
 import pandas as pd
 import soundfile
 
+from local.event_rules.tuning import COLUMNS, count_matches, event_list, pooled_f1
 from local.files import atomic_path, write_csv
 from local.folds import read_folds
 from local.runs import run_script
 from local.seeds import generator
 from local.tables import read_table, read_tables
-from local.tuning import COLUMNS, count_matches, event_list, pooled_f1
 from recipes.usv.compare import energy_events
 
 ROOT = Path(__file__).resolve().parents[2]

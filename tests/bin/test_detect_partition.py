@@ -11,7 +11,7 @@ import soundfile
 
 from local.detect import partition as partition_room
 from local.errors import CanopyError
-from local.interruption import Interrupted
+from local.running.interruption import Interrupted
 from tests.toy_detector import LABELS, RATE, make_published, sound
 
 ROOT = Path(__file__).resolve().parents[2]

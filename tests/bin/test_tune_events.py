@@ -10,7 +10,7 @@ import pytest
 from scipy.special import logit
 
 from local.errors import CanopyError
-from local.event_rule import read_rule
+from local.event_rules.rule import read_rule
 from local.files import write_csv
 from local.folds import write_folds
 from local.inference import Scores, save_scores

@@ -25,8 +25,8 @@ from local.files import (
     write_npz,
     write_text,
 )
-from local.journal import Journal
-from local.locks import lock_folder
+from local.running.journal import Journal
+from local.running.locks import lock_folder
 
 
 def mount(*options: str) -> None:

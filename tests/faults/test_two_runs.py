@@ -15,7 +15,7 @@ import pytest
 import soundfile
 import yaml
 
-from local.locks import LOCK_NAME, lock_folder
+from local.running.locks import LOCK_NAME, lock_folder
 from local.tables import EVENT_COLUMNS, RECORDING_COLUMNS, Tables, write_tables
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -18,7 +18,8 @@ from unittest import mock
 import torch._dynamo
 import torch.utils.tensorboard  # noqa: F401
 
-from local import inference, runs, stamps
+from local import inference, runs
+from local.running import stamps
 from local.training import Trainer
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -24,10 +24,10 @@ from local.corpus import (
 from local.errors import CanopyError
 from local.features.pack import pack_files, packed_files, remove_originals
 from local.files import write_csv
-from local.interruption import Interrupted
-from local.shards import Shard
+from local.running.interruption import Interrupted
+from local.running.shards import Shard
+from local.running.workers import Killed
 from local.tables import RECORDING_COLUMNS
-from local.workers import Killed
 
 RATE = 8000
 

@@ -21,9 +21,9 @@ from local.inference import (
     save_scores,
     score_recordings,
 )
-from local.interruption import Interrupted
 from local.models import SedModel, SedOutput, create_model
-from local.shards import Shard
+from local.running.interruption import Interrupted
+from local.running.shards import Shard
 from local.views import list_views
 
 LABELS = ["a", "b", "c"]

@@ -28,7 +28,7 @@ from local.features.pack import (
     remove_packs,
     verify,
 )
-from local.interruption import Interrupted
+from local.running.interruption import Interrupted
 
 N = 9
 

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from local.checkpoint import load_checkpoint
-from local.interruption import EXIT_CONTINUE
+from local.running.interruption import EXIT_CONTINUE
 
 ROOT = Path(__file__).resolve().parents[2]
 # What does not depend on the clock or on this machine's names.

@@ -20,7 +20,7 @@ from pathlib import Path
 from local.config import Config
 from local.errors import CanopyError
 from local.files import atomic_path, fingerprint, is_temporary, read_json, write_json
-from local.locks import LOCK_NAME
+from local.running.locks import LOCK_NAME
 from recipes.rfcx.ladder.rungs import BLENDED, COMMON, RUNS, LadderRun
 
 ROOT = Path(__file__).resolve().parents[3]

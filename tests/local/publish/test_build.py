@@ -10,15 +10,15 @@ import soundfile
 import torch
 
 from local.checkpoint import model_state, save_checkpoint
+from local.ensemble.members import open_member
 from local.errors import CanopyError
+from local.event_rules.thresholds import Rule, fit_thresholds
 from local.experiment import Experiment
 from local.files import write_json
 from local.inference import Scores, clip_logits, save_scores
-from local.members import open_member
 from local.models import create_model
 from local.publish.build import publish, run_evidence, run_shift, trained_folds
 from local.publish.folder import read_published
-from local.thresholds import Rule, fit_thresholds
 from tests.toy_detector import sound
 
 LABELS = ["a", "b", "c"]

@@ -9,13 +9,13 @@ import time
 
 import pytest
 
-from local import locks
 from local.errors import CanopyError
-from local.locks import LOCK_NAME, clear_folder, inherited, lock_folder
+from local.running import locks
+from local.running.locks import LOCK_NAME, clear_folder, inherited, lock_folder
 
 HOLD = (
     "import sys\n"
-    "from local.locks import lock_folder\n"
+    "from local.running.locks import lock_folder\n"
     "with lock_folder(sys.argv[1], 'x', shared='shared' in sys.argv):\n"
     "    print('held', flush=True)\n"
     "    sys.stdin.read()\n"

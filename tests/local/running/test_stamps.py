@@ -6,7 +6,7 @@ import os
 import pytest
 
 from local.errors import CanopyError
-from local.stamps import Stamp
+from local.running.stamps import Stamp
 
 
 @pytest.fixture

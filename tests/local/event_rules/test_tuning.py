@@ -6,9 +6,16 @@ import pytest
 from scipy.special import logit
 
 from local.errors import CanopyError
+from local.event_rules.tuning import (
+    RuleGrid,
+    count_matches,
+    event_list,
+    pooled_f1,
+    rule_words,
+    tune,
+)
 from local.inference import Scores
 from local.metrics.matching import EventList
-from local.tuning import RuleGrid, count_matches, event_list, pooled_f1, rule_words, tune
 
 HOP = 0.001
 GRID = RuleGrid((0.3, 0.5, 0.7), (0.0, 1.0), (0.0, 0.01), (0.0, 0.01))

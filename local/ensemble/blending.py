@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from local.blend import Fit, blend, cross_fit, read_weights
+from local.ensemble.blend import Fit, blend, cross_fit, read_weights
+from local.ensemble.members import Member
 from local.errors import CanopyError
 from local.evidence import fold_evidence
 from local.inference import Scores
-from local.members import Member
 from local.metrics import paired_difference_interval
 from local.runs import environment_record
 from local.scoring import known_positives, score_against, score_known

@@ -20,6 +20,7 @@ import pandas as pd
 from scipy.special import logit
 
 from local.config import Config, EventsConfig
+from local.event_rules.tuning import event_list, find_events
 from local.inference import Scores
 from local.labels import SpanRule
 from local.metrics.bootstrap import percentiles, ratio_interval, resample_counts
@@ -34,7 +35,6 @@ from local.metrics.matching import (
 from local.metrics.segments import segment_counts
 from local.metrics.statistics import RankedStatistic
 from local.seeds import generator
-from local.tuning import event_list, find_events
 
 _TITLES = {
     "event_f1": "F1, any overlap",

@@ -9,11 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from local import interruption
-from local.interruption import EXIT_CONTINUE, Interrupted, forget, listen, requested, stop_if_asked
+from local.running import interruption
+from local.running.interruption import (
+    EXIT_CONTINUE,
+    Interrupted,
+    forget,
+    listen,
+    requested,
+    stop_if_asked,
+)
 from local.runs import run_script
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(autouse=True)
@@ -73,7 +80,7 @@ def test_a_process_does_not_outlive_the_one_it_is_bound_to(monkeypatch):
 
 WORKER = """
 import os, signal, sys, time
-from local import interruption
+from local.running import interruption
 interruption.LINGER_S = 1
 interruption.leave_to_parent(0)
 print("ready", flush=True)

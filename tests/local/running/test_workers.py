@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from local.errors import CanopyError
-from local.workers import Killed, run_all
+from local.running.workers import Killed, run_all
 
 
 def square(number: int) -> int:
@@ -92,7 +92,7 @@ def test_workers_end_when_the_main_process_is_killed(tmp_path, method):
         "import os, sys, time\n"
         "from functools import partial\n"
         "from pathlib import Path\n"
-        "from local.workers import run_all\n"
+        "from local.running.workers import run_all\n"
         f"{inspect.getsource(note)}"
         "if __name__ == '__main__':\n"
         "    work = partial(note, folder=Path(sys.argv[1]))\n"
@@ -101,7 +101,7 @@ def test_workers_end_when_the_main_process_is_killed(tmp_path, method):
     )
     folder = tmp_path / "pids"
     folder.mkdir()
-    root = Path(__file__).resolve().parents[2]
+    root = Path(__file__).resolve().parents[3]
     environment = os.environ | {"PYTHONPATH": str(root)}
     command = [sys.executable, str(script), str(folder)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, cwd=root)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from local.errors import CanopyError
-from local.shards import Shard, deal, parse_shard
+from local.running.shards import Shard, deal, parse_shard
 
 
 @pytest.mark.parametrize("n", [1, 3, 7, 50])

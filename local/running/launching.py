@@ -23,7 +23,7 @@ from typing import Any
 
 from local.errors import CanopyError
 from local.files import write_text
-from local.interruption import (
+from local.running.interruption import (
     SIGNALS,
     Interrupted,
     bound_to_this_process,
@@ -149,6 +149,9 @@ def _environment(together: Together, note: Path) -> Iterator[None]:
     threads = int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1))
     own = bound_to_this_process() | {_FAULT: str(note.absolute())}
     own["OMP_NUM_THREADS"] = str(max(1, threads // together.ranks))
+    # The store that ranks share with who started them outlives them: those started again may read
+    # where the dead were to be met, and wait for them for ever. Each start has a store of its own.
+    own["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     before = {key: os.environ.get(key) for key in own}
     os.environ.update(own)
     try:

@@ -20,13 +20,13 @@ from local.checkpoint import load_checkpoint
 from local.dataset import make_pool
 from local.errors import CanopyError
 from local.experiment import Experiment
-from local.interruption import Interrupted, forget, listen
-from local.launching import Together, run_together
-from local.ranks import Ranks
+from local.running.interruption import Interrupted, forget, listen
+from local.running.launching import Together, run_together
+from local.running.ranks import Ranks
 from local.training import FoldTask, Trainer
 from local.training.whole_batch import WholeBatch
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 MODEL = {"channels": [8, 8], "pool": [[2, 2], [1, 1]], "depth": 1, "gru": 4, "dropout": 0.3}
 LOSS = {"frame_weight": 0.5, "lsep_weight": 0.2, "activity_weight": 0.3, "centre_weight": 1e-3}
@@ -312,7 +312,7 @@ def test_a_killed_rank_costs_what_was_not_saved(toy, tmp_path):
     while not (folder / "last.pt").exists() and time.monotonic() < end:
         time.sleep(0.02)
     os.kill(ranks_of(process)[-1], signal.SIGKILL)
-    _, said = process.communicate(timeout=120)
+    _, said = process.communicate(timeout=240)
     assert process.returncode == 0, said
     assert "going on after epoch" in said
     whole, killed = (path / "best.pt" for path in (tmp_path / "whole", folder))
@@ -363,7 +363,7 @@ def test_two_nodes_and_a_signal(toy, tmp_path, job):
         time.sleep(0.02)
     for process in begun:
         process.terminate()
-    told = [process.communicate(timeout=120)[1] for process in begun]
+    told = [process.communicate(timeout=240)[1] for process in begun]
     assert [process.returncode for process in begun] == [75, 75], told
     assert (folder / "step.pt").exists()
     run(command(made, "--n-nodes", 2), env=job)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from local.errors import CanopyError
-from local.memory import batch_advice, fitting_batch, is_out_of_memory
+from local.running.memory import batch_advice, fitting_batch, is_out_of_memory
 
 FULL = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from local.errors import CanopyError
-from local.interruption import Interrupted, forget, listen
-from local.processes import run_each
+from local.running.interruption import Interrupted, forget, listen
+from local.running.processes import run_each
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_the_first_failure_stops_the_rest(worker):
 
 POLITE = """
 import sys, time
-from local.interruption import stop_if_asked
+from local.running.interruption import stop_if_asked
 from local.runs import run_script
 def main():
     note, seconds, save = sys.argv[1:4]
@@ -130,7 +130,7 @@ def test_a_process_that_was_asked_by_others_is_no_failure(worker):
 PARENT = """
 import sys
 from pathlib import Path
-from local.processes import run_each
+from local.running.processes import run_each
 from local.runs import run_script
 run = lambda: run_each(Path(sys.argv[1]), [sys.argv[2:]], 1, "cpu") or 0
 sys.exit(run_script(run))

@@ -19,7 +19,7 @@ from scipy.special import expit, logit
 
 from local.config import EventsConfig
 from local.errors import CanopyError
-from local.event_rule import RULE, EventRule
+from local.event_rules.rule import RULE, EventRule
 from local.files import file_digest, write_csv, write_json
 from local.labels import SpanRule, frames_to_events
 from local.metrics.bootstrap import ratio_interval

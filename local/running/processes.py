@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from local.errors import CanopyError
-from local.interruption import (
+from local.running.interruption import (
     EXIT_CONTINUE,
     SIGNALS,
     Interrupted,
@@ -15,7 +15,7 @@ from local.interruption import (
     requested,
     stop_if_asked,
 )
-from local.locks import inherited
+from local.running.locks import inherited
 
 EXIT_INTERRUPTED = 130
 

@@ -9,7 +9,7 @@ from scipy.special import logit
 from sklearn.metrics import average_precision_score
 
 from local.config import Config, DataConfig, EventsConfig
-from local.event_measures import measure_events, measure_title, validation_measures
+from local.event_rules.measures import measure_events, measure_title, validation_measures
 from local.inference import Scores
 
 HOP = 0.01

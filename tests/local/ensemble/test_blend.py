@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.special import expit, logit
 
-from local.blend import blend, cross_fit, fit_weights, read_weights
+from local.ensemble.blend import blend, cross_fit, fit_weights, read_weights
 from local.errors import CanopyError
 from local.metrics import lwlrap
 

@@ -6,8 +6,7 @@ import pytest
 from scipy.special import expit, logit
 
 from local.errors import CanopyError
-from local.inference import Scores
-from local.thresholds import (
+from local.event_rules.thresholds import (
     ClassEvidence,
     Evidence,
     Rule,
@@ -15,6 +14,7 @@ from local.thresholds import (
     fit_thresholds,
     parse_rule,
 )
+from local.inference import Scores
 
 
 def evidence_of(positive, negative, thresholds=(), alarms=()):

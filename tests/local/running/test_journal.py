@@ -8,9 +8,9 @@ import sys
 import numpy as np
 import pytest
 
-from local import journal as journals
 from local.errors import CanopyError
-from local.journal import Journal
+from local.running import journal as journals
+from local.running.journal import Journal
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def test_lines_are_on_the_disk_within_a_second(path, monkeypatch):
 def test_a_killed_process_loses_no_line(path):
     code = (
         "import sys, time\n"
-        "from local.journal import Journal\n"
+        "from local.running.journal import Journal\n"
         f"journal = Journal({str(path)!r}, 'f')\n"
         "for n in range(1000):\n"
         "    journal.add(f'r{n}', value=n)\n"

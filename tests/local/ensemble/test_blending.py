@@ -12,12 +12,12 @@ import pytest
 from scipy.special import expit, logit
 
 from local.config import dump_config
+from local.ensemble.members import open_member
 from local.evidence import fold_evidence
 from local.experiment import Experiment
 from local.files import read_json, write_csv, write_json, write_text
 from local.inference import Scores, clip_logits, load_scores, save_scores
 from local.ledger import COLUMNS, fill_in, read_ledger
-from local.members import open_member
 from local.metrics import lwlrap
 from local.results import collect, corrected_test
 from local.runs import run_script, stage_parser, start

@@ -1,0 +1,1 @@
+"""How work runs: signals, locks, journals, stamps, processes, shares and ranks."""
