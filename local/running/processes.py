@@ -18,6 +18,16 @@ from local.running.interruption import (
 from local.running.locks import inherited
 
 EXIT_INTERRUPTED = 130
+# Activations are megabytes that every step takes and gives back. glibc hands such blocks to the
+# kernel and faults them in anew each time; kept, and in huge pages, a training step of the small
+# network takes 10 to 20 % less processor time (`bin/profile_step.py`). Other C libraries ignore it.
+KEEP_MEMORY = ":".join(
+    [
+        "glibc.malloc.hugetlb=1",
+        "glibc.malloc.mmap_threshold=1073741824",
+        "glibc.malloc.trim_threshold=1073741824",
+    ]
+)
 
 
 def run_each(
@@ -59,6 +69,7 @@ def run_each(
 def _begin(command: list[str], n_parallel: int, gpus: Sequence[int]) -> subprocess.Popen:
     locks, descriptors = inherited()
     environment = os.environ | bound_to_this_process() | locks
+    environment.setdefault("GLIBC_TUNABLES", KEEP_MEMORY)
     environment["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // n_parallel))
     if gpus:
         environment["CUDA_VISIBLE_DEVICES"] = _visible(gpus)

@@ -11,7 +11,7 @@ import pytest
 
 from local.errors import CanopyError
 from local.running.interruption import Interrupted, forget, listen
-from local.running.processes import run_each
+from local.running.processes import KEEP_MEMORY, run_each
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -41,6 +41,21 @@ def test_each_task_runs_once(worker):
     assert sorted(line[1] for line in lines if line[0] == "end") == ["a", "b", "c"]
     share = str(max(1, (os.cpu_count() or 1) // 2))
     assert {line[2] for line in lines} == {share}
+
+
+@pytest.mark.parametrize("given", [None, "glibc.malloc.check=0"])
+def test_memory_is_kept_unless_the_user_says_otherwise(tmp_path, monkeypatch, given):
+    if given is None:
+        monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    else:
+        monkeypatch.setenv("GLIBC_TUNABLES", given)
+    path = tmp_path / "tell.py"
+    path.write_text(
+        "import os, pathlib, sys\n"
+        "pathlib.Path(sys.argv[1]).write_text(os.environ['GLIBC_TUNABLES'])\n"
+    )
+    run_each(path, [[str(tmp_path / "told")]], 1, "cpu")
+    assert (tmp_path / "told").read_text() == (given or KEEP_MEMORY)
 
 
 def test_no_tasks_are_no_fault(worker):
@@ -130,7 +145,7 @@ def test_a_process_that_was_asked_by_others_is_no_failure(worker):
 PARENT = """
 import sys
 from pathlib import Path
-from local.running.processes import run_each
+from local.running.processes import KEEP_MEMORY, run_each
 from local.runs import run_script
 run = lambda: run_each(Path(sys.argv[1]), [sys.argv[2:]], 1, "cpu") or 0
 sys.exit(run_script(run))
