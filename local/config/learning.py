@@ -94,8 +94,10 @@ class LossConfig(Section):
     # out, or taken as silent.
     activity_weight: Annotated[float, Field(ge=0.0)] = 0.0
     activity_unknown: Literal["ignore", "absent"] = "ignore"
-    # Distance of a window's embedding to the learned centres of its classes.
+    # Distance of a window's embedding to the learned centres of its classes, and the rate at which
+    # the centres learn; null: that of the network.
     centre_weight: Annotated[float, Field(ge=0.0)] = 0.0
+    centre_lr: Positive | None = None
 
     @model_validator(mode="after")
     def _something_to_learn(self) -> "LossConfig":
@@ -107,6 +109,11 @@ class LossConfig(Section):
             raise ValueError(
                 "masked is false, so nothing is unknown, but unknown_weight is "
                 f"{self.unknown_weight:g}; set it to 0 or masked to true"
+            )
+        if self.centre_lr is not None and self.centre_weight == 0:
+            raise ValueError(
+                f"centre_lr is {self.centre_lr:g}, but centre_weight is 0, so there are no "
+                "centres; set centre_weight or leave centre_lr out"
             )
         if self.cells == "focal" and self.negative_beta < 1:
             raise ValueError(
