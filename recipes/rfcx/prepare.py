@@ -24,7 +24,7 @@ from local.errors import CanopyError
 from local.files import write_csv
 from local.preparation import prepare_arguments, prepare_tables
 from local.runs import run_script
-from local.tables import Tables, check_events, read_table, write_tables
+from local.tables import Tables, check_events, fail_at, read_table, write_tables
 from recipes.rfcx.download import fetch
 
 
@@ -118,6 +118,12 @@ def _read_sample(path: Path) -> tuple[pd.DataFrame, list[str]]:
     columns = [column for column in sample.columns if column != "recording_id"]
     if not columns:
         raise CanopyError(f"{path}: no class columns beside recording_id; expected s0, s1, ...")
+    fail_at(
+        sample["recording_id"].duplicated(),
+        path,
+        sample,
+        lambda row: f"recording_id {row['recording_id']!r} stands a second time; keep one row",
+    )
     return sample, columns
 
 
