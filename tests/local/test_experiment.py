@@ -179,6 +179,24 @@ def test_folds_keep_groups_together_and_out_of_their_own_training(toy):
         }
 
 
+def test_rejected_rows_are_split_as_confirmed_ones_are(toy):
+    """Defect 15: no rejected row serves training and the validation of the same fold."""
+    experiment = Experiment(toy().run)
+    events = experiment.tables.events
+    rejected = events[events["polarity"] < 0]
+    seen: list[int] = []
+    for fold in experiment.folds:
+        names = experiment.training_ids(0, fold)
+        pool = make_pool(experiment.tables, events, names, experiment.dump)
+        drawn = {pool.recording_ids[row] for row in pool.event_recording[pool.event_kind == 1]}
+        held_out = set(rejected["recording_id"]) & set(experiment.held_out_ids(fold))
+        assert held_out
+        assert not drawn & held_out
+        assert drawn | held_out == set(rejected["recording_id"])
+        seen.append(len(held_out))
+    assert sum(seen) == rejected["recording_id"].nunique()
+
+
 def test_what_a_model_started_from_counts_as_seen(toy):
     made = toy(relabel__start="cycle0")
     experiment = Experiment(made.run)
