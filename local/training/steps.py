@@ -57,7 +57,7 @@ class Learner:
         seed_torch(config.seed, task.name, "weights")
         self.recipe = {
             "name": config.model.name,
-            "params": config.model.params,
+            "params": config.model.model_dump(mode="json")["params"],
             "n_classes": len(task.labels),
             "n_bands": task.dump.n_bands,
             "labels": task.labels,
