@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 from pydantic import Field
+from tqdm import tqdm
 
 from local.annotations import read_rainforest
 from local.audio import SOUND_SUFFIXES, probe
@@ -137,7 +138,7 @@ def _read_events(datadir: Path) -> dict[str, pd.DataFrame]:
 def _list_recordings(datadir: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Every audio file of train/ and test/ with its header; and those without a readable one."""
     rows, invalid = [], []
-    for subset, path in _audio_files(datadir):
+    for subset, path in tqdm(list(_audio_files(datadir)), desc="headers", disable=None):
         relative = path.relative_to(datadir).as_posix()
         try:
             info = probe(path)
