@@ -21,10 +21,6 @@ from local.priors import (
 )
 from local.tables import Tables, read_table
 
-# Steps of floating point, near 1 of 1.1e-16, between probabilities that would tie: so many that
-# readers of the csv that round the last digits (pandas, by default) still tell them apart.
-_STEP = 64
-
 
 @dataclass(frozen=True)
 class Correction:
@@ -119,6 +115,11 @@ def merge_columns(
         for name in names
     ]
     return np.stack(merged, axis=1), names
+
+
+# Steps of floating point, near 1 of 1.1e-16, between probabilities that would tie: so many that
+# readers of the csv that round the last digits (pandas, by default) still tell them apart.
+_STEP = 64
 
 
 def ordered_probability(logit: np.ndarray) -> np.ndarray:
