@@ -48,6 +48,8 @@ def main(argv: list[str] | None = None) -> int:
     with started(args, name, shared=shard is not None) as run:
         set_threads()
         tables = read_tables(run.tables)
+        # Also where the features are there: another version may ask for what these tables lack.
+        check_data(run)
         for factor in (1.0, *run.config.features.stretches):
             folder = stretched_folder(run.features, factor)
             # Runs of other tags may share the dump: the second finds it made.
@@ -69,7 +71,6 @@ def make_dump(run: Run, tables: Tables, folder: Path, factor: float, shard: Shar
         return
     if shard is not None and run.force:
         raise CanopyError("--shard goes with no --force: remove the dump to make it anew")
-    check_data(run)
     stamp.clear()
     check_corpus(tables.recordings, folder, run.config)
     if run.force:

@@ -32,7 +32,14 @@ from local.inference import load_scores
 from local.ledger import ledger_path, record, run_row
 from local.report.build import build_report
 from local.report.html import write_report
-from local.results import collect, corrected_test, cycles_done, table_of_cycles, train_part
+from local.results import (
+    CorrectedTest,
+    collect,
+    corrected_test,
+    cycles_done,
+    table_of_cycles,
+    train_part,
+)
 from local.running.stamps import Stamp
 from local.runs import Run, log, run_script, stage_parser, started
 from local.submission import join_submission
@@ -55,8 +62,9 @@ def submit(run: Run, recipe: str) -> None:
     stamp = _stamp(experiment, cycles)
     if not stamp.is_done(run.force):
         stamp.clear()
-        write_submission(experiment, cycles[-1])
-        results = collect(experiment, cycles)
+        last = corrected_test(experiment, cycles[-1])
+        write_submission(experiment, last)
+        results = collect(experiment, cycles, last)
         events = make_events(experiment, cycles[-1], results)
         write_json(run.exp / "results.json", results)
         pages = write_report(run.exp / "report.html", build_report(experiment, results))
@@ -88,10 +96,10 @@ def _stamp(experiment: Experiment, cycles: list[int]) -> Stamp:
     return Stamp(run.exp / "submit.done.json", settings, inputs)
 
 
-def write_submission(experiment: Experiment, cycle: int) -> None:
-    """Write submission.csv from the scores of a cycle."""
+def write_submission(experiment: Experiment, last: CorrectedTest) -> None:
+    """Write submission.csv from the test scores of the last cycle and their correction."""
     run = experiment.run
-    _, (ids, logit), correction = corrected_test(experiment, cycle)
+    _, (ids, logit), correction = last
     submission, filled = join_submission(
         run.tables, experiment.tables.labels, ids, logit + correction.shift
     )

@@ -159,7 +159,8 @@ def model_state(model: SedModel, recipe: dict[str, Any]) -> dict[str, Any]:
 
     `recipe` has `name`, `params`, `n_classes`, `n_bands`, `labels`.
     """
-    return {"model": model.state_dict(), "recipe": recipe}
+    # Plain: a frozen mapping of the configuration is an object, which no checkpoint may hold.
+    return {"model": model.state_dict(), "recipe": plain(recipe)}
 
 
 def load_model(path: Path | str, labels: list[str], device: str = "cpu") -> SedModel:

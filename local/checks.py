@@ -11,6 +11,7 @@ from local.folds import check_enough
 from local.losses import check_labels, check_output
 from local.metrics import METRICS
 from local.models import create_model, without_start
+from local.priors import read_prevalence
 from local.reviewed import read_reviewed
 from local.runs import Run
 from local.tables import read_tables
@@ -85,6 +86,8 @@ def check_data(run: Run) -> None:
     reviewed = [run.datadir / name for name in run.config.data.reviewed]
     durations = recordings.set_index("recording_id")["duration"]
     read_reviewed(reviewed, durations, tables.labels)
+    if run.config.prior.given is not None:
+        read_prevalence(run.datadir / run.config.prior.given, tables.labels)
     if run.config.prior.method == "estimated" and not (recordings["subset"] == "test").any():
         raise CanopyError(
             "prior.method is estimated, which goes by test recordings, and there are none; set it "

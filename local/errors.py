@@ -6,6 +6,7 @@ escapes is a defect of ours and keeps its traceback.
 """
 
 import pickle
+import re
 import struct
 import zipfile
 import zlib
@@ -31,6 +32,10 @@ UNPACKING_ERRORS = (
 )
 
 
+# PyTorch's word for what it does not unpickle, within a page of advice to load it all the same.
+_REFUSED = re.compile(r"[Uu]nsupported (?:global: )?GLOBAL ([\w.]{1,80})")
+
+
 class CanopyError(Exception):
     """A fault of the input or the configuration, told in one sentence with its remedy."""
 
@@ -46,4 +51,7 @@ class CanopyError(Exception):
 
 def first_line(error: BaseException) -> str:
     """A library's error in one line of at most 120 characters; its kind where it says nothing."""
+    refused = _REFUSED.search(str(error))
+    if refused:
+        return f"it holds an object of {refused[1]}, and only tensors are loaded"
     return str(error).splitlines()[0][:120] if str(error) else type(error).__name__

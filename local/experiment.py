@@ -165,10 +165,18 @@ class Experiment:
         groups = _read_seen(self.run.fold(cycle, fold))
         if cycle > 0 and self.run.config.relabel.start == "cycle0":
             return groups | self.seen_groups(0, fold)
-        initial = self.run.config.model.init_of(fold)
-        if initial is not None and (initial.parent / "seen.csv").is_file():
-            groups |= _read_seen(initial.parent)
+        for path in self.first_weights(fold).values():
+            if (path.parent / "seen.csv").is_file():
+                groups |= _read_seen(path.parent)
         return groups
+
+    def first_weights(self, fold: int) -> dict[str, Path]:
+        """Files that a fold takes first weights from, by the key that names them."""
+        model = self.run.config.model
+        named = {"model.init": model.init_of(fold)}
+        weights = model.params.get("weights")
+        named["model.params.weights"] = Path(weights) if isinstance(weights, str) else None
+        return {key: path for key, path in named.items() if path is not None}
 
     # ---------------------------------------------------------------------------- who scores whom
 
@@ -269,8 +277,14 @@ class Experiment:
             inputs.append(self.run.cycle(cycle) / "pseudo_events.csv")
         if cycle > 0 and self.run.config.relabel.start == "cycle0":
             inputs.append(self.run.fold(0, fold) / "best.pt")
-        elif (initial := config.model.init_of(fold)) is not None:
-            inputs.append(initial)
+            return inputs
+        for key, path in self.first_weights(fold).items():
+            if not path.is_file():
+                raise CanopyError(
+                    f"{key}: {path} is missing; put the file there, for a model depends on what it "
+                    "began from"
+                )
+            inputs.append(path)
         return inputs
 
 

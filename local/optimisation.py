@@ -6,19 +6,22 @@ from typing import Any
 import torch
 from torch import nn
 
-from local.config import TrainConfig
+from local.config import LossConfig, TrainConfig
 from local.errors import CanopyError
 from local.models import SedModel
 
 
 def make_optimizer(
-    model: SedModel, objective: nn.Module, config: TrainConfig
+    model: SedModel,
+    objective: nn.Module,
+    config: TrainConfig,
+    loss: LossConfig | None = None,
 ) -> torch.optim.Optimizer:
     """Optimiser over every parameter of the model and of the loss, each in one group.
 
     Weights of layers decay; biases, normalisation and what the loss learns do not. With `lr_head`
-    the parameters that score (`SedModel.head_prefixes`) have groups with that rate. Empty groups
-    are left out.
+    the parameters that score (`SedModel.head_prefixes`) have groups with that rate; with
+    `loss.centre_lr` what the loss learns has. Empty groups are left out.
     """
     body: list[nn.Parameter] = []
     head: list[nn.Parameter] = []
@@ -33,7 +36,8 @@ def make_optimizer(
     groups = _groups(body, config.lr, config.weight_decay)
     if config.lr_head is not None:
         groups += _groups(head, config.lr_head, config.weight_decay)
-    groups.append({"params": list(objective.parameters()), "lr": config.lr, "weight_decay": 0.0})
+    rate = loss.centre_lr if loss is not None and loss.centre_lr is not None else config.lr
+    groups.append({"params": list(objective.parameters()), "lr": rate, "weight_decay": 0.0})
     groups = [group for group in groups if group["params"]]
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)

@@ -53,8 +53,10 @@ def _follows(folder: Path, before: Path) -> bool:
     return read_json(stamp)["notes"].get("made_from") == file_digest(before / "oof.npz")
 
 
-def collect(experiment: Experiment, cycles: list[int]) -> dict[str, Any]:
-    """Score every cycle.
+def collect(
+    experiment: Experiment, cycles: list[int], last: "CorrectedTest | None" = None
+) -> dict[str, Any]:
+    """Score every cycle; `last` is `corrected_test` of the last one, where it is at hand.
 
     Returns
     -------
@@ -68,7 +70,10 @@ def collect(experiment: Experiment, cycles: list[int]) -> dict[str, Any]:
         "metric": run.config.score.metric,
         "labels": experiment.tables.labels,
         "columns": _columns(experiment),
-        "cycles": [_score_cycle(experiment, cycle) for cycle in cycles],
+        "cycles": [
+            _score_cycle(experiment, cycle, last if cycle == cycles[-1] else None)
+            for cycle in cycles
+        ],
         # The command names folders, and a run gives the same bytes wherever it lies: see run.json.
         "run": {k: v for k, v in environment_record(*made_with).items() if k != "command"},
     }
@@ -79,11 +84,13 @@ def _columns(experiment: Experiment) -> list[str]:
     return list(dict.fromkeys(columns["column"]))
 
 
-def _score_cycle(experiment: Experiment, cycle: int) -> dict[str, Any]:
+def _score_cycle(
+    experiment: Experiment, cycle: int, known: "CorrectedTest | None" = None
+) -> dict[str, Any]:
     config = experiment.run.config
     oof, clip = train_part(experiment, cycle)
     scores = {"oof_known": score_known(oof, clip, experiment.tables.events, config)}
-    _, test, correction = corrected_test(experiment, cycle)
+    _, test, correction = known or corrected_test(experiment, cycle)
     ids = oof.recording_ids
     # Prevalence of train recordings is not the test's: out-of-fold scores stay uncorrected.
     _add_truth(scores, "oof_truth", experiment, config.score.train_truth, ids, clip)
@@ -109,9 +116,10 @@ def train_part(experiment: Experiment, cycle: int) -> tuple[Scores, np.ndarray]:
     return scores.take(names), members["clip_logit"][rows].astype(np.float64)
 
 
-def corrected_test(
-    experiment: Experiment, cycle: int
-) -> tuple[Scores, tuple[list[str], np.ndarray], Correction]:
+CorrectedTest = tuple[Scores, tuple[list[str], np.ndarray], Correction]
+
+
+def corrected_test(experiment: Experiment, cycle: int) -> CorrectedTest:
     """Test scores, (ids, clip logits before the correction), and the correction."""
     run = experiment.run
     scores, members = load_scores(run.cycle(cycle) / "test.npz")

@@ -1,8 +1,8 @@
-"""What all sections of a configuration share: the base class and bounded types."""
+"""What all sections of a configuration share: the base class, bounded types, mappings that stay."""
 
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, NoReturn, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
@@ -16,3 +16,29 @@ class Section(BaseModel):
 
 
 SectionType = TypeVar("SectionType", bound=Section)
+
+
+class FrozenDict(dict[str, Any]):
+    """A dict that refuses every change; what is in it, at any depth, does so as well."""
+
+    def __init__(self, values: dict[str, Any]) -> None:
+        super().__init__({key: _frozen(value) for key, value in values.items()})
+
+    def _refuse(self, *_: object, **__: object) -> NoReturn:
+        raise TypeError("a configuration is frozen; make a dict of it and change that")
+
+    __setitem__ = __delitem__ = __ior__ = _refuse  # type: ignore[assignment]
+    clear = pop = popitem = setdefault = update = _refuse  # type: ignore[assignment]
+
+    def __reduce__(self) -> tuple[type, tuple[dict[str, Any]]]:
+        return FrozenDict, (dict(self),)
+
+
+def _frozen(value: Any) -> Any:
+    if isinstance(value, dict):
+        return FrozenDict(value)
+    return tuple(map(_frozen, value)) if isinstance(value, list | tuple) else value
+
+
+# Settings whose keys somebody else's schema knows.
+Settings = Annotated[dict[str, Any], AfterValidator(FrozenDict), Field(validate_default=True)]

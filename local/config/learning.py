@@ -1,11 +1,11 @@
 """The sections that say how a network learns: windows, model, loss, augmentation, training."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from local.config.base import Count, Positive, Section, Share
+from local.config.base import Count, FrozenDict, Positive, Section, Settings, Share
 
 # How many times as long; beyond these bounds a call is another call.
 StretchFactor = Annotated[float, Field(ge=0.5, le=2.0)]
@@ -51,7 +51,7 @@ class ModelConfig(Section):
     """A registered model by name; `params` are checked by that model's own schema."""
 
     name: str = "crnn"
-    params: dict[str, Any] = {}
+    params: Settings = {}
     # Path of a checkpoint whose weights start the training (tensors only), or null. {fold} in it
     # stands for the number of the fold.
     init: str | None = None
@@ -76,7 +76,7 @@ class LossConfig(Section):
     focal_alpha: Share | None = None
     focal_on: Literal["all", "positives"] = "all"
     # Factor of the positive side of a cell: one number, or numbers by label (others have 1).
-    positive_weight: Positive | dict[str, Positive] = 1.0
+    positive_weight: Positive | Annotated[dict[str, Positive], AfterValidator(FrozenDict)] = 1.0
     # What sums are divided by: the weight of the known cells, or that of the positives.
     normalise: Literal["known", "positives"] = "known"
     # false: what is unknown counts as absent, in all parts.
@@ -94,8 +94,10 @@ class LossConfig(Section):
     # out, or taken as silent.
     activity_weight: Annotated[float, Field(ge=0.0)] = 0.0
     activity_unknown: Literal["ignore", "absent"] = "ignore"
-    # Distance of a window's embedding to the learned centres of its classes.
+    # Distance of a window's embedding to the learned centres of its classes, and the rate at which
+    # the centres learn; null: that of the network.
     centre_weight: Annotated[float, Field(ge=0.0)] = 0.0
+    centre_lr: Positive | None = None
 
     @model_validator(mode="after")
     def _something_to_learn(self) -> "LossConfig":
@@ -107,6 +109,11 @@ class LossConfig(Section):
             raise ValueError(
                 "masked is false, so nothing is unknown, but unknown_weight is "
                 f"{self.unknown_weight:g}; set it to 0 or masked to true"
+            )
+        if self.centre_lr is not None and self.centre_weight == 0:
+            raise ValueError(
+                f"centre_lr is {self.centre_lr:g}, but centre_weight is 0, so there are no "
+                "centres; set centre_weight or leave centre_lr out"
             )
         if self.cells == "focal" and self.negative_beta < 1:
             raise ValueError(

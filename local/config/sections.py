@@ -3,11 +3,11 @@
 Seconds, hertz and decibels carry their unit in the key (`_s`, `_hz`, `_db`); counts begin `n_`.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from local.config.base import Count, Positive, Section, Share
+from local.config.base import Count, Positive, Section, Settings, Share
 from local.config.learning import (
     AugmentConfig,
     LossConfig,
@@ -90,13 +90,13 @@ class PoolConfig(Section):
 class TtaConfig(Section):
     """Test-time augmentation: every view is scored and the probabilities averaged."""
 
-    shifts_s: list[float] = [0.0]
-    speeds: list[Positive] = [1.0]
+    shifts_s: tuple[float, ...] = (0.0,)
+    speeds: tuple[Positive, ...] = (1.0,)
     # Dumps of `features.stretches` to look at beside the plain one.
     stretches: tuple[StretchFactor, ...] = ()
-    gains_db: list[float] = [0.0]
+    gains_db: tuple[float, ...] = (0.0,)
     flip: bool = False
-    lengths_s: list[Positive] = []
+    lengths_s: tuple[Positive, ...] = ()
 
     @model_validator(mode="after")
     def _at_least_one_view(self) -> "TtaConfig":
@@ -140,7 +140,7 @@ class RelabelConfig(Section):
     min_duration_s: Annotated[float, Field(ge=0.0)] = 0.2
     max_gap_s: Annotated[float, Field(ge=0.0)] = 0.2
     weight: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
-    subsets: list[Literal["train", "test", "unlabelled"]] = ["train"]
+    subsets: tuple[Literal["train", "test", "unlabelled"], ...] = ("train",)
     # Cells below this probability become pseudo negatives; null (the default) makes none.
     negative_below: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
     # Of a class, at most this share of the recordings that should have it, by the prevalence that
@@ -245,7 +245,7 @@ class Config(Section):
 
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     # Settings of the recipe's own preparation, checked by the recipe.
-    prepare: dict[str, Any] = {}
+    prepare: Settings = {}
     audio: AudioConfig = AudioConfig()
     features: FeatureConfig = FeatureConfig()
     data: DataConfig = DataConfig()

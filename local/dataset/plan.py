@@ -192,17 +192,18 @@ def _spread(
     in_epoch, in_batch = np.zeros(n_labels), np.zeros(n_labels)
     chance = rng.random((len(kinds), n_labels))
     rows = np.full(len(kinds), -1, dtype=np.int64)
-    for position, kind in enumerate(kinds):
-        if position % config.train.batch_size == 0:
-            in_batch[:] = 0
-        if kind > 1:
-            continue
-        open_to = known[kind]
-        rank = np.lexsort((chance[position, open_to], in_epoch[open_to], in_batch[open_to]))
-        label = open_to[rank[0]]
-        in_batch[label] += 1
-        in_epoch[label] += 1
-        rows[position] = rng.choice(by_label[kind][int(label)])
+    for begin in range(0, len(kinds), config.train.batch_size):
+        in_batch[:] = 0
+        batch = begin + np.flatnonzero(kinds[begin : begin + config.train.batch_size] < 2)
+        # The kind with fewer classes goes first, so that the other can even out what it must leave.
+        for position in sorted(batch, key=lambda place: len(known[kinds[place]])):
+            kind = kinds[position]
+            open_to = known[kind]
+            rank = np.lexsort((chance[position, open_to], in_epoch[open_to], in_batch[open_to]))
+            label = open_to[rank[0]]
+            in_batch[label] += 1
+            in_epoch[label] += 1
+            rows[position] = rng.choice(by_label[kind][int(label)])
     return rows
 
 

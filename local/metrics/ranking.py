@@ -20,7 +20,7 @@ def checked(truth: ArrayLike, score: ArrayLike) -> tuple[np.ndarray, np.ndarray]
     ------
     CanopyError
         Shapes that differ or are not two-dimensional, truth other than 0/1, NaN scores. Rows and
-        columns are named by their index, from 0.
+        columns are named by their index, from 0. Infinite scores are in legal order.
     """
     truth, score = np.asarray(truth), np.asarray(score)
     if truth.shape != score.shape or truth.ndim != 2:

@@ -12,6 +12,7 @@ The network's input is decibels too, so with a front end like that the normalisa
 taken over; with another number of bands, or with `pcen` or `level_norm`, it is made anew.
 """
 
+import logging
 import math
 from itertools import pairwise
 from pathlib import Path
@@ -32,6 +33,8 @@ from local.models.common import (
 )
 from local.models.heads import attend
 from local.models.pretrained import read_weights, take_weights
+
+log = logging.getLogger("canopy")
 
 _DB = 10.0 / math.log(10.0)
 _N_BLOCKS = 6
@@ -190,6 +193,15 @@ class Cnn14(SedModel):
         if first in weights:
             weights[first] = self._spread(weights[first])
         take_weights(self, weights, path, anew=("bn0.", "front.", *_HEADS), unused=_UNUSED)
+        kept = self.bn0 is not None and torch.equal(
+            self.bn0.running_mean, weights.get("bn0.running_mean", torch.zeros(0))
+        )
+        if kept and any(key.startswith(_UNUSED) for key in weights):
+            log.info(
+                "%s: normalisation of bands taken over; it is right for features like the file's "
+                "(64 bands from 50 to 14,000 Hz at 32 kHz, n_fft 1024, hop_length 320)",
+                path,
+            )
 
     def _spread(self, weight: torch.Tensor) -> torch.Tensor:
         """The first convolution of one channel for the channels here; a coordinate begins at 0."""

@@ -57,7 +57,7 @@ class Learner:
         seed_torch(config.seed, task.name, "weights")
         self.recipe = {
             "name": config.model.name,
-            "params": config.model.params,
+            "params": config.model.model_dump(mode="json")["params"],
             "n_classes": len(task.labels),
             "n_bands": task.dump.n_bands,
             "labels": task.labels,
@@ -78,7 +78,7 @@ class Learner:
         n_batches = math.ceil(self.n_windows / config.train.batch_size)
         self.steps_per_epoch = math.ceil(n_batches / config.train.accumulate)
         self.objective = Objective(config.loss, task.labels, self._probe).to(self.device)
-        self.optimizer = make_optimizer(self.model, self.objective, config.train)
+        self.optimizer = make_optimizer(self.model, self.objective, config.train, config.loss)
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._lr_factor)
         self.amp_dtype = amp_dtype(config, self.device)
         self.scaler = torch.amp.GradScaler(

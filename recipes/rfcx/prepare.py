@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 from pydantic import Field
+from tqdm import tqdm
 
 from local.annotations import read_rainforest
 from local.audio import SOUND_SUFFIXES, probe
@@ -24,7 +25,7 @@ from local.errors import CanopyError
 from local.files import write_csv
 from local.preparation import prepare_arguments, prepare_tables
 from local.runs import run_script
-from local.tables import Tables, check_events, read_table, write_tables
+from local.tables import Tables, check_events, fail_at, read_table, write_tables
 from recipes.rfcx.download import fetch
 
 
@@ -118,6 +119,12 @@ def _read_sample(path: Path) -> tuple[pd.DataFrame, list[str]]:
     columns = [column for column in sample.columns if column != "recording_id"]
     if not columns:
         raise CanopyError(f"{path}: no class columns beside recording_id; expected s0, s1, ...")
+    fail_at(
+        sample["recording_id"].duplicated(),
+        path,
+        sample,
+        lambda row: f"recording_id {row['recording_id']!r} stands a second time; keep one row",
+    )
     return sample, columns
 
 
@@ -131,7 +138,7 @@ def _read_events(datadir: Path) -> dict[str, pd.DataFrame]:
 def _list_recordings(datadir: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Every audio file of train/ and test/ with its header; and those without a readable one."""
     rows, invalid = [], []
-    for subset, path in _audio_files(datadir):
+    for subset, path in tqdm(list(_audio_files(datadir)), desc="headers", disable=None):
         relative = path.relative_to(datadir).as_posix()
         try:
             info = probe(path)

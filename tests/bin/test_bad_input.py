@@ -155,6 +155,14 @@ def test_a_class_with_fewer_recordings_than_folds_before_any_feature(cli):
     assert features(cli) == []
 
 
+def test_another_version_is_held_against_tables_whose_features_are_there(cli):
+    """Not after training: a second version may ask for what these tables lack."""
+    for script in ("prepare", "preprocess"):
+        assert cli(script) == (0, "")
+    code, fault = cli("preprocess", "--set", "split.n_folds=3")
+    assert (code, "positives must lie in at least as many groups" in fault) == (1, True)
+
+
 def test_empty_filters_before_any_feature(cli):
     assert cli("prepare") == (0, "")
     code, fault = cli("preprocess", "--set", "features.n_mels=400")

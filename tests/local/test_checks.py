@@ -56,6 +56,29 @@ def test_faults_of_the_configuration(toy_config, changes, words):
     assert "\n" not in str(fault.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (None, r"given\.csv: no such file; check prior\.given"),
+        ("label,prevalence\na,0.5\nb,0.1\n", "no prevalence of c; every class needs a row"),
+        ("label,prevalence\na,0.5\nb,0.1\nc,0.1\nd,0.1\n", "row 5: label 'd' is not a class"),
+        ("label,prevalence\nc,0.5\na,0.1\nb,1.5\n", "row 4: prevalence '1.5' must be a number"),
+        ("label,prevalence\nc,0.5\na,0.1\nb,0.2\n", None),
+    ],
+)
+def test_a_given_prevalence_is_read_before_any_work(toy, tmp_path, text, words):
+    """Rows may stand in any order: they are taken by label."""
+    run = toy(prior={"method": "given", "given": "given.csv"}).run
+    if text is not None:
+        (tmp_path / "data" / "given.csv").write_text(text)
+    if words is None:
+        check_data(run)
+        return
+    with pytest.raises(CanopyError, match=words) as fault:
+        check_data(run)
+    assert "\n" not in str(fault.value)
+
+
 def test_a_weight_for_a_class_that_is_not_in_the_tables(toy):
     check_data(toy(loss__positive_weight={"b": 2.0}).run)
     with pytest.raises(CanopyError, match=r"loss\.positive_weight names the class 'd'"):

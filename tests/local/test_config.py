@@ -1,9 +1,12 @@
 """Configurations: strict, inherited, immutable; every shipped one builds and steps."""
 
+import copy
+import pickle
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from pydantic import ValidationError
 
 from local.augment import Batch, FrontEnd, augment
@@ -163,7 +166,7 @@ def test_overrides_come_last_and_are_typed(write):
     assert config.train.lr == 0.002
     assert config.train.n_epochs == 7
     assert config.window.balance_classes is False
-    assert config.inference.tta.shifts_s == [0.0, 0.5]
+    assert config.inference.tta.shifts_s == (0.0, 0.5)
     assert config.model.params == {"gru": 0}
     assert config.features.f_max_hz is None
 
@@ -192,13 +195,49 @@ def test_a_configuration_cannot_be_changed():
         config.inference.tta.flip = True
 
 
-def test_two_configurations_share_no_defaults():
-    one, other = Config(), Config()
-    one.model.params["gru"] = 1
-    one.inference.tta.shifts_s.append(1.0)
-    assert other == Config()
-    assert Config().model.params == {}
-    assert Config().inference.tta.shifts_s == [0.0]
+def nested():
+    return Config(
+        prepare={"species": [1, 2]},
+        model={"params": {"pool": [[2, 2]], "more": {"a": [1]}}},
+        loss={"positive_weight": {"a": 2.0}},
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda c: c.prepare.update(species=[3]),
+        lambda c: c.prepare["species"].append(3),
+        lambda c: c.model.params.pop("pool"),
+        lambda c: c.model.params["pool"][0].append(1),
+        lambda c: c.model.params["more"].__setitem__("a", 2),
+        lambda c: c.model.params.setdefault("b", 2),
+        lambda c: c.model.params.__ior__({"b": 2}),
+        lambda c: c.loss.positive_weight.clear(),
+        lambda c: c.inference.tta.shifts_s.append(1.0),
+        lambda c: c.relabel.subsets.append("test"),
+        lambda c: Config().model.params.update(gru=1),
+        lambda c: Config().prepare.__delitem__("size"),
+    ],
+)
+def test_nothing_inside_a_configuration_can_be_changed(change):
+    """Defect 1, by way of what a section holds."""
+    config = nested()
+    with pytest.raises((TypeError, AttributeError)):
+        change(config)
+    assert config == nested()
+
+
+def test_a_frozen_configuration_is_copied_sent_and_written_like_any():
+    config = nested()
+    for other in (copy.deepcopy(config), pickle.loads(pickle.dumps(config))):
+        assert other == config
+        with pytest.raises(TypeError, match="frozen"):
+            other.model.params["pool"] = []
+    changed = {**config.model.params, "pool": []}
+    changed["pool"].append(1)
+    assert yaml.safe_load(dump_config(config))["model"]["params"]["more"] == {"a": [1]}
+    assert type(config.model_dump(mode="json")["model"]["params"]) is dict
 
 
 def test_the_resolved_configuration_reads_back_as_itself(write):

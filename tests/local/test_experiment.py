@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from local import stage_train
+from local.checkpoint import load_checkpoint, save_checkpoint
 from local.dataset import make_pool
 from local.errors import CanopyError
 from local.experiment import Experiment
@@ -178,6 +179,24 @@ def test_folds_keep_groups_together_and_out_of_their_own_training(toy):
         }
 
 
+def test_rejected_rows_are_split_as_confirmed_ones_are(toy):
+    """Defect 15: no rejected row serves training and the validation of the same fold."""
+    experiment = Experiment(toy().run)
+    events = experiment.tables.events
+    rejected = events[events["polarity"] < 0]
+    seen: list[int] = []
+    for fold in experiment.folds:
+        names = experiment.training_ids(0, fold)
+        pool = make_pool(experiment.tables, events, names, experiment.dump)
+        drawn = {pool.recording_ids[row] for row in pool.event_recording[pool.event_kind == 1]}
+        held_out = set(rejected["recording_id"]) & set(experiment.held_out_ids(fold))
+        assert held_out
+        assert not drawn & held_out
+        assert drawn | held_out == set(rejected["recording_id"])
+        seen.append(len(held_out))
+    assert sum(seen) == rejected["recording_id"].nunique()
+
+
 def test_what_a_model_started_from_counts_as_seen(toy):
     made = toy(relabel__start="cycle0")
     experiment = Experiment(made.run)
@@ -213,8 +232,6 @@ def test_where_a_cycle_starts(toy, script, monkeypatch, start, fresh):
     if fresh:
         assert began == [None]
     else:
-        from local.checkpoint import load_checkpoint
-
         kept = load_checkpoint(made.run.fold(0, 1) / "best.pt")["model"]
         made_labels = load_checkpoint(made.run.fold(1, 1) / "best.pt")["model"]
         assert all(value.equal(kept[key]) for key, value in began[0].items())
@@ -320,6 +337,32 @@ def test_what_a_model_depends_on(toy, tmp_path):
         assert settings(**changes) == base
     best = settings(train__select="best")
     assert settings(train__select="best", inference__stitch="mean") != best
+
+
+def test_first_weights_are_known_by_their_content(toy, script, tmp_path):
+    """A file in `model.params.weights` that changes makes the model stale, wherever it lies."""
+    first = toy(**QUICK)
+    script("sed_train").train_fold(first.run, 0, 0)
+    start = tmp_path / "start.pt"
+    start.write_bytes((first.run.fold(0, 0) / "best.pt").read_bytes())
+    params = {**first.run.config.model.params, "weights": str(start)}
+    made = toy(**QUICK, model__params=params)
+    script("sed_train").train_fold(made.run, 0, 1)
+    experiment = Experiment(made.run)
+    experiment.require_trained(0, 1)
+    checkpoint = load_checkpoint(start)
+    checkpoint["model"] = {key: value * 1.5 for key, value in checkpoint["model"].items()}
+    save_checkpoint(start, checkpoint)
+    with pytest.raises(CanopyError, match="no model that was trained with these settings"):
+        experiment.require_trained(0, 1)
+    # What a `seen.csv` beside the file lists is seen.
+    held_out = {experiment.groups[name] for name in experiment.held_out_ids(1)}
+    assert not experiment.seen_groups(0, 1) & held_out
+    (tmp_path / "seen.csv").write_bytes((first.run.fold(0, 0) / "seen.csv").read_bytes())
+    assert experiment.seen_groups(0, 1) >= groups_trained_on(experiment, 0, 0)
+    start.unlink()
+    with pytest.raises(CanopyError, match=r"model\.params\.weights: .*start\.pt is missing"):
+        experiment.training_inputs(0, 1)
 
 
 def test_what_the_first_weights_saw_counts_as_seen(toy, script, tmp_path):

@@ -339,6 +339,91 @@ def test_order_of_events_and_the_agreement_of_clip_and_frames(rows, complete, co
     assert ((targets.clip_mask >= 0) & (targets.clip_mask <= 1)).all()
 
 
+def plain_frames(rows, label, rule, grid, complete, points=10):
+    """Targets and masks of one class by asking every cell at `points` moments, in plain loops.
+
+    Onsets and offsets lie on the moments' borders, so that shares of cells are exact.
+    """
+    rows = [row for row in rows if row[0] == label]
+    true, pseudo = ([row for row in rows if row[5] == kind] for kind in (False, True))
+
+    def moments(cell):
+        start = grid.start_s + cell * grid.hop_s
+        return [start + (k + 0.5) * grid.hop_s / points for k in range(points)]
+
+    def at(row, moment):
+        return row[1] <= moment < row[2]
+
+    def cells_of(row):
+        found = {c for c in range(grid.n) if any(at(row, m) for m in moments(c))}
+        return found - spoken if row[5] else found
+
+    def counts(row):
+        seen = sum(at(row, m) for c in cells_of(row) for m in moments(c)) * grid.hop_s / points
+        longest = min(row[2] - row[1], rule.length_s)
+        return seen >= min(rule.min_visible_share * longest, rule.min_visible_s) - 1e-9
+
+    spoken: set[int] = set()
+    spoken = set().union(*[cells_of(row) for row in true])
+    target, mask = np.zeros(grid.n), np.full(grid.n, 1.0 if complete else 0.0)
+    for cell in range(grid.n):
+        here = [row for row in (true if cell in spoken else pseudo) if cell in cells_of(row)]
+        loud = [row for row in here if row[3] > 0 and counts(row)]
+        sliver = [row for row in here if row[3] > 0 and not counts(row)]
+        silent = [row for row in here if row[3] < 0]
+        envelope = [
+            np.mean([max([row[4] for row in some if at(row, m)], default=0) for m in moments(cell)])
+            for some in (loud, silent)
+        ]
+        if loud and complete:
+            target[cell] = np.mean([any(at(row, m) for row in loud) for m in moments(cell)])
+            mask[cell] = max(row[4] for row in loud)
+        elif loud:
+            target[cell], mask[cell] = 1, envelope[0]
+        elif sliver:
+            mask[cell] = 0
+        elif silent:
+            mask[cell] = max(envelope[1], mask[cell])
+    return target, mask
+
+
+@settings(deadline=None, max_examples=200)
+@given(rows=some_events(), complete=st.booleans(), wide=st.booleans())
+def test_frames_against_a_plain_statement(rows, complete, wide):
+    """Union of events in a cell, greatest weight in overlaps, true rows before pseudo ones."""
+    # Times are tenths of a second: many events end and begin inside one of the wide cells.
+    grid = FrameGrid(5, 1.0) if wide else FrameGrid(50, 0.1)
+    data = COMPLETE if complete else PARTIAL
+    targets = targets_of(*rows, grid=grid, data=data)
+    for label in (0, 1):
+        target, mask = plain_frames(rows, label, RULE, grid, complete)
+        np.testing.assert_allclose(targets.frame_mask[label], mask, atol=1e-6)
+        np.testing.assert_allclose(targets.frame_target[label], target, atol=1e-6)
+
+
+def test_events_of_a_class_fill_the_union_of_a_cell():
+    """Neither the larger share nor the sum; the greater weight where two overlap."""
+    grid = FrameGrid(2, 1.0)
+    beside = targets_of((0, 0.0, 0.3), (0, 0.5, 0.9), grid=grid)
+    np.testing.assert_allclose(beside.frame_mask[0], [0.7, 0.0], atol=1e-6)
+    overlapping = targets_of((0, 0.0, 0.5), (0, 0.3, 0.9), grid=grid)
+    np.testing.assert_allclose(overlapping.frame_mask[0], [0.9, 0.0], atol=1e-6)
+    weighed = targets_of((0, 0.0, 0.5, 1, 0.5, True), (0, 0.3, 0.9, 1, 0.2, True), grid=grid)
+    np.testing.assert_allclose(weighed.frame_mask[0], [0.5 * 0.5 + 0.4 * 0.2, 0], atol=1e-6)
+    rejected = targets_of((0, 0.0, 0.3, -1), (0, 0.5, 0.9, -1), grid=grid)
+    np.testing.assert_allclose(rejected.frame_mask[0], [0.7, 0.0], atol=1e-6)
+    whole = targets_of((0, 0.0, 0.3), (0, 0.5, 0.9), grid=grid, data=COMPLETE)
+    np.testing.assert_allclose(whole.frame_target[0], [0.7, 0.0], atol=1e-6)
+
+
+def test_negatives_beside_each_other_cover_a_window_together():
+    """In coarse cells as well: two rejected spans that meet inside a cell cover all of it."""
+    rule = WindowConfig(negative_cover=1.0)
+    rows = [(0, 0.0, 2.4, -1), (0, 2.4, 5.0, -1)]
+    targets = targets_of(*rows, grid=FrameGrid(5, 1.0), rule=rule)
+    assert (targets.clip_target[0], targets.clip_mask[0]) == (0, 1)
+
+
 def test_targets_of_two_windows_agree_where_they_overlap():
     rows = [(0, 1.0, 2.3), (1, 0.4, 3.3, -1)]
     early = targets_of(*rows, grid=FrameGrid(50, 0.1, 0.0))

@@ -20,7 +20,8 @@ def made(loss=None, **train):
     objective = Objective(
         LossConfig(**(loss or {})), ["a", "b", "c"], lambda: model.eval()(torch.zeros(1, 1, 8, 4))
     )
-    return model, objective, make_optimizer(model, objective, TrainConfig(**train))
+    train, loss = TrainConfig(**train), objective.config
+    return model, objective, make_optimizer(model, objective, train, loss)
 
 
 @pytest.mark.parametrize("loss", [{}, {"centre_weight": 1e-4}])
@@ -44,6 +45,16 @@ def test_every_parameter_is_in_one_group(loss, lr_head, name, kind):
             assert group["lr"] == (lr_head if in_head else 0.02), name_of
             decays = parameter.ndim > 1 and name_of != "centres"
             assert group["weight_decay"] == (0.01 if decays else 0.0), name_of
+
+
+def test_centres_have_a_rate_of_their_own():
+    loss = {"centre_weight": 1e-4, "centre_lr": 0.5}
+    model, objective, optimizer = made(loss, lr=0.02)
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert rates[id(objective.centres)] == 0.5
+    assert {rates[id(p)] for p in model.parameters()} == {0.02}
+    with pytest.raises(ValueError, match=r"centre_lr is 0\.5, but centre_weight is 0"):
+        LossConfig(centre_lr=0.5)
 
 
 def test_sgd_has_its_momentum():

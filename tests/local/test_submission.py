@@ -5,7 +5,10 @@ import io
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.special import expit, logit
+from scipy.stats import rankdata
 
 from local.errors import CanopyError
 from local.metrics import lwlrap
@@ -14,6 +17,7 @@ from local.submission import (
     check_submission,
     make_submission,
     merge_columns,
+    ordered_probability,
     prior_correction,
     read_columns,
     training_prior,
@@ -141,15 +145,26 @@ def test_other_classes_than_the_sample_are_refused():
 
 def test_no_ties_through_the_file():
     # Defect 36: what ranked apart as logits does so after the csv.
-    ranks = np.array([[17.0, 18.0, 18.0001, 30.0, -30.0, -30.0001, -200.0, 1e-7, 0.0, -1e-7]])
-    names = [f"s{i}" for i in range(10)]
+    ranks = np.array([[17.0, 18.0, 18.0001, 80.0, -30.0, -30.0001, -500.0, 1e-7, 0.0, -1e-7]])
+    ranks = np.concatenate([ranks, [[-600.0, 30.0, 30.0 + 1e-9, 37.0, 40.0, 79.0]]], axis=1)
+    names = [f"s{i}" for i in range(16)]
     made, _ = make_submission(["a"], ranks, names, None)
     back = pd.read_csv(io.StringIO(made.to_csv(index=False, float_format="%.17g")))
     order = np.argsort(back[names].to_numpy()[0], kind="stable")
     assert order.tolist() == np.argsort(ranks[0]).tolist()
-    assert len(set(back[names].to_numpy()[0])) == 10
-    truth = np.eye(10, dtype=int)[[3]]
+    assert len(set(back[names].to_numpy()[0])) == 16
+    truth = np.eye(16, dtype=int)[[3]]
     assert lwlrap(truth, back[names]) == lwlrap(truth, ranks) == 1.0
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(-1000.0, 1000.0), min_size=1, max_size=60))
+def test_probabilities_tie_only_where_logits_do(values):
+    scores = np.array(values)
+    probability = ordered_probability(scores)
+    np.testing.assert_array_equal(rankdata(probability, "dense"), rankdata(scores, "dense"))
+    np.testing.assert_allclose(probability, expit(scores), atol=1e-13)
+    assert ((probability >= 0) & (probability <= 1)).all()
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,9 @@ from local.dataset import make_pool
 from local.errors import CanopyError
 from local.experiment import Experiment
 from local.inference import clip_logits, score_recordings
+from local.models import SedModel
 from local.training import FoldTask, Trainer
+from local.training.task import Progress
 
 
 def task_of(toy, folder, fold=0):
@@ -326,6 +328,41 @@ def test_given_weights_are_where_training_starts(toy, tmp_path):
     averaged = first.ema.module.state_dict()
     for state in (second.model.state_dict(), second.ema.module.state_dict()):
         assert all(torch.equal(value, averaged[key]) for key, value in state.items())
+
+
+def test_a_start_stays_as_it_is_and_epochs_count_anew(toy, tmp_path):
+    """Defect 8: a second phase trains its own epochs, in a folder of its own."""
+    toy = toy()
+    train(toy, tmp_path / "one")
+    start = (tmp_path / "one" / "best.pt").read_bytes()
+    initial = load_checkpoint(tmp_path / "one" / "best.pt")["model"]
+    trainer = train(toy, tmp_path / "two", initial=initial)
+    assert (tmp_path / "one" / "best.pt").read_bytes() == start
+    for folder in ("one", "two"):
+        assert pd.read_csv(tmp_path / folder / "log.csv")["epoch"].tolist() == [1, 2, 3, 4]
+    assert trainer.scheduler.last_epoch == 4 * trainer.steps_per_epoch
+
+
+def test_no_graph_outlives_its_step(toy, tmp_path, monkeypatch):
+    """Defect 9: an epoch keeps numbers, and whole recordings are scored without a graph."""
+    graphs, forward = [], SedModel.forward
+
+    def spied(self, x, mix=None):
+        graphs.append((self.training, torch.is_inference_mode_enabled()))
+        return forward(self, x, mix)
+
+    monkeypatch.setattr(SedModel, "forward", spied)
+    kept, add = [], Progress.add
+
+    def noted(self, parts):
+        add(self, parts)
+        kept.extend(self.sums.values())
+
+    monkeypatch.setattr(Progress, "add", noted)
+    train(toy(train__n_epochs=2), tmp_path / "fold")
+    assert {(True, False), (False, True)} == set(graphs)
+    assert kept
+    assert all(type(value) is float for value in kept)
 
 
 def test_weights_of_another_model_are_one_sentence(toy, tmp_path):

@@ -222,6 +222,10 @@ FAULTS = {
         lambda d: (d / "sample_submission.csv").write_text("recording_id\nxx\n"),
         r"sample_submission\.csv: no class columns",
     ),
+    "a test recording twice": (
+        edit("sample_submission.csv", "xx,", "yy,"),
+        r"sample_submission\.csv line 3: recording_id 'yy' stands a second time; keep one row",
+    ),
     "absent test file": (
         edit("sample_submission.csv", "xx,", "x9,"),
         r"sample_submission\.csv: recording 'x9' \(1 in all\) has no file",

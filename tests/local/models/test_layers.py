@@ -40,6 +40,28 @@ def test_attention_can_say_no():
     )
 
 
+@pytest.mark.parametrize("kind", ["attention", "max", "mean", "token"])
+def test_silence_of_the_activity_output_changes_no_score(kind):
+    """Defect 24: a logit that is multiplied by a mask of 0 would stand for a probability of .5."""
+    torch.manual_seed(0)
+    if kind == "attention":
+        head = AttentionHead(4, CLASSES, activity=True)
+    elif kind == "token":
+        head = TokenHead(4, CLASSES, activity=True)
+    else:
+        head = PoolHead(4, CLASSES, kind, activity=True)
+    x = torch.randn(2, 4, 9)
+    scored = []
+    for level in (50.0, -50.0):
+        torch.nn.init.constant_(head.activity.bias, level)
+        with torch.inference_mode():
+            scored.append(head.eval()(x))
+    loud, silent = scored
+    assert (silent.activity_logit < -40).all()
+    torch.testing.assert_close(silent.frame_logit, loud.frame_logit, rtol=0, atol=0)
+    torch.testing.assert_close(silent.clip_logit, loud.clip_logit, rtol=0, atol=0)
+
+
 def test_attention_is_a_mean_weighted_by_a_softmax():
     torch.manual_seed(0)
     head = AttentionHead(4, CLASSES).eval()
