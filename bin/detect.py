@@ -24,7 +24,7 @@ import os
 import sys
 from pathlib import Path
 
-from local.detect.job import Job, check_out, run_job
+from local.detect.job import Job, check_out, check_place, run_job
 from local.detect.model import ENGINES, Request, chosen_engine, describe, fingerprint_of
 from local.detect.outputs import FORMATS, SCORE_FORMATS
 from local.detect.partition import site_rule
@@ -32,6 +32,7 @@ from local.detect.rules import choose_thresholds, prior_shift, span_rules, use_e
 from local.detect.sound import find_sounds
 from local.errors import CanopyError
 from local.event_rules.thresholds import RULES
+from local.running.locks import lock_folder
 from local.running.shards import parse_shard
 from local.runs import run_script
 
@@ -129,6 +130,13 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
     job = plan(args)
+    check_place(args.out)
+    with lock_folder(args.out, "this folder of detections", shared=bool(args.shard), keep=False):
+        return detect(job, args)
+
+
+def detect(job: Job, args: argparse.Namespace) -> int:
+    """Detect, once the folder is this process's (shares of one job have it together)."""
     if check_out(job, args.force):
         log.info("%s: done before with the same models, settings and recordings", args.out)
         return 0

@@ -5,7 +5,7 @@ import torch
 from local.checkpoint import load_initial, load_weights
 from local.config import Config
 from local.dataset import window_frames
-from local.errors import CanopyError
+from local.errors import CanopyError, first_line
 from local.features import check_filters
 from local.folds import check_enough
 from local.losses import check_labels, check_output
@@ -15,6 +15,9 @@ from local.reviewed import read_reviewed
 from local.runs import Run
 from local.tables import read_tables
 from local.views import inference_overlap, inference_window, list_views
+
+# Numbers of one window as the model sees it: more would take memory by gigabytes.
+_MAX_WINDOW = 2**26
 
 
 def check_config(config: Config) -> None:
@@ -46,14 +49,15 @@ def check_config(config: Config) -> None:
             "model of waveforms must be told the rate that it hears, make them one"
         )
     window = window_frames(config, model.step)
-    _check_windows(config, model.step)
+    _check_windows(config, model.step, window, n_bands)
     x = torch.zeros(1, 1, n_bands, window) if is_logmel else torch.zeros(1, window)
     with torch.inference_mode():
         try:
             output = model(x)
         except RuntimeError as error:
             raise CanopyError(
-                f"model.params do not fit windows of {window} frames and {n_bands} bands ({error})"
+                f"model.params do not fit windows of {window} frames and {n_bands} bands "
+                f"({first_line(error)})"
             ) from None
     check_output(config.loss, output)
     if output.frame_logit.shape[-1] != window // model.step:
@@ -63,7 +67,13 @@ def check_config(config: Config) -> None:
         )
 
 
-def _check_windows(config: Config, step: int) -> None:
+def _check_windows(config: Config, step: int, window: int, n_bands: int) -> None:
+    longest = max(window, *(view.window for view in list_views(config, step)))
+    if longest * n_bands > _MAX_WINDOW:
+        raise CanopyError(
+            f"windows of {longest} frames and {n_bands} bands hold more than {_MAX_WINDOW} "
+            "numbers; shorten window.length_s or the windows of inference"
+        )
     for view in list_views(config, step):
         if view.window < step:
             raise CanopyError(

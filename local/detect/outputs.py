@@ -12,7 +12,7 @@ from local.annotations import write_audacity, write_raven
 from local.detect.sound import SoundFile, printable
 from local.detect.streaming import Found
 from local.errors import CanopyError
-from local.files import atomic_path, write_csv, write_npz
+from local.files import atomic_path, disk_fault, make_folder, write_csv, write_npz
 from local.limits import spreadsheet_safe
 
 FORMATS = ("raven", "audacity", "csv", "parquet")
@@ -146,12 +146,20 @@ class ScoreFile:
     def __init__(self, path: Path, labels: list[str], hop_s: float, start_s: float) -> None:
         self._path, self._labels, self._hop_s, self._start_s = path, labels, hop_s, start_s
         self._raw = path.with_name(f".{path.name}.raw")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._stream = open(self._raw, "wb")  # noqa: SIM115 (closed by finish or drop)
+        make_folder(path.parent)
+        try:
+            self._stream = open(self._raw, "wb")  # noqa: SIM115 (closed by finish or drop)
+        except OSError as error:
+            raise disk_fault(self._raw, error) from None
 
     def add(self, logits: np.ndarray) -> None:
         """Further (C, k) logits."""
-        self._stream.write(np.ascontiguousarray(logits.T, dtype=np.float32).tobytes())
+        content = np.ascontiguousarray(logits.T, dtype=np.float32).tobytes()
+        try:
+            self._stream.write(content)
+            self._stream.flush()
+        except OSError as error:
+            raise disk_fault(self._raw, error, len(content)) from None
 
     def drop(self) -> None:
         """Leave nothing behind."""

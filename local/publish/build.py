@@ -16,7 +16,7 @@ from local.errors import CanopyError
 from local.event_rules.rule import read_rule
 from local.event_rules.thresholds import Evidence
 from local.experiment import Experiment
-from local.files import atomic_path, read_json, write_json, write_text
+from local.files import as_written, atomic_path, make_folder, read_json, write_json, write_text
 from local.models import without_start
 from local.publish.card import LICENCE_TEXT, model_card
 from local.publish.folder import CARD, LICENCE, MODEL, SCHEMA, SECTIONS, write_sums
@@ -39,9 +39,10 @@ def run_shift(folder: Path, cycle: int) -> np.ndarray | None:
     path = folder / "results.json"
     if not path.is_file():
         return None
-    for one in read_json(path)["cycles"]:
-        if one["cycle"] == cycle and one["prior"]["method"] != "none":
-            return np.asarray(one["prior"]["shift"], dtype=np.float64)
+    with as_written(path):
+        for one in read_json(path)["cycles"]:
+            if one["cycle"] == cycle and one["prior"]["method"] != "none":
+                return np.asarray(one["prior"]["shift"], dtype=np.float64)
     return None
 
 
@@ -58,7 +59,7 @@ def publish(member: Member, out: Path, folds: list[int] | None, with_onnx: bool)
     """Write the folder, its checksums last; returns the names of its files."""
     experiment, cycle = member.experiment, member.cycle
     run = experiment.run
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     paths = trained_folds(experiment, cycle, folds)
     networks, names = [], []
     recipe: dict[str, Any] = {}

@@ -37,13 +37,15 @@ class Demo:
         """Results, of all tags."""
         return self.home / "exp"
 
-    def commands(self, stage: str) -> list[list[str]]:
-        """What ./run.sh calls in a stage; folds in the processes that it would start for them."""
-        changes = [word for setting in SETTINGS for word in ("--set", setting)]
-        conf = ["--conf", "conf/demo/tiny.yaml", "--nj", "1", *changes]
+    def options(self, n_processes: int) -> list[str]:
+        """Options of ./run.sh, which it hands on to its stages."""
         places = {"datadir": self.data, "dumpdir": self.dump, "expdir": self.exp}
         options = [word for name, path in places.items() for word in (f"--{name}", str(path))]
-        options += ["--recipe", "demo", "--device", "cpu", *conf]
+        return [*options, "--recipe", "demo", "--device", "cpu", *_conf(n_processes)]
+
+    def commands(self, stage: str) -> list[list[str]]:
+        """What ./run.sh calls in a stage; folds in the processes that it would start for them."""
+        options = self.options(1)
 
         def call(script: str, *more: str) -> list[str]:
             return [f"bin/{script}.py", *options, *more]
@@ -54,7 +56,7 @@ class Demo:
         def infer(cycle: str) -> list[list[str]]:
             return [*folds("sed_infer", cycle), call("sed_infer", "--cycle", cycle)]
 
-        tables = ["--datadir", str(self.data), "--out", str(self.dump / "tables"), *conf]
+        tables = ["--datadir", str(self.data), "--out", str(self.dump / "tables"), *_conf(1)]
         relabel = call("relabel", "--cycle", "1")
         return {
             "preprocess": [["recipes/demo/prepare.py", *tables], call("preprocess")],
@@ -70,6 +72,15 @@ class Demo:
         shutil.rmtree(home, ignore_errors=True)
         shutil.copytree(self.home, home)
         return Demo(self.data, home, log)
+
+
+def _conf(n_processes: int) -> list[str]:
+    changes = [word for setting in SETTINGS for word in ("--set", setting)]
+    return ["--conf", "conf/demo/tiny.yaml", "--nj", str(n_processes), *changes]
+
+
+class Lost(Exception):  # noqa: N818 (a finding)
+    """What is not as it must be."""
 
 
 STAGES = ("preprocess", "split", "train", "infer", "relabel", "submit")

@@ -226,7 +226,7 @@ def test_a_start_of_other_classes_or_another_order_is_refused(tmp_path):
     with pytest.raises(CanopyError, match="class 5, e there and f here"):
         load_initial(tmp_path / "best.pt", ["a", "b", "c", "d", "f", "e"])
     save_last(tmp_path, make_state())
-    with pytest.raises(CanopyError, match=r"model\.init: .*last\.pt holds no model"):
+    with pytest.raises(CanopyError, match=r"model\.init: .*last\.pt: holds no model"):
         load_initial(tmp_path / "last.pt", LABELS)
 
 
