@@ -28,7 +28,7 @@ from local.evaluation import (
 )
 from local.evaluation.board import LEVELS
 from local.files import write_csv, write_json
-from local.limits import MAX_RESAMPLES
+from local.limits import MAX_RESAMPLES, spreadsheet_safe
 from local.metrics.psds import SETTINGS
 
 
@@ -120,7 +120,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.json:
             write_json(args.json, board.as_json())
         if args.csv:
-            write_csv(args.csv, board.rows)
+            write_csv(args.csv, spreadsheet_safe(board.rows))
     except CanopyError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

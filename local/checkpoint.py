@@ -186,9 +186,9 @@ def read_recipe(state: dict[str, Any], path: Path | str) -> dict[str, Any]:
     if not isinstance(recipe, dict) or not isinstance(weights, dict):
         raise CanopyError(f"{path}: holds no model that is ready for use; name a fold's best.pt")
     parse_section(BuiltModel, recipe, "recipe", path)
-    strange = next((key for key, value in weights.items() if not torch.is_tensor(value)), None)
-    if strange is not None:
-        raise CanopyError(f"{path}: its weights {strange!r:.80} are no numbers; train again")
+    for key, value in weights.items():
+        if not isinstance(key, str) or not torch.is_tensor(value) or value.is_complex():
+            raise CanopyError(f"{path}: its weights {key!r:.80} are no numbers; train again")
     return recipe
 
 
@@ -237,4 +237,9 @@ def load_weights(model: SedModel, weights: dict[str, torch.Tensor], path: Path |
             f"{path}: has weights {extra[0]} that the model does not know; "
             f"{fit_hint(model, weights)}"
         )
+    for key, value in weights.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise CanopyError(
+                f"{path}: {key} holds numbers that are not finite; train again, or name another"
+            )
     model.load_state_dict(weights)

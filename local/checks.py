@@ -14,10 +14,7 @@ from local.models import create_model, without_start
 from local.reviewed import read_reviewed
 from local.runs import Run
 from local.tables import read_tables
-from local.views import inference_overlap, inference_window, list_views
-
-# Numbers of one window as the model sees it: more would take memory by gigabytes.
-_MAX_WINDOW = 2**26
+from local.views import check_extent, inference_overlap, inference_window, list_views
 
 
 def check_config(config: Config) -> None:
@@ -49,7 +46,8 @@ def check_config(config: Config) -> None:
             "model of waveforms must be told the rate that it hears, make them one"
         )
     window = window_frames(config, model.step)
-    _check_windows(config, model.step, window, n_bands)
+    check_extent(config, window)
+    _check_windows(config, model.step)
     x = torch.zeros(1, 1, n_bands, window) if is_logmel else torch.zeros(1, window)
     with torch.inference_mode():
         try:
@@ -67,13 +65,7 @@ def check_config(config: Config) -> None:
         )
 
 
-def _check_windows(config: Config, step: int, window: int, n_bands: int) -> None:
-    longest = max(window, *(view.window for view in list_views(config, step)))
-    if longest * n_bands > _MAX_WINDOW:
-        raise CanopyError(
-            f"windows of {longest} frames and {n_bands} bands hold more than {_MAX_WINDOW} "
-            "numbers; shorten window.length_s or the windows of inference"
-        )
+def _check_windows(config: Config, step: int) -> None:
     for view in list_views(config, step):
         if view.window < step:
             raise CanopyError(

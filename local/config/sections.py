@@ -37,7 +37,7 @@ class FeatureConfig(Section):
     """The front end: natural-log mel power spectrogram, or the waveform itself."""
 
     kind: Literal["logmel", "wave"] = "logmel"
-    n_fft: Annotated[int, Field(ge=16, le=2**20)] = 2048
+    n_fft: Annotated[int, Field(ge=16, le=2**18)] = 2048
     win_length: Count | None = None
     hop_length: Count = 512
     n_mels: Count = 128

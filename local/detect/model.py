@@ -275,12 +275,18 @@ def _checkpoint(path: Path, request: Request) -> Described:
             "--conf"
         )
     labels = list(recipe["labels"])
-    model = load_model(path, labels)
+    model, config = load_model(path, labels), load_config(conf)
+    n_mels = config.features.n_mels
+    if config.features.kind == "logmel" and n_mels != recipe["n_bands"]:
+        raise CanopyError(
+            f"{path}: takes {recipe['n_bands']} mel bands, and {conf} makes {n_mels}; give the "
+            "config.yaml of its run with --conf"
+        )
     classes = pd.DataFrame({"label": labels, "name": labels})
     return Described(
         path=path,
         classes=classes.assign(low_freq=np.nan, high_freq=np.nan),
-        config=_with_window(load_config(conf), model.step, None),
+        config=_with_window(config, model.step, None),
         step=model.step,
         graphs=[],
         any_length=True,

@@ -109,14 +109,15 @@ def create_model(name: str, params: dict[str, Any], n_classes: int, n_bands: int
             f"model.name is {name!r}, expected one of {', '.join(model_names())}{hint}"
         )
     schema, builder = _REGISTRY[name]
+    _check_numbers(name, params)
     checked = parse_section(schema, params, "model.params")
     bare = parse_section(schema, without_start(params), "model.params")
-    _check_extent(name, lambda: builder(bare, n_classes, n_bands), params)
+    _check_extent(name, lambda: builder(bare, n_classes, n_bands))
     return builder(checked, n_classes, n_bands)
 
 
-def _check_extent(name: str, build: Callable[[], SedModel], params: dict[str, Any]) -> None:
-    """Refuse what would take memory without end, by a model that is built without its numbers."""
+def _check_numbers(name: str, params: dict[str, Any]) -> None:
+    """Refuse numbers and lists that a model would be made of for hours."""
     waiting: list[Any] = list(params.values())
     while waiting:
         value = waiting.pop()
@@ -126,6 +127,10 @@ def _check_extent(name: str, build: Callable[[], SedModel], params: dict[str, An
             isinstance(value, int) and abs(value) > _MAX_NUMBER
         ):
             raise CanopyError(f"model.params: {str(value)[:40]} is beyond any {name}; lower it")
+
+
+def _check_extent(name: str, build: Callable[[], SedModel]) -> None:
+    """Refuse what would take memory without end, by a model that is built without its numbers."""
     try:
         # What is drawn here must not move the generator that draws the true weights.
         with torch.random.fork_rng(devices=[]), torch.device("meta"):

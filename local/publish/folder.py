@@ -139,6 +139,11 @@ def _published(folder: Path, told: dict[str, Any], sums: dict[str, str]) -> Publ
     path = folder / MODEL
     recipe = parse_section(BuiltModel, told["recipe"], "recipe", path)
     config = parse_section(Config, told["config"], "config", path)
+    if config.features.kind == "logmel" and config.features.n_mels != recipe.n_bands:
+        raise CanopyError(
+            f"{path}: its networks take {recipe.n_bands} mel bands, and its configuration makes "
+            f"{config.features.n_mels}; copy the folder again"
+        )
     classes = pd.DataFrame(told["classes"], columns=["label", "name", "low_freq", "high_freq"])
     if classes["label"].tolist() != recipe.labels:
         raise CanopyError(f"{path}: its classes are not those of its networks; copy it again")

@@ -101,7 +101,9 @@ def planted(rng: np.random.Generator, n_frames: int, calls: list[tuple[int, floa
 def played(array: np.ndarray, factor: float) -> np.ndarray:
     """The same so many times as long."""
     n_frames = 1 + round((array.shape[-1] - 1) * factor)
-    return array[:, np.round(np.arange(n_frames) / factor).astype(int).clip(max=array.shape[-1] - 1)]
+    return array[
+        :, np.round(np.arange(n_frames) / factor).astype(int).clip(max=array.shape[-1] - 1)
+    ]
 
 
 @pytest.fixture
