@@ -1,5 +1,6 @@
 """What detection leaves: selection tables, labels, CSV, Parquet, scores over time, the summary."""
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,19 @@ from local.annotations import write_audacity, write_raven
 from local.detect.sound import SoundFile, printable
 from local.detect.streaming import Found
 from local.errors import CanopyError
-from local.files import atomic_path, disk_fault, make_folder, write_csv, write_npz
+from local.files import (
+    atomic_path,
+    disk_fault,
+    fingerprint,
+    make_folder,
+    write_csv,
+    write_npz,
+)
 from local.limits import spreadsheet_safe
 
 FORMATS = ("raven", "audacity", "csv", "parquet")
+# Of 255 that a name may have; the rest is for endings and for names of files in the making.
+_MAX_STEM_BYTES = 200
 SCORE_FORMATS = ("npz", "parquet")
 COLUMNS = (
     *("recording_id", "path", "onset", "offset", "label", "score"),
@@ -112,9 +122,15 @@ def write_beside(
 
 
 def _beside(folder: Path, sound: SoundFile, ending: str) -> Path:
-    """A file in the place below `folder` that the recording has below what was given."""
+    """A file in the place below `folder` that the recording has below what was given.
+
+    A long name is cut, and told from others by a digest: ours are longer by their ending.
+    """
     name = Path(sound.name)
-    return folder / name.parent / f"{name.stem}{ending}"
+    stem = name.stem
+    if len(os.fsencode(stem)) > _MAX_STEM_BYTES:
+        stem = f"{stem[: _MAX_STEM_BYTES // 4]}-{fingerprint(name.stem)[:8]}"
+    return folder / name.parent / f"{stem}{ending}"
 
 
 def _plain_names(frame: pd.DataFrame, sound: SoundFile) -> pd.DataFrame:
