@@ -56,8 +56,8 @@ class Trial:
 class Reference:
     """The unbroken run: state before each stage, what stands after it, points and seconds.
 
-    `n_simulation` points pass until there are sounds and tables; `data` are the sounds; `whole` is
-    the same by run.sh.
+    `n_simulation` points pass until there are sounds and tables; `data` are the sounds; `by_shell` is
+    the same of run.sh.
     """
 
     before: dict[str, Demo]
@@ -65,7 +65,7 @@ class Reference:
     ends: dict[str, list[End]]
     n_simulation: int
     data: dict[str, str]
-    whole: whole.Unbroken | None = None
+    by_shell: whole.Unbroken | None = None
 
 
 def unbroken(home: Path) -> Reference:
@@ -154,7 +154,7 @@ def try_it(trial: Trial, reference: Reference, home: Path) -> Outcome:
         if trial.kind == "kill, sounds":
             return Outcome(trial.stage, trial.kind, 1, _simulate(trial, reference, home), "")
         meet = {"two runs": _two_runs, "full disk": _full_disk, "read-only folder": _read_only}
-        run = reference.whole if trial.blows else None
+        run = reference.by_shell if trial.blows else None
         before = run.before if run else reference.before[trial.stage]
         with _copied(before, home, trial) as demo:
             if run:
@@ -364,7 +364,7 @@ def main(argv: list[str] | None = None) -> int:
         if any(trial.blows for trial in chosen):
             stages = ("train", "train") if args.short else (STAGES[0], STAGES[-1])
             run = whole.unbroken(reference.before[stages[0]], home / "whole", stages)
-            reference = replace(reference, whole=run)
+            reference = replace(reference, by_shell=run)
         for one in try_all(chosen, reference, home, args.jobs):
             outcomes.append(one)
             tell(one, args.json)
