@@ -56,8 +56,8 @@ class Trial:
 class Reference:
     """The unbroken run: state before each stage, what stands after it, points and seconds.
 
-    `n_simulation` points pass until there are sounds and tables; `data` are the sounds; `by_shell` is
-    the same of run.sh.
+    `n_simulation` points pass until there are sounds and tables; `data` are the sounds. `by_shell`
+    is the run of run.sh.
     """
 
     before: dict[str, Demo]
