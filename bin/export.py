@@ -20,7 +20,7 @@ from pathlib import Path
 from local.ensemble.members import Member, open_member
 from local.errors import CanopyError
 from local.publish.build import publish
-from local.publish.folder import is_published
+from local.publish.folder import UNFINISHED, is_published
 from local.running.locks import LOCK_NAME, lock_folder
 from local.runs import chosen_folds, run_script
 
@@ -57,7 +57,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def check_out(out: Path, force: bool) -> None:
     """Refuse to write over something else, or without being told."""
-    if not out.exists() or (out.is_dir() and {path.name for path in out.iterdir()} <= {LOCK_NAME}):
+    if not out.exists() or (out / UNFINISHED).is_file():
+        return
+    if out.is_dir() and {path.name for path in out.iterdir()} <= {LOCK_NAME}:
         return
     if not force:
         raise CanopyError(f"{out} is there already; give another --out, or --force")

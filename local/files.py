@@ -68,7 +68,7 @@ def disk_fault(path: Path | str, error: OSError, n_bytes: int | None = None) -> 
             f"{path}: {found} ({type(error).__name__}: {error.strerror}); mend that and give the "
             "same command again, what was written before is whole"
         )
-    needs = "" if n_bytes is None else f", it needs {n_bytes} bytes"
+    needs = "" if not n_bytes else f", it needs {n_bytes} bytes"
     free = shutil.disk_usage(_existing(Path(path))).free
     return MachineError(
         f"{path}: not written, {found}{needs}, {free} bytes are free; make room and give the same "
@@ -237,11 +237,15 @@ def copy_file(source: Path | str, target: Path | str) -> None:
         shutil.copyfile(source, temporary)
 
 
-def write_text(target: Path | str, text: str) -> None:
-    """Write UTF-8 text atomically."""
-    content = text.encode("utf-8")
+def write_bytes(target: Path | str, content: bytes) -> None:
+    """Write a file's content atomically."""
     with atomic_path(target, len(content)) as temporary:
         temporary.write_bytes(content)
+
+
+def write_text(target: Path | str, text: str) -> None:
+    """Write UTF-8 text atomically."""
+    write_bytes(target, text.encode("utf-8"))
 
 
 def write_json(target: Path | str, value: Any) -> None:

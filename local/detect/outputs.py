@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from local.files import (
     disk_fault,
     fingerprint,
     make_folder,
+    write_bytes,
     write_csv,
     write_npz,
 )
@@ -102,8 +104,7 @@ def write_tables(
     if "parquet" in formats:
         written.append(out / "detections.parquet")
         text = dict.fromkeys(("recording_id", "path", "label"), "string")
-        with atomic_path(written[-1]) as temporary, open(temporary, "wb") as stream:
-            whole.astype(text).to_parquet(stream, index=False)
+        write_bytes(written[-1], whole.astype(text).to_parquet(None, index=False))
     return written
 
 
@@ -179,7 +180,9 @@ class ScoreFile:
 
     def drop(self) -> None:
         """Leave nothing behind."""
-        self._stream.close()
+        # What a full disk did not take it refuses again.
+        with suppress(OSError):
+            self._stream.close()
         self._raw.unlink(missing_ok=True)
 
     def finish(self) -> None:

@@ -25,6 +25,8 @@ from local.files import as_written, file_digest, read_json, write_text
 from local.limits import read_text
 
 SCHEMA = 1
+# There while the folder is written: one that was left so is no model, and is written anew.
+UNFINISHED = ".unfinished"
 MODEL, CARD, LICENCE, SUMS = "model.json", "README.md", "LICENSE.txt", "SHA256SUMS"
 # What model.json keeps of a configuration: what detection needs, and how it was trained.
 SECTIONS = ("audio", "features", "data", "window", "model", "inference", "relabel")
@@ -91,7 +93,7 @@ def n_samples(config: Config, window: int) -> int:
 
 def is_published(folder: Path) -> bool:
     """Whether a folder looks like a published model."""
-    return (folder / SUMS).is_file() or (folder / MODEL).is_file()
+    return any((folder / name).is_file() for name in (SUMS, MODEL, UNFINISHED))
 
 
 def write_sums(folder: Path, names: list[str]) -> None:
@@ -103,6 +105,10 @@ def write_sums(folder: Path, names: list[str]) -> None:
 def check_sums(folder: Path) -> dict[str, str]:
     """Digests by file; a file that is missing or is not what was published is refused."""
     path = folder / SUMS
+    if (folder / UNFINISHED).is_file():
+        raise CanopyError(
+            f"{folder}: not finished; give the command of bin/export.py that began it again"
+        )
     if not path.is_file():
         raise CanopyError(f"{path}: missing, so the model cannot be checked; copy the folder again")
     sums: dict[str, str] = {}
