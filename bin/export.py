@@ -48,7 +48,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     member = open_member(args.run, args.cycle, args.datadir, args.dumpdir)
-    check_out(args.out, args.force)
+    if args.out.exists() and not args.out.is_dir():
+        raise CanopyError(f"--out {args.out} is a file; give a folder")
     folds = chosen_folds(args.folds, member.experiment.run.config.split.n_folds)
     with lock_folder(args.out, "this model", keep=False):
         check_out(args.out, args.force)
@@ -57,13 +58,11 @@ def main(argv: list[str] | None = None) -> int:
 
 def check_out(out: Path, force: bool) -> None:
     """Refuse to write over something else, or without being told."""
-    if not out.exists() or (out / UNFINISHED).is_file():
-        return
-    if out.is_dir() and {path.name for path in out.iterdir()} <= {LOCK_NAME}:
+    if (out / UNFINISHED).is_file() or {path.name for path in out.iterdir()} <= {LOCK_NAME}:
         return
     if not force:
         raise CanopyError(f"{out} is there already; give another --out, or --force")
-    if out.is_dir() and not is_published(out):
+    if not is_published(out):
         raise CanopyError(
             f"{out} holds something else than a published model, which --force would mix with it; "
             "give another --out"

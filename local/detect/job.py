@@ -98,10 +98,12 @@ def check_out(job: Job, force: bool) -> bool:
             shutil.rmtree(out / WORK, ignore_errors=True)
         return False
     if (out / RECORD).is_file() and read_json(out / RECORD).get("job") == _job_print(job):
+        # Of a run that was killed when all was done.
+        shutil.rmtree(out / WORK, ignore_errors=True)
         return True
     begun = out / WORK / "job"
-    if job.shard is not None and not begun.is_file() and there == [out / WORK]:
-        return False  # another share is just beginning
+    if not begun.is_file() and there == [out / WORK]:
+        return False  # another share is just beginning, or a run was killed as it began
     if begun.is_file() and begun.read_text(encoding="utf-8") == _begun(job):
         return False
     raise CanopyError(

@@ -12,7 +12,7 @@ SETTINGS = (
 )
 FOLDS = ("0", "1")
 # What tells of the time, the process or the machine, and on which no stage depends.
-EXEMPT_NAMES = (".lock", "run.json", "timing.csv", "prepare.log")
+EXEMPT_NAMES = (".lock", "run.json", "timing.csv", "prepare.log", "detect.json")
 EXEMPT_FOLDERS = ("logs", "tensorboard")
 
 
@@ -44,7 +44,7 @@ class Demo:
         return [*options, "--recipe", "demo", "--device", "cpu", *_conf(n_processes)]
 
     def commands(self, stage: str) -> list[list[str]]:
-        """What ./run.sh calls in a stage; folds in the processes that it would start for them."""
+        """What is called in a stage; folds in the processes that ./run.sh would start for them."""
         options = self.options(1)
 
         def call(script: str, *more: str) -> list[str]:
@@ -58,6 +58,10 @@ class Demo:
 
         tables = ["--datadir", str(self.data), "--out", str(self.dump / "tables"), *_conf(1)]
         relabel = call("relabel", "--cycle", "1")
+        run, model = str(self.exp / "tiny"), str(self.home / "published")
+        sounds, found = str(self.data / "test"), str(self.home / "found")
+        formats = ("--format", "csv", "raven", "parquet", "--scores", "npz")
+        publish = ["bin/export.py", run, "--out", model, "--no-onnx", "--force"]
         return {
             "preprocess": [["recipes/demo/prepare.py", *tables], call("preprocess")],
             "split": [call("split")],
@@ -65,6 +69,8 @@ class Demo:
             "infer": infer("0"),
             "relabel": [relabel, *folds("sed_train", "1"), *infer("1")],
             "submit": [call("submit")],
+            "export": [publish],
+            "detect": [["bin/detect.py", model, sounds, "--out", found, *formats]],
         }[stage]
 
     def copy_to(self, home: Path, log: Path) -> "Demo":
@@ -83,7 +89,8 @@ class Lost(Exception):  # noqa: N818 (a finding)
     """What is not as it must be."""
 
 
-STAGES = ("preprocess", "split", "train", "infer", "relabel", "submit")
+# Those of run.sh, and the tools that go on from a finished run.
+STAGES = ("preprocess", "split", "train", "infer", "relabel", "submit", "export", "detect")
 
 
 def contents(home: Path) -> dict[str, str]:

@@ -31,11 +31,13 @@ from tests.faults.outcome import Outcome, table, tell
 
 # Kills at points and at times; signals, second runs, disks and clocks come to each stage once.
 FULL = {"preprocess": 14, "split": 6, "train": 14, "infer": 14, "relabel": 20, "submit": 8}
+FULL |= {"export": 6, "detect": 10}
 SHORT = {"preprocess": 2, "split": 1, "train": 2, "infer": 2, "relabel": 2, "submit": 1}
+SHORT |= {"export": 1, "detect": 1}
 # Kills of run.sh with all that it started, over the whole run; in the short form over its training.
 FULL_WHOLE, SHORT_WHOLE = 12, 1
 # Room on the small disk: less than what a stage writes.
-FREE_BYTES = {"split": 4 * 1024}
+FREE_BYTES = {"split": 4 * 1024, "export": 16 * 1024, "detect": 8 * 1024}
 FREE_BYTES_ELSE = 64 * 1024
 
 
@@ -362,7 +364,7 @@ def main(argv: list[str] | None = None) -> int:
         chosen = trials(reference, SHORT if args.short else FULL, args.seed, args.short)
         chosen = [trial for trial in chosen if args.only in f"{trial.stage} {trial.kind}"]
         if any(trial.blows for trial in chosen):
-            stages = ("train", "train") if args.short else (STAGES[0], STAGES[-1])
+            stages = ("train", "train") if args.short else ("preprocess", "submit")
             run = whole.unbroken(reference.before[stages[0]], home / "whole", stages)
             reference = replace(reference, by_shell=run)
         for one in try_all(chosen, reference, home, args.jobs):
