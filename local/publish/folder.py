@@ -150,6 +150,8 @@ def _published(folder: Path, told: dict[str, Any], sums: dict[str, str]) -> Publ
             f"{path}: its networks take {recipe.n_bands} mel bands, and its configuration makes "
             f"{config.features.n_mels}; copy the folder again"
         )
+    if any(len(row) != 4 for row in told["classes"]):
+        raise CanopyError(f"{path}: a class is not label, name and two frequencies; copy it again")
     classes = pd.DataFrame(told["classes"], columns=["label", "name", "low_freq", "high_freq"])
     if classes["label"].tolist() != recipe.labels:
         raise CanopyError(f"{path}: its classes are not those of its networks; copy it again")
