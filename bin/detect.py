@@ -132,15 +132,10 @@ def main(argv: list[str] | None = None) -> int:
     job = plan(args)
     check_place(args.out)
     with lock_folder(args.out, "this folder of detections", shared=bool(args.shard), keep=False):
-        return detect(job, args)
-
-
-def detect(job: Job, args: argparse.Namespace) -> int:
-    """Detect, once the folder is this process's (shares of one job have it together)."""
-    if check_out(job, args.force):
-        log.info("%s: done before with the same models, settings and recordings", args.out)
-        return 0
-    outcome = run_job(job)
+        if check_out(job, args.force):
+            log.info("%s: done before with the same models, settings and recordings", args.out)
+            return 0
+        outcome = run_job(job)
     print(outcome.table)
     log.info("written to %s", args.out)
     share = len(outcome.invalid) / outcome.n_recordings
