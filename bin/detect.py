@@ -7,10 +7,9 @@
 
 MODEL is a run (EXPDIR/TAG), a checkpoint (best.pt) or a folder that bin/export.py wrote; several
 are averaged in probability. PATHs are sound files, or folders that are searched through. Writes
-into DIR: detections in the formats asked for, summary.csv (each recording and class),
-thresholds.csv and detect.json. A run's rule of events (rule.json), where stage 5 wrote one, holds
-for all that no option says. A run that was stopped goes on with the same command. Jobs may each
-take a share (--shard K/N, from 0 on); the same command without it then writes the tables of all.
+into DIR: detections, summary.csv (each recording and class), thresholds.csv and detect.json. The
+rule of events (rule.json) of a run holds for all that no option says. What was stopped goes on with
+the same command. Jobs may take a share (--shard K/N, from 0 on), and one without it joins them all.
 With --partition, for archives: Parquet by site and date, as recorders name files, and by_date.csv
 and .parquet, detections and hours listened to of each class, site and date.
 
@@ -36,8 +35,7 @@ from local.running.locks import lock_folder
 from local.running.shards import parse_shard
 from local.runs import run_script
 
-log = logging.getLogger("canopy")
-CPU_BATCH = 4
+log, CPU_BATCH = logging.getLogger("canopy"), 4
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
