@@ -28,6 +28,7 @@ from local.errors import CanopyError
 from local.files import write_csv, write_json
 from local.inference import save_scores
 from local.ledger import blend_row, ledger_path, record
+from local.running.locks import lock_folder
 from local.runs import run_script
 from local.submission import join_submission
 
@@ -59,6 +60,12 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     check_folders(args.runs, args.out, args.like)
+    with lock_folder(args.out, "this blend", keep=False):
+        return blend_into(args)
+
+
+def blend_into(args: argparse.Namespace) -> int:
+    """The blend, once the folder is this process's."""
     opened = {
         folder.resolve(): open_member(folder, args.cycle, args.datadir, args.dumpdir)
         for folder in args.runs

@@ -24,6 +24,7 @@ from local.annotations import (
     write_annotations,
 )
 from local.errors import CanopyError
+from local.running.locks import lock_folder
 from local.runs import run_script
 
 
@@ -89,14 +90,17 @@ def main(argv: list[str] | None = None) -> int:
         for name in (frame["recording_id"].unique() if len(frame) else [table_stem(path)])
     ]
     frame = pd.concat(frames, ignore_index=True)
-    written = write_annotations(
-        args.out,
-        frame,
-        args.target,
-        recordings=names,
-        annotation_column=args.to_column,
-        force=args.force,
-    )
+    if args.out.exists() and not args.out.is_dir():
+        raise CanopyError(f"--out {args.out} is a file; give a folder")
+    with lock_folder(args.out, "this folder", keep=False):
+        written = write_annotations(
+            args.out,
+            frame,
+            args.target,
+            recordings=names,
+            annotation_column=args.to_column,
+            force=args.force,
+        )
     print(f"{len(files)} files read, {len(frame)} rows, {len(written)} files written to {args.out}")
     left = left_behind(frame, args.target)
     if left:

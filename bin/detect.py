@@ -7,10 +7,9 @@
 
 MODEL is a run (EXPDIR/TAG), a checkpoint (best.pt) or a folder that bin/export.py wrote; several
 are averaged in probability. PATHs are sound files, or folders that are searched through. Writes
-into DIR: detections in the formats asked for, summary.csv (each recording and class),
-thresholds.csv and detect.json. A run's rule of events (rule.json), where stage 5 wrote one, holds
-for all that no option says. A run that was stopped goes on with the same command. Jobs may each
-take a share (--shard K/N, from 0 on); the same command without it then writes the tables of all.
+into DIR: detections, summary.csv (each recording and class), thresholds.csv and detect.json. The
+rule of events (rule.json) of a run holds for all that no option says. What was stopped goes on with
+the same command. Jobs may take a share (--shard K/N, from 0 on), and one without it joins them all.
 With --partition, for archives: Parquet by site and date, as recorders name files, and by_date.csv
 and .parquet, detections and hours listened to of each class, site and date.
 
@@ -24,7 +23,7 @@ import os
 import sys
 from pathlib import Path
 
-from local.detect.job import Job, check_out, run_job
+from local.detect.job import Job, check_out, check_place, run_job
 from local.detect.model import ENGINES, Request, chosen_engine, describe, fingerprint_of
 from local.detect.outputs import FORMATS, SCORE_FORMATS
 from local.detect.partition import site_rule
@@ -32,11 +31,11 @@ from local.detect.rules import choose_thresholds, prior_shift, span_rules, use_e
 from local.detect.sound import find_sounds
 from local.errors import CanopyError
 from local.event_rules.thresholds import RULES
+from local.running.locks import lock_folder
 from local.running.shards import parse_shard
 from local.runs import run_script
 
-log = logging.getLogger("canopy")
-CPU_BATCH = 4
+log, CPU_BATCH = logging.getLogger("canopy"), 4
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -129,10 +128,12 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
     job = plan(args)
-    if check_out(job, args.force):
-        log.info("%s: done before with the same models, settings and recordings", args.out)
-        return 0
-    outcome = run_job(job)
+    check_place(args.out)
+    with lock_folder(args.out, "this folder of detections", shared=bool(args.shard), keep=False):
+        if check_out(job, args.force):
+            log.info("%s: done before with the same models, settings and recordings", args.out)
+            return 0
+        outcome = run_job(job)
     print(outcome.table)
     log.info("written to %s", args.out)
     share = len(outcome.invalid) / outcome.n_recordings

@@ -17,10 +17,11 @@ import logging
 import sys
 from pathlib import Path
 
-from local.ensemble.members import open_member
+from local.ensemble.members import Member, open_member
 from local.errors import CanopyError
 from local.publish.build import publish
-from local.publish.folder import is_published
+from local.publish.folder import UNFINISHED, is_published
+from local.running.locks import LOCK_NAME, lock_folder
 from local.runs import chosen_folds, run_script
 
 log = logging.getLogger("canopy")
@@ -47,18 +48,31 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     member = open_member(args.run, args.cycle, args.datadir, args.dumpdir)
-    if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
-        if not args.force:
-            raise CanopyError(f"{args.out} is there already; give another --out, or --force")
-        if args.out.is_dir() and not is_published(args.out):
-            raise CanopyError(
-                f"{args.out} holds something else than a published model, which --force would mix "
-                "with it; give another --out"
-            )
-    if args.out.is_dir():
-        for path in [*args.out.glob("fold*.safetensors"), *args.out.glob("fold*.onnx")]:
-            path.unlink()
+    if args.out.exists() and not args.out.is_dir():
+        raise CanopyError(f"--out {args.out} is a file; give a folder")
     folds = chosen_folds(args.folds, member.experiment.run.config.split.n_folds)
+    with lock_folder(args.out, "this model", keep=False):
+        check_out(args.out, args.force)
+        return export(args, member, folds)
+
+
+def check_out(out: Path, force: bool) -> None:
+    """Refuse to write over something else, or without being told."""
+    if (out / UNFINISHED).is_file() or {path.name for path in out.iterdir()} <= {LOCK_NAME}:
+        return
+    if not force:
+        raise CanopyError(f"{out} is there already; give another --out, or --force")
+    if not is_published(out):
+        raise CanopyError(
+            f"{out} holds something else than a published model, which --force would mix with it; "
+            "give another --out"
+        )
+
+
+def export(args: argparse.Namespace, member: Member, folds: list[int]) -> int:
+    """Publish, once the folder is this process's."""
+    for path in [*args.out.glob("fold*.safetensors"), *args.out.glob("fold*.onnx")]:
+        path.unlink()
     names = publish(member, args.out, folds, not args.no_onnx)
     size = sum((args.out / name).stat().st_size for name in names)
     log.info("%s: %d files, %.1f MB", args.out, len(names) + 1, size / 1e6)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from local.checkpoint import load_checkpoint, load_model
+from local.checkpoint import load_checkpoint, load_model, read_recipe
 from local.errors import CanopyError
 from local.files import atomic_path, write_csv
 from local.models import create_model, without_start
@@ -37,9 +37,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 
 def banks(path: Path) -> tuple[SincFilters, SincFilters]:
     """The filters of the model as it began and as it is."""
-    recipe = load_checkpoint(path).get("recipe")
-    if not isinstance(recipe, dict):
-        raise CanopyError(f"{path}: holds no model that is ready for use; name a fold's best.pt")
+    recipe = read_recipe(load_checkpoint(path), path)
     trained = load_model(path, recipe["labels"])
     if not isinstance(getattr(trained, "filters", None), SincFilters):
         raise CanopyError(f"{path}: model {recipe['name']} has no learned filters to draw")

@@ -14,6 +14,7 @@ import numpy as np
 from local.experiment import Experiment
 from local.files import file_digest, write_csv
 from local.inference import load_scores
+from local.limits import spreadsheet_safe
 from local.relabel import (
     bound_by_prevalence,
     check_provenance,
@@ -84,7 +85,7 @@ def relabel(run: Run, cycle: int) -> None:
     )
     summary = summarise(pseudo, experiment.tables.labels)
     write_csv(folder / "pseudo_events.csv", pseudo)
-    write_csv(folder / "pseudo_summary.csv", summary)
+    write_csv(folder / "pseudo_summary.csv", spreadsheet_safe(summary))
     stamp.write(
         [folder / "pseudo_events.csv", folder / "pseudo_summary.csv"],
         made_from=file_digest(run.cycle(before) / "oof.npz"),

@@ -28,6 +28,7 @@ from local.evaluation import (
 )
 from local.evaluation.board import LEVELS
 from local.files import write_csv, write_json
+from local.limits import MAX_RESAMPLES, spreadsheet_safe
 from local.metrics.psds import SETTINGS
 
 
@@ -82,6 +83,8 @@ def board_options(args: argparse.Namespace) -> BoardOptions:
     for name in ("collar", "segment"):
         if not getattr(args, name) > 0:
             raise CanopyError(f"--{name} is {getattr(args, name):g}; give seconds, more than 0")
+    if args.n_bootstrap > MAX_RESAMPLES:
+        raise CanopyError(f"--n-bootstrap is {args.n_bootstrap}; at most {MAX_RESAMPLES} are drawn")
     for name, values in (
         ("threshold", [args.threshold]),
         ("candidates", [args.candidates]),
@@ -117,7 +120,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.json:
             write_json(args.json, board.as_json())
         if args.csv:
-            write_csv(args.csv, board.rows)
+            write_csv(args.csv, spreadsheet_safe(board.rows))
     except CanopyError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

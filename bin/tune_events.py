@@ -18,6 +18,8 @@ from local.errors import CanopyError
 from local.event_rules.tuning import RuleGrid, table_of_events, tune, write_events
 from local.folds import read_folds
 from local.inference import load_scores
+from local.limits import MAX_RESAMPLES
+from local.running.locks import lock_folder
 from local.runs import run_script
 from local.tables import read_tables
 
@@ -44,6 +46,10 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Fit the rule and make the events."""
     args = parse_args(argv)
+    if not 0 <= args.n_bootstrap <= MAX_RESAMPLES:
+        raise CanopyError(
+            f"--n-bootstrap is {args.n_bootstrap}; give 0 (no intervals) to {MAX_RESAMPLES}"
+        )
     cycles = [path for path in args.run.glob("cycle*") if (path / "oof.npz").is_file()]
     if not cycles:
         raise CanopyError(f"{args.run}: no out-of-fold scores; run stages 2 and 3 first")
@@ -57,7 +63,8 @@ def main(argv: list[str] | None = None) -> int:
     ious = tuple(args.iou)
     tuned = tune(scores, tables.events, folds, grid, ious)
     test, _ = load_scores(cycle / "test.npz")
-    told = write_events(args.out, tuned, test, ious, cycle / "oof.npz", args.n_bootstrap, 0)
+    with lock_folder(args.out, "this folder of events"):
+        told = write_events(args.out, tuned, test, ious, cycle / "oof.npz", args.n_bootstrap, 0)
     print(table_of_events(told))
     return 0
 

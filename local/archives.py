@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 # A directory entry takes some ten times its bytes in memory; a million members need 64 MiB.
 MAX_DIRECTORY_BYTES = 64 * 2**20
 # The structure of a checkpoint, without its tensors.
-MAX_PICKLE_BYTES = 64 * 2**20
+MAX_PICKLE_BYTES = 16 * 2**20
 # Published files have some thousands of tensors; their directory is a few hundred kilobytes.
 MAX_SAFETENSORS_HEADER_BYTES = 16 * 2**20
 

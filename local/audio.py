@@ -19,6 +19,7 @@ import soxr
 
 from local.config import AudioConfig
 from local.errors import CanopyError
+from local.files import PASSING_FAULTS, disk_fault
 from local.limits import regular_size
 
 # libsndfile says 2**63 - 1 frames when a header leaves the length open (FLAC written to a pipe).
@@ -231,6 +232,8 @@ def _check_readable(path: Path) -> None:
             f"{path}: no such file; correct the path or remove its row from the table", "missing"
         ) from None
     except OSError as error:
+        if error.errno in PASSING_FAULTS:
+            raise disk_fault(path, error) from None
         raise SoundError(
             f"{path}: cannot be opened ({error.strerror}); name a readable sound file", "unreadable"
         ) from None

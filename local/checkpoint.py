@@ -20,8 +20,9 @@ from typing import Any
 import torch
 
 from local.archives import check_checkpoint, check_tensors
-from local.errors import UNPACKING_ERRORS, CanopyError, first_line
-from local.files import atomic_path
+from local.config import BuiltModel, parse_section
+from local.errors import UNPACKING_ERRORS, CanopyError, MachineError, first_line
+from local.files import PASSING_FAULTS, atomic_path, disk_fault
 from local.models import SedModel, create_model, fit_hint, without_start
 
 log = logging.getLogger("canopy")
@@ -110,6 +111,8 @@ def _load_or_set_aside(path: Path) -> dict[str, Any] | None:
         return None
     try:
         return load_checkpoint(path)
+    except MachineError:
+        raise
     except CanopyError as error:
         # Out of the way: the next save would put it in the place of the good earlier one.
         aside = path.with_name(f"damaged_{path.name}")
@@ -141,7 +144,11 @@ def load_checkpoint(path: Path | str) -> dict[str, Any]:
         check_tensors(state, path)
     except FileNotFoundError:
         raise CanopyError(f"{path}: no such checkpoint; train this fold first") from None
+    except MemoryError:
+        raise MachineError(f"{path}: there is no memory to read it; free some") from None
     except UNPACKING_ERRORS as error:
+        if isinstance(error, OSError) and error.errno in PASSING_FAULTS:
+            raise disk_fault(path, error) from None
         raise CanopyError(
             f"{path}: not a checkpoint of tensors, or damaged ({first_line(error)}); delete it and "
             "train again"
@@ -166,9 +173,7 @@ def model_state(model: SedModel, recipe: dict[str, Any]) -> dict[str, Any]:
 def load_model(path: Path | str, labels: list[str], device: str = "cpu") -> SedModel:
     """Rebuild a trained model in evaluation mode; its classes must be `labels`, in that order."""
     state = load_checkpoint(path)
-    if not {"recipe", "model"} <= set(state):
-        raise CanopyError(f"{path}: holds no model that is ready for use; name a fold's best.pt")
-    recipe = state["recipe"]
+    recipe = read_recipe(state, path)
     _same_classes(recipe["labels"], labels, path, "train again")
     params = without_start(recipe["params"])
     model = create_model(recipe["name"], params, recipe["n_classes"], recipe["n_bands"])
@@ -176,15 +181,24 @@ def load_model(path: Path | str, labels: list[str], device: str = "cpu") -> SedM
     return model.to(device).eval()
 
 
+def read_recipe(state: dict[str, Any], path: Path | str) -> dict[str, Any]:
+    """How the model of a loaded checkpoint is built: see `model_state`; checked."""
+    recipe, weights = state.get("recipe"), state.get("model")
+    if not isinstance(recipe, dict) or not isinstance(weights, dict):
+        raise CanopyError(f"{path}: holds no model that is ready for use; name a fold's best.pt")
+    parse_section(BuiltModel, recipe, "recipe", path)
+    for key, value in weights.items():
+        if not isinstance(key, str) or not torch.is_tensor(value) or value.is_complex():
+            raise CanopyError(f"{path}: its weights {key!r:.80} are no numbers; train again")
+    return recipe
+
+
 def load_initial(path: Path | str, labels: list[str]) -> dict[str, torch.Tensor]:
     """Weights of a trained model to start from; its classes must be `labels`, in that order."""
     state = load_checkpoint(path)
-    if not isinstance(state.get("model"), dict) or not isinstance(state.get("recipe"), dict):
-        raise CanopyError(
-            f"model.init: {path} holds no model that is ready for use; name a fold's best.pt"
-        )
+    recipe = read_recipe(state, f"model.init: {path}")
     _same_classes(
-        state["recipe"]["labels"],
+        recipe["labels"],
         labels,
         path,
         "start from a model of these classes, or give the file as model.params.weights, which "
@@ -224,4 +238,9 @@ def load_weights(model: SedModel, weights: dict[str, torch.Tensor], path: Path |
             f"{path}: has weights {extra[0]} that the model does not know; "
             f"{fit_hint(model, weights)}"
         )
+    for key, value in weights.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise CanopyError(
+                f"{path}: {key} holds numbers that are not finite; train again, or name another"
+            )
     model.load_state_dict(weights)

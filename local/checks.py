@@ -5,7 +5,7 @@ import torch
 from local.checkpoint import load_initial, load_weights
 from local.config import Config
 from local.dataset import window_frames
-from local.errors import CanopyError
+from local.errors import CanopyError, first_line
 from local.features import check_filters
 from local.folds import check_enough
 from local.losses import check_labels, check_output
@@ -15,7 +15,7 @@ from local.priors import read_prevalence
 from local.reviewed import read_reviewed
 from local.runs import Run
 from local.tables import read_tables
-from local.views import inference_overlap, inference_window, list_views
+from local.views import check_extent, inference_overlap, inference_window, list_views
 
 
 def check_config(config: Config) -> None:
@@ -47,6 +47,7 @@ def check_config(config: Config) -> None:
             "model of waveforms must be told the rate that it hears, make them one"
         )
     window = window_frames(config, model.step)
+    check_extent(config, window)
     _check_windows(config, model.step)
     x = torch.zeros(1, 1, n_bands, window) if is_logmel else torch.zeros(1, window)
     with torch.inference_mode():
@@ -54,7 +55,8 @@ def check_config(config: Config) -> None:
             output = model(x)
         except RuntimeError as error:
             raise CanopyError(
-                f"model.params do not fit windows of {window} frames and {n_bands} bands ({error})"
+                f"model.params do not fit windows of {window} frames and {n_bands} bands "
+                f"({first_line(error)})"
             ) from None
     check_output(config.loss, output)
     if output.frame_logit.shape[-1] != window // model.step:

@@ -24,7 +24,7 @@ from local.config import Config
 from local.errors import CanopyError
 from local.features import FeatureReader, RunningStats, check_filters, process_recording
 from local.features.pack import Packed, forget, packed_files
-from local.files import fingerprint, remove_leftovers
+from local.files import copy_file, fingerprint, remove_leftovers
 from local.running.interruption import stop_if_asked
 from local.running.journal import Journal
 from local.running.shards import Shard
@@ -115,7 +115,7 @@ def make_features(
         name = f"{JOURNAL_NAME}.{shard.name}"
         if not (folder / name).is_file() and (folder / JOURNAL_NAME).is_file():
             # What an earlier run made is not made again.
-            shutil.copyfile(folder / JOURNAL_NAME, folder / name)
+            copy_file(folder / JOURNAL_NAME, folder / name)
     with Journal(folder / name, made_by) as journal:
         if shard is None:
             for path in journals_of_shards(folder):

@@ -49,6 +49,13 @@ class CanopyError(Exception):
         )
 
 
+class MachineError(CanopyError):
+    """A fault of the disk, the memory or the rights: it tells nothing of the file it was met at.
+
+    Who takes damaged files for what they are (invalid, set aside) lets this one pass.
+    """
+
+
 def first_line(error: BaseException) -> str:
     """A library's error in one line of at most 120 characters; its kind where it says nothing."""
     refused = _REFUSED.search(str(error))

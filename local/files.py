@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from local.errors import CanopyError
+from local.errors import CanopyError, MachineError, first_line
 from local.limits import MAX_JSON_BYTES, read_text
 
 # `.<stem>.<letters of mkstemp>.tmp<suffix>`; in the name of an output no such thing stands.
@@ -48,6 +48,11 @@ DISK_FAULTS = {
     errno.EISDIR: "it is a folder",
     errno.ENAMETOOLONG: "its name is too long",
 }
+# Those that another try, or another process, may not meet: no file is bad because of them.
+PASSING_FAULTS = (
+    *(errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ENOTCONN, errno.ESHUTDOWN),
+    *(errno.EHOSTDOWN, errno.EACCES, errno.EPERM),
+)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # What a folder says that cannot be synced, as on some network disks: it then syncs by itself.
 _NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
@@ -55,17 +60,17 @@ _NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
 _NAMELESS = (OSError, RuntimeError, AssertionError)
 
 
-def disk_fault(path: Path | str, error: OSError, n_bytes: int | None = None) -> CanopyError:
+def disk_fault(path: Path | str, error: OSError, n_bytes: int | None = None) -> MachineError:
     """A fault of the disk in one sentence; `n_bytes` is what was to be written, where known."""
     found = DISK_FAULTS.get(error.errno or 0, error.strerror or str(error))
     if error.errno not in _FULL:
-        return CanopyError(
+        return MachineError(
             f"{path}: {found} ({type(error).__name__}: {error.strerror}); mend that and give the "
             "same command again, what was written before is whole"
         )
-    needs = "" if n_bytes is None else f", it needs {n_bytes} bytes"
+    needs = "" if not n_bytes else f", it needs {n_bytes} bytes"
     free = shutil.disk_usage(_existing(Path(path))).free
-    return CanopyError(
+    return MachineError(
         f"{path}: not written, {found}{needs}, {free} bytes are free; make room and give the same "
         "command again, what was written before is whole"
     )
@@ -226,11 +231,21 @@ def _sync_folder(folder: Path) -> None:
             raise
 
 
-def write_text(target: Path | str, text: str) -> None:
-    """Write UTF-8 text atomically."""
-    content = text.encode("utf-8")
+def copy_file(source: Path | str, target: Path | str) -> None:
+    """Copy a file's content atomically."""
+    with atomic_path(target, os.path.getsize(source)) as temporary:
+        shutil.copyfile(source, temporary)
+
+
+def write_bytes(target: Path | str, content: bytes) -> None:
+    """Write a file's content atomically."""
     with atomic_path(target, len(content)) as temporary:
         temporary.write_bytes(content)
+
+
+def write_text(target: Path | str, text: str) -> None:
+    """Write UTF-8 text atomically."""
+    write_bytes(target, text.encode("utf-8"))
 
 
 def write_json(target: Path | str, value: Any) -> None:
@@ -247,6 +262,24 @@ def read_json(path: Path | str) -> Any:
     except (ValueError, RecursionError) as error:
         raise CanopyError(
             f"{path}: not readable as JSON ({error}); delete it and run its stage again"
+        ) from None
+
+
+@contextmanager
+def as_written(path: Path | str) -> Iterator[None]:
+    """Within the block values of a file of ours are taken apart; what is not there is its fault.
+
+    Raises
+    ------
+    CanopyError
+        In place of what Python raises of a missing or an odd value.
+    """
+    try:
+        yield
+    except (LookupError, TypeError, AttributeError, ValueError, OverflowError) as error:
+        raise CanopyError(
+            f"{path}: not as this version writes it ({type(error).__name__}: {first_line(error)}); "
+            "it was changed or is of another version: make it again"
         ) from None
 
 

@@ -6,8 +6,8 @@ its row and keeps what a person wrote into it. Columns that people add are kept.
 by a lock on a file beside it.
 """
 
-import fcntl
 import logging
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -22,7 +22,16 @@ from scipy.stats import norm, pearsonr, spearmanr
 
 from local.config import Config
 from local.errors import CanopyError
-from local.files import file_digest, fingerprint, read_json, write_csv
+from local.files import (
+    disk_fault,
+    file_digest,
+    fingerprint,
+    make_folder,
+    read_json,
+    try_lock,
+    write_csv,
+)
+from local.limits import spreadsheet_plain, spreadsheet_safe
 from local.tables import read_table, tables_digest
 
 log = logging.getLogger("canopy")
@@ -44,8 +53,8 @@ COLUMNS = (
     "submission",
     *HAND_COLUMNS,
 )
-# A spreadsheet takes a cell that begins so for a formula.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+# How often who waits for the ledger looks whether it is free.
+_POLL_S = 0.05
 
 
 def ledger_path(expdir: Path, recipe: str) -> Path:
@@ -160,9 +169,15 @@ def _training_seconds(folder: Path, cycles: list[dict[str, Any]]) -> int | None:
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold the ledger's lock: others wait. It is a file beside it, let go when its holder dies."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path.with_name(f".{path.name}.lock"), "a", encoding="utf-8") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    make_folder(path.parent)
+    lock = path.with_name(f".{path.name}.lock")
+    try:
+        stream = open(lock, "ab")  # noqa: SIM115
+    except OSError as error:
+        raise disk_fault(lock, error) from None
+    with stream:
+        while try_lock(stream.fileno()) is False:
+            time.sleep(_POLL_S)
         yield
 
 
@@ -176,12 +191,12 @@ def read_ledger(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise CanopyError(f"{path}: no ledger yet; finish a run (stage 5), or give --ledger FILE")
     frame = read_table(path, COLUMNS)
-    return frame.map(lambda text: text[1:] if text[:1] == "'" and text[1:2] in _FORMULA else text)
+    return spreadsheet_plain(frame)
 
 
 def _write(path: Path, frame: pd.DataFrame) -> None:
     """Write the rows; what a spreadsheet would take for a formula gets an apostrophe in front."""
-    write_csv(path, frame.map(lambda text: f"'{text}" if text[:1] in _FORMULA else text))
+    write_csv(path, spreadsheet_safe(frame))
 
 
 def record(path: Path, row: dict[str, str]) -> None:

@@ -28,6 +28,8 @@ MAX_YAML_NODES = 20_000
 MAX_YAML_DEPTH = 32
 MAX_JSON_BYTES = 256 * 2**20
 MAX_NAME_CHARACTERS = 200
+# Resamples of an interval: how often each recording is drawn in each is held at once.
+MAX_RESAMPLES = 100_000
 
 # Ids become file names: letters, digits and a few marks, never a dot or a dash in front.
 _ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+@=-]*")

@@ -8,7 +8,7 @@ import numpy as np
 
 from local.evidence import fold_evidence
 from local.experiment import Experiment
-from local.files import file_digest, read_json
+from local.files import as_written, file_digest, read_json
 from local.inference import Scores, load_scores
 from local.runs import environment_record
 from local.scoring import known_positives, read_truth, score_against, score_known
@@ -50,7 +50,9 @@ def _follows(folder: Path, before: Path) -> bool:
     stamp = folder / "relabel.done.json"
     if not stamp.exists():
         return False
-    return read_json(stamp)["notes"].get("made_from") == file_digest(before / "oof.npz")
+    with as_written(stamp):
+        made_from = read_json(stamp)["notes"].get("made_from")
+    return made_from == file_digest(before / "oof.npz")
 
 
 def collect(

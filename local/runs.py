@@ -29,6 +29,7 @@ from local.files import (
     write_json,
     write_text,
 )
+from local.limits import safe_name
 from local.running.interruption import EXIT_CONTINUE, Interrupted, forget, listen
 from local.running.locks import lock_folder
 from local.running.processes import EXIT_INTERRUPTED, run_each
@@ -149,11 +150,12 @@ def plan(args: argparse.Namespace, stage: str) -> Run:
     config = load_config(conf, args.overrides)
     if args.nj < 1:
         raise CanopyError(f"--nj is {args.nj}, expected at least 1")
+    tag = safe_name(args.tag or conf.stem, "--tag")
     run = Run(
         config=config,
         datadir=args.datadir or Path("data") / args.recipe,
         dumpdir=args.dumpdir or Path("dump") / args.recipe,
-        exp=(args.expdir or Path("exp") / args.recipe) / (args.tag or conf.stem),
+        exp=(args.expdir or Path("exp") / args.recipe) / tag,
         device=choose_device(args.device),
         nj=args.nj,
         force=args.force,

@@ -13,7 +13,7 @@ import pandas as pd
 
 from local.cells import read_cells
 from local.errors import CanopyError
-from local.files import file_digest, fingerprint, read_json, write_csv, write_json
+from local.files import as_written, file_digest, fingerprint, read_json, write_csv, write_json
 from local.limits import id_fault, label_fault
 
 RECORDING_COLUMNS = (
@@ -149,8 +149,9 @@ def check_source(directory: Path | str, datadir: Path | str) -> None:
     source = Path(directory) / "source.json"
     if not source.exists():
         return
-    made_from = read_json(source)["datadir"]
-    if Path(made_from) != Path(datadir).resolve():
+    with as_written(source):
+        made_from = Path(read_json(source)["datadir"])
+    if made_from != Path(datadir).resolve():
         raise CanopyError(
             f"{directory} was made from {made_from}, not from {Path(datadir).resolve()}; give "
             "another --dumpdir, or --force to make it anew"

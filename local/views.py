@@ -8,6 +8,9 @@ from local.errors import CanopyError
 from local.labels import to_frames
 from local.windows import Recordings, training_window, window_frames
 
+# Numbers of a window: 256 MB of float32, before the network makes more of them.
+_MAX_NUMBERS = 2**26
+
 
 @dataclass(frozen=True)
 class View:
@@ -34,6 +37,7 @@ def list_views(config: Config, step: int, dump: Recordings | None = None) -> lis
     views = []
     for stretch in (1.0, *tta.stretches):
         windows = dict.fromkeys([inference_window(config, step, dump, stretch), *lengths])
+        check_extent(config, max(windows))
         views += [
             View(
                 *(shift, speed, gain, flip, window),
@@ -45,6 +49,16 @@ def list_views(config: Config, step: int, dump: Recordings | None = None) -> lis
             )
         ]
     return views
+
+
+def check_extent(config: Config, window: int) -> None:
+    """Refuse a window, in frames, that would take memory without end."""
+    n_bands = config.features.n_mels if config.features.kind == "logmel" else 1
+    if window * n_bands > _MAX_NUMBERS:
+        raise CanopyError(
+            f"a window of {window} frames and {n_bands} bands holds more than {_MAX_NUMBERS} "
+            "numbers; shorten window.length_s or the windows of section inference"
+        )
 
 
 def whole_steps(frames: int, step: int) -> int:

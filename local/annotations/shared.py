@@ -81,14 +81,14 @@ def read_text(path: Path | str, encoding: str | None = None) -> str:
         text = Path(path).read_bytes().decode(encoding)
     except OSError as error:
         raise CanopyError(f"{path}: cannot be read ({error.strerror}); name a {what}") from None
-    except LookupError:
-        raise CanopyError(
-            f"{path}: encoding {encoding!r} is unknown; name one such as utf-8, utf-16 or cp1252"
-        ) from None
     except UnicodeDecodeError as error:
         raise CanopyError(
             f"{path}: not text in {encoding} (byte {error.start}); name its encoding, or save it "
             "as UTF-8"
+        ) from None
+    except (LookupError, ValueError):
+        raise CanopyError(
+            f"{path}: encoding {encoding!r} is unknown; name one such as utf-8, utf-16 or cp1252"
         ) from None
     if "\0" in text:
         raise CanopyError(f"{path}: not text in {encoding} (it holds NUL characters); name another")
@@ -130,6 +130,11 @@ def text_table(path: Path, rows: list[tuple[int, list[str]]]) -> pd.DataFrame:
     if not rows:
         raise CanopyError(f"{path}: empty file; expected a line of column names")
     names = [name.strip() for name in rows[0][1]]
+    if len(names) > limits.MAX_TABLE_COLUMNS:
+        raise CanopyError(
+            f"{path}: has {len(names)} columns, a table may have at most "
+            f"{limits.MAX_TABLE_COLUMNS}; name the right file"
+        )
     body = []
     for number, fields in rows[1:]:
         if any(fields[len(names) :]):

@@ -6,6 +6,7 @@ range, and all faults are told at once. The result is immutable; every fold gets
 """
 
 from local.config.base import Count, Positive, Section, Share
+from local.config.built import BuiltModel
 from local.config.learning import (
     AugmentConfig,
     LossConfig,
@@ -33,6 +34,7 @@ from local.config.sections import (
 __all__ = [
     "AudioConfig",
     "AugmentConfig",
+    "BuiltModel",
     "Config",
     "Count",
     "DataConfig",

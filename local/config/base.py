@@ -7,6 +7,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 Count = Annotated[int, Field(ge=1)]
+# A number of things made or held at once: beyond any sense, and below what would exhaust a machine.
+Some = Annotated[int, Field(ge=0, le=10_000)]
 
 
 class Section(BaseModel):

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from local.config.base import Count, FrozenDict, Positive, Section, Settings, Share
+from local.config.base import Count, FrozenDict, Positive, Section, Settings, Share, Some
 
 # How many times as long; beyond these bounds a call is another call.
 StretchFactor = Annotated[float, Field(ge=0.5, le=2.0)]
@@ -135,11 +135,11 @@ class AugmentConfig(Section):
     # soft: targets mixed by lambda; union: a class of either window is present.
     mixup_target: Literal["soft", "union"] = "union"
     gain_db: Annotated[float, Field(ge=0.0)] = 0.0
-    freq_masks: Annotated[int, Field(ge=0)] = 0
+    freq_masks: Some = 0
     freq_mask_share: Share = 0.1
     # Place masks over bands beside the bands of the window's known calls.
     freq_mask_spares_calls: bool = False
-    time_masks: Annotated[int, Field(ge=0)] = 0
+    time_masks: Some = 0
     time_mask_share: Share = 0.1
     noise_std: Annotated[float, Field(ge=0.0)] = 0.0
     # Roll windows in time, up to so far either way, in whole output cells and labels with them.
@@ -215,6 +215,6 @@ class TrainConfig(Section):
     select: Literal["none", "best"] = "none"
     # A non-finite loss skips its step; more than so many in a run stop it.
     max_bad_steps: Annotated[int, Field(ge=0)] = 10
-    n_workers: Annotated[int, Field(ge=0)] = 0
+    n_workers: Some = 0
     # Minutes after which the state is saved within an epoch; 0 saves it after every step.
     save_minutes: Annotated[float, Field(ge=0.0)] = 10.0

@@ -15,6 +15,8 @@ from local.limits import MAX_YAML_BYTES, MAX_YAML_DEPTH, read_text
 
 # Files of a chain of `base:`.
 _MAX_BASES = 16
+# Characters of a value that an error quotes.
+_MAX_SHOWN = 120
 
 
 def load_config(path: Path | str, overrides: list[str] | None = None) -> Config:
@@ -130,7 +132,16 @@ def _explain(fault: Any, schema: type[Section], prefix: str = "") -> str:
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "value_error":
         return f"{key}: {message}" if key else message
-    return f"{key}: {message}, found {fault['input']!r}"
+    return f"{key}: {message}, found {_shown(fault['input'])}"
+
+
+def _shown(value: Any) -> str:
+    """A value of others, cut where it would be more than a line of text."""
+    try:
+        text = repr(value)
+    except ValueError:  # more digits than Python writes
+        return "a number of thousands of digits"
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
 
 
 def _known_keys(section: Any, location: tuple[Any, ...]) -> list[str]:

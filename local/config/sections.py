@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from local.config.base import Count, Positive, Section, Settings, Share
+from local.config.base import Count, Positive, Section, Settings, Share, Some
 from local.config.learning import (
     AugmentConfig,
     LossConfig,
@@ -16,15 +16,19 @@ from local.config.learning import (
     TrainConfig,
     WindowConfig,
 )
+from local.limits import MAX_RESAMPLES
+
+# Weights of the mel filters: more would take memory by gigabytes.
+_MAX_FILTER_WEIGHTS = 2**26
 
 
 class AudioConfig(Section):
     """How files become one channel of samples (stage 0 and detection)."""
 
-    sample_rate: Annotated[int, Field(ge=100)] = 32000
+    sample_rate: Annotated[int, Field(ge=100, le=4_000_000)] = 32000
     # What to do with a file of another rate: resample it, or refuse it.
     other_rates: Literal["resample", "refuse"] = "resample"
-    channel: Literal["mix", "first"] | Annotated[int, Field(ge=0)] = "mix"
+    channel: Literal["mix", "first"] | Some = "mix"
     # Unreadable recordings are listed in the manifest; above this share of them the run stops.
     max_invalid_share: Share = 0.0
 
@@ -33,7 +37,7 @@ class FeatureConfig(Section):
     """The front end: natural-log mel power spectrogram, or the waveform itself."""
 
     kind: Literal["logmel", "wave"] = "logmel"
-    n_fft: Annotated[int, Field(ge=16)] = 2048
+    n_fft: Annotated[int, Field(ge=16, le=2**18)] = 2048
     win_length: Count | None = None
     hop_length: Count = 512
     n_mels: Count = 128
@@ -75,7 +79,7 @@ class DataConfig(Section):
 class SplitConfig(Section):
     """Stage 1."""
 
-    n_folds: Annotated[int, Field(ge=2)] = 5
+    n_folds: Annotated[int, Field(ge=2, le=1000)] = 5
 
 
 class PoolConfig(Section):
@@ -133,7 +137,7 @@ class InferenceConfig(Section):
 class RelabelConfig(Section):
     """Stage 4: pseudo events from scores of models that never saw the recording's group."""
 
-    n_cycles: Annotated[int, Field(ge=0)] = 1
+    n_cycles: Annotated[int, Field(ge=0, le=100)] = 1
     threshold: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
     # Hysteresis: an event grows from the threshold down to this probability.
     low_threshold: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
@@ -172,7 +176,7 @@ class PriorConfig(Section):
     # of probabilities calibrated on known spans.
     estimator: Literal["tail", "em", "mean"] = "tail"
     # For tail: confirmed calls inserted into test recordings, by class and fold; 0 makes none.
-    n_insertions: Annotated[int, Field(ge=0)] = 40
+    n_insertions: Some = 40
     # Exponent of the odds ratio: 1 is the exact label-shift form, less is a cautious one.
     strength: Share = 1.0
     # The ratio of odds is kept within [1/max_odds_ratio, max_odds_ratio].
@@ -189,7 +193,7 @@ class ScoreConfig(Section):
     """How results are measured. Truth files are opened by scoring alone."""
 
     metric: str = "lwlrap"
-    n_bootstrap: Annotated[int, Field(ge=0)] = 1000
+    n_bootstrap: Annotated[int, Field(ge=0, le=MAX_RESAMPLES)] = 1000
     # Clip-level truth of test and of train: csv of recording_id and one 0/1 column a class, below
     # the data folder. What does not exist is passed over.
     test_truth: str | None = None
@@ -235,7 +239,7 @@ class ReportConfig(Section):
     """What report.html shows."""
 
     # Recordings to look at and to judge (of long ones, minutes); 0: none.
-    n_recordings: Annotated[int, Field(ge=0)] = 24
+    n_recordings: Some = 24
     # How many times slower sounds play; null: 10 above a sample rate of 48000, else 1.
     time_expansion: Annotated[float, Field(ge=1.0, le=100.0)] | None = None
 
@@ -294,6 +298,13 @@ class Config(Section):
             raise ValueError(
                 f"features.f_min_hz {self.features.f_min_hz:g} is not below the upper edge "
                 f"{f_max or nyquist:g}"
+            )
+        weights = self.features.n_mels * (self.features.n_fft // 2 + 1)
+        if self.features.kind == "logmel" and weights > _MAX_FILTER_WEIGHTS:
+            raise ValueError(
+                f"features.n_mels {self.features.n_mels} filters over features.n_fft "
+                f"{self.features.n_fft} have {weights} weights, at most {_MAX_FILTER_WEIGHTS} are "
+                "taken; lower one of the two"
             )
         win_length = self.features.win_length
         if win_length is not None and win_length > self.features.n_fft:

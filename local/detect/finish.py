@@ -18,6 +18,7 @@ from local.detect.outputs import (
 from local.detect.partition import Heard, Partitions, SiteRule, keep_days, write_by_date
 from local.detect.sound import SoundFile, printable
 from local.files import fingerprint, write_csv, write_json
+from local.limits import spreadsheet_safe
 from local.running.journal import Journal
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def finish(
         table = totals_table(rows, job.thresholds, n_good, hours, len(invalid))
     else:
         table = _write_whole(job, entries)
-    write_csv(job.out / "thresholds.csv", job.thresholds)
+    write_csv(job.out / "thresholds.csv", spreadsheet_safe(job.thresholds))
     write_json(job.out / RECORD, _record(job, job_print, invalid, seconds))
     return Outcome(table, len(job.sounds), invalid)
 

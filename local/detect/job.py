@@ -21,11 +21,12 @@ from local.detect.outputs import ScoreFile, save_part, score_path
 from local.detect.partition import SiteRule, by_day
 from local.detect.sound import SoundFile, duration_of, printable
 from local.detect.streaming import find_events
-from local.errors import CanopyError
-from local.files import fingerprint, read_json, write_text
+from local.errors import CanopyError, MachineError
+from local.files import fingerprint, make_folder, read_json, write_text
 from local.labels import SpanRule
 from local.running.interruption import Interrupted, requested, stop_if_asked
 from local.running.journal import Journal
+from local.running.locks import LOCK_NAME
 from local.running.shards import Shard
 from local.running.workers import KILLED, Killed, run_all
 
@@ -78,23 +79,31 @@ class Job:
         )
 
 
+def check_place(out: Path) -> None:
+    """Refuse a file in the place of the folder to write."""
+    if out.exists() and not out.is_dir():
+        raise CanopyError(f"--out {out} is a file; give a folder")
+
+
 def check_out(job: Job, force: bool) -> bool:
     """Whether the job was done before; refuse a folder that holds something else.
 
     A journal of the same job is gone on with.
     """
     out = job.out
-    if out.exists() and not out.is_dir():
-        raise CanopyError(f"--out {out} is a file; give a folder")
-    if force or not out.is_dir() or not any(out.iterdir()):
+    check_place(out)
+    there = [path for path in out.iterdir() if path.name != LOCK_NAME] if out.is_dir() else []
+    if force or not there:
         if job.shard is None:
             shutil.rmtree(out / WORK, ignore_errors=True)
         return False
     if (out / RECORD).is_file() and read_json(out / RECORD).get("job") == _job_print(job):
+        # Of a run that was killed when all was done.
+        shutil.rmtree(out / WORK, ignore_errors=True)
         return True
     begun = out / WORK / "job"
-    if job.shard is not None and not begun.is_file() and [*out.iterdir()] == [out / WORK]:
-        return False  # another share is just beginning
+    if not begun.is_file() and there == [out / WORK]:
+        return False  # another share is just beginning, or a run was killed as it began
     if begun.is_file() and begun.read_text(encoding="utf-8") == _begun(job):
         return False
     raise CanopyError(
@@ -130,7 +139,7 @@ def run_job(job: Job) -> Outcome:
     takes it over.
     """
     work = job.out / WORK
-    (work / "parts").mkdir(parents=True, exist_ok=True)
+    make_folder(work / "parts")
     (job.out / RECORD).unlink(missing_ok=True)
     write_text(work / "job", _begun(job))
     started = time.monotonic()
@@ -311,6 +320,8 @@ def _detect(
         found = find_events(detector, sound.path, plan.rules, plan.shift, watch)
         if scores is not None:
             scores.finish()
+    except MachineError:
+        raise
     except CanopyError as error:
         return {"status": "invalid", "reason": printable(str(error))}
     finally:

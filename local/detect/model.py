@@ -199,10 +199,9 @@ def _describe(path: Path, request: Request) -> Described:
 
 def _published(model: Published) -> Described:
     def networks() -> list[Any]:
-        from safetensors.torch import load_file
-
         from local.checkpoint import load_weights
         from local.models import create_model, without_start
+        from local.models.pretrained import read_weights
 
         recipe, loaded = model.recipe, []
         for files in model.networks:
@@ -212,7 +211,7 @@ def _published(model: Published) -> Described:
                 recipe["n_classes"],
                 recipe["n_bands"],
             )
-            load_weights(network, load_file(files.weights), files.weights)
+            load_weights(network, read_weights(files.weights, "the model"), files.weights)
             loaded.append(network)
         return loaded
 
@@ -259,12 +258,9 @@ def _run(folder: Path, request: Request) -> Described:
 
 
 def _checkpoint(path: Path, request: Request) -> Described:
-    from local.checkpoint import load_checkpoint, load_model
+    from local.checkpoint import load_checkpoint, load_model, read_recipe
 
-    state = load_checkpoint(path)
-    recipe = state.get("recipe")
-    if not isinstance(recipe, dict):
-        raise CanopyError(f"{path}: holds no model that is ready for use; name a fold's best.pt")
+    recipe = read_recipe(load_checkpoint(path), path)
     conf = request.conf or next(
         (
             folder / "config.yaml"
@@ -279,12 +275,18 @@ def _checkpoint(path: Path, request: Request) -> Described:
             "--conf"
         )
     labels = list(recipe["labels"])
-    model = load_model(path, labels)
+    model, config = load_model(path, labels), load_config(conf)
+    n_mels = config.features.n_mels
+    if config.features.kind == "logmel" and n_mels != recipe["n_bands"]:
+        raise CanopyError(
+            f"{path}: takes {recipe['n_bands']} mel bands, and {conf} makes {n_mels}; give the "
+            "config.yaml of its run with --conf"
+        )
     classes = pd.DataFrame({"label": labels, "name": labels})
     return Described(
         path=path,
         classes=classes.assign(low_freq=np.nan, high_freq=np.nan),
-        config=_with_window(load_config(conf), model.step, None),
+        config=_with_window(config, model.step, None),
         step=model.step,
         graphs=[],
         any_length=True,

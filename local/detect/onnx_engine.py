@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime
+from google.protobuf.message import DecodeError
 from numpy.lib.stride_tricks import sliding_window_view
 from onnx.utils import Extractor
 from scipy.fft import rfft
@@ -42,7 +43,7 @@ class OnnxEngine:
             self._window = hann_window(config.features)
             filters = mel_filters(config.features, config.audio.sample_rate)
             self._filters = filters.T.astype(np.float32)
-            graphs = [Extractor(graph).extract_model([FEATURES], [FRAME, CLIP]) for graph in graphs]
+            graphs = [_behind_front(*pair) for pair in zip(graphs, paths, strict=True)]
         self.scorers = [
             OnnxScorer(_session(graph, n_threads, path), FEATURES if self._has_front else INPUT)
             for graph, path in zip(graphs, paths, strict=True)
@@ -81,9 +82,20 @@ class OnnxScorer:
 def _load(path: Path) -> onnx.ModelProto:
     try:
         return onnx.load(path)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, DecodeError) as error:
         raise CanopyError(
             f"{path}: not readable as ONNX ({first_line(error)}); export the model again"
+        ) from None
+
+
+def _behind_front(graph: onnx.ModelProto, path: Path) -> onnx.ModelProto:
+    """The part of a graph that takes features."""
+    try:
+        return Extractor(graph).extract_model([FEATURES], [FRAME, CLIP])
+    except (LookupError, ValueError, RuntimeError) as error:
+        raise CanopyError(
+            f"{path}: has not the parts of a published graph ({first_line(error)}); export the "
+            "model again"
         ) from None
 
 

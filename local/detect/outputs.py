@@ -1,6 +1,8 @@
 """What detection leaves: selection tables, labels, CSV, Parquet, scores over time, the summary."""
 
+import os
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,20 @@ from local.annotations import write_audacity, write_raven
 from local.detect.sound import SoundFile, printable
 from local.detect.streaming import Found
 from local.errors import CanopyError
-from local.files import atomic_path, write_csv, write_npz
+from local.files import (
+    atomic_path,
+    disk_fault,
+    fingerprint,
+    make_folder,
+    write_bytes,
+    write_csv,
+    write_npz,
+)
 from local.limits import spreadsheet_safe
 
 FORMATS = ("raven", "audacity", "csv", "parquet")
+# Of 255 that a name may have; the rest is for endings and for names of files in the making.
+_MAX_STEM_BYTES = 200
 SCORE_FORMATS = ("npz", "parquet")
 COLUMNS = (
     *("recording_id", "path", "onset", "offset", "label", "score"),
@@ -92,8 +104,7 @@ def write_tables(
     if "parquet" in formats:
         written.append(out / "detections.parquet")
         text = dict.fromkeys(("recording_id", "path", "label"), "string")
-        with atomic_path(written[-1]) as temporary, open(temporary, "wb") as stream:
-            whole.astype(text).to_parquet(stream, index=False)
+        write_bytes(written[-1], whole.astype(text).to_parquet(None, index=False))
     return written
 
 
@@ -112,9 +123,15 @@ def write_beside(
 
 
 def _beside(folder: Path, sound: SoundFile, ending: str) -> Path:
-    """A file in the place below `folder` that the recording has below what was given."""
+    """A file in the place below `folder` that the recording has below what was given.
+
+    A long name is cut, and told from others by a digest: ours are longer by their ending.
+    """
     name = Path(sound.name)
-    return folder / name.parent / f"{name.stem}{ending}"
+    stem = name.stem
+    if len(os.fsencode(stem)) > _MAX_STEM_BYTES:
+        stem = f"{stem[: _MAX_STEM_BYTES // 4]}-{fingerprint(name.stem)[:8]}"
+    return folder / name.parent / f"{stem}{ending}"
 
 
 def _plain_names(frame: pd.DataFrame, sound: SoundFile) -> pd.DataFrame:
@@ -146,16 +163,26 @@ class ScoreFile:
     def __init__(self, path: Path, labels: list[str], hop_s: float, start_s: float) -> None:
         self._path, self._labels, self._hop_s, self._start_s = path, labels, hop_s, start_s
         self._raw = path.with_name(f".{path.name}.raw")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._stream = open(self._raw, "wb")  # noqa: SIM115 (closed by finish or drop)
+        make_folder(path.parent)
+        try:
+            self._stream = open(self._raw, "wb")  # noqa: SIM115 (closed by finish or drop)
+        except OSError as error:
+            raise disk_fault(self._raw, error) from None
 
     def add(self, logits: np.ndarray) -> None:
         """Further (C, k) logits."""
-        self._stream.write(np.ascontiguousarray(logits.T, dtype=np.float32).tobytes())
+        content = np.ascontiguousarray(logits.T, dtype=np.float32).tobytes()
+        try:
+            self._stream.write(content)
+            self._stream.flush()
+        except OSError as error:
+            raise disk_fault(self._raw, error, len(content)) from None
 
     def drop(self) -> None:
         """Leave nothing behind."""
-        self._stream.close()
+        # What a full disk did not take it refuses again.
+        with suppress(OSError):
+            self._stream.close()
         self._raw.unlink(missing_ok=True)
 
     def finish(self) -> None:

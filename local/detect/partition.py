@@ -7,6 +7,7 @@ whichever share of a job has it, and named by what it was made from: shares need
 trees of several jobs may be laid together.
 """
 
+import io
 import re
 import shutil
 from collections.abc import Iterable
@@ -22,7 +23,7 @@ from scipy.special import expit
 from local.detect.outputs import COLUMNS, detections, load_part, write_beside
 from local.detect.sound import SoundFile, printable
 from local.errors import CanopyError
-from local.files import atomic_path, fingerprint, write_csv
+from local.files import fingerprint, write_bytes, write_csv
 from local.limits import file_name, spreadsheet_safe
 from local.running.interruption import stop_if_asked
 from local.running.journal import Journal
@@ -261,9 +262,9 @@ def _write_parquet(folder: Path, name: str, frame: pd.DataFrame, kind: str) -> N
     texts = ("recording_id", "path", "label", "status", "reason")
     schema = pa.schema([(c, text if c in texts else types[c]) for c in frame.columns])
     table = pa.Table.from_pandas(frame, schema, preserve_index=False)
-    path = folder / f"{name}.parquet"
-    with atomic_path(path) as temporary, open(temporary, "wb") as stream:
-        parquet.write_table(table.replace_schema_metadata(None), stream)
+    path, content = folder / f"{name}.parquet", io.BytesIO()
+    parquet.write_table(table.replace_schema_metadata(None), content)
+    write_bytes(path, content.getvalue())
     for other in folder.glob("*.parquet"):
         if other != path:  # of a day that had other recordings then
             other.unlink()
@@ -273,9 +274,7 @@ def write_by_date(out: Path, table: pd.DataFrame) -> None:
     """Write by_date.csv and by_date.parquet."""
     write_csv(out / "by_date.csv", spreadsheet_safe(table))
     text = dict.fromkeys(("site", "date", "label"), "string")
-    path = out / "by_date.parquet"
-    with atomic_path(path) as temporary, open(temporary, "wb") as stream:
-        table.astype(text).to_parquet(stream, index=False)
+    write_bytes(out / "by_date.parquet", table.astype(text).to_parquet(None, index=False))
 
 
 def keep_days(out: Path, table: pd.DataFrame) -> None:

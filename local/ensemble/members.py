@@ -11,8 +11,9 @@ import numpy as np
 from local.config import load_config
 from local.errors import CanopyError
 from local.experiment import Experiment
-from local.files import read_json
+from local.files import as_written, read_json
 from local.inference import Scores, load_scores
+from local.limits import safe_name
 from local.results import cycles_done
 from local.runs import Run, stage_parser
 from local.tables import tables_digest
@@ -99,11 +100,14 @@ def open_member(
 
 def _places(folder: Path) -> dict[str, Any]:
     """Data, dump and recipe of a run: as noted, or for older runs as its last command said."""
-    record = read_json(folder / "run.json")
-    if {"recipe", "datadir", "dumpdir"} <= set(record):
-        places = {name: Path(record[name]) for name in ("datadir", "dumpdir")}
-        return {**places, "recipe": record["recipe"]}
-    options, _ = stage_parser(None).parse_known_args(list(map(str, record.get("command", [])))[1:])
+    path = folder / "run.json"
+    record = read_json(path)
+    with as_written(path):
+        if {"recipe", "datadir", "dumpdir"} <= set(record):
+            places = {name: Path(record[name]) for name in ("datadir", "dumpdir")}
+            return {**places, "recipe": safe_name(record["recipe"], "recipe")}
+        command = list(map(str, record.get("command", [])))[1:]
+    options, _ = stage_parser(None).parse_known_args(command)
     return {
         "datadir": options.datadir or Path("data") / options.recipe,
         "dumpdir": options.dumpdir or Path("dump") / options.recipe,
@@ -154,7 +158,10 @@ def _section(member: Member, name: str) -> dict[str, Any]:
 def _source(member: Member) -> str:
     run = member.experiment.run
     source = run.tables / "source.json"
-    return read_json(source)["datadir"] if source.exists() else str(run.datadir.resolve())
+    if not source.exists():
+        return str(run.datadir.resolve())
+    with as_written(source):
+        return str(read_json(source)["datadir"])
 
 
 def _same(first: Member, other: Member, what: str, value: Callable[[Member], Any]) -> None:

@@ -19,6 +19,7 @@ from scipy.special import expit
 from local.annotations import read_rainforest
 from local.errors import CanopyError
 from local.labels import PSEUDO, frames_to_events
+from local.limits import MAX_TABLE_BYTES, check_size, spreadsheet_plain
 from local.metrics import read_clip_table, read_truth_table
 from local.tables import fail_at, read_table
 
@@ -123,6 +124,7 @@ def _kind(path: Path) -> str:
     if path.suffix == ".parquet":
         return "events"
     try:
+        check_size(path, MAX_TABLE_BYTES, "table")
         columns = pd.read_csv(path, nrows=0, dtype=str, encoding="utf-8-sig").columns
     except FileNotFoundError:
         raise CanopyError(f"{path}: no such file; check the path") from None
@@ -144,7 +146,8 @@ def read_events(path: Path) -> pd.DataFrame:
     elif _kind(path) == "rainforest":
         frame = read_rainforest(path, 1, "truth")
     else:
-        frame = read_table(path, _EVENT_COLUMNS)
+        # Our own detections are guarded for spreadsheets.
+        frame = spreadsheet_plain(read_table(path, _EVENT_COLUMNS))
     fail_at(
         ~((frame["onset"] >= 0) & (frame["onset"] < frame["offset"])),
         path,

@@ -10,7 +10,7 @@ import torch
 
 from local.audio import probe, stream_audio
 from local.config import AudioConfig, FeatureConfig
-from local.errors import CanopyError
+from local.errors import CanopyError, MachineError
 from local.features.dump import wave_to_int16, write_features
 from local.features.logmel import LogMel, stream_features
 from local.features.stats import RunningStats
@@ -71,6 +71,8 @@ def process_recording(
             wave = kept.wave()
         else:
             array, stats = _logmel(samples, front_end, feature_config.dtype)
+    except MachineError:
+        raise
     except CanopyError as error:
         return {
             "status": "invalid",

@@ -8,7 +8,12 @@ import torch
 from torch import nn
 
 from local.config import Section, parse_section
-from local.errors import CanopyError
+from local.errors import CanopyError, first_line
+
+# Numbers of a network: 4 GB of float32, some fifty times the largest that the field publishes.
+_MAX_NUMBERS = 2**30
+# One parameter of a model, and a list of them: more would be made one by one for hours.
+_MAX_NUMBER, _MAX_LENGTH = 2**24, 1000
 
 
 class SedOutput(NamedTuple):
@@ -104,4 +109,41 @@ def create_model(name: str, params: dict[str, Any], n_classes: int, n_bands: int
             f"model.name is {name!r}, expected one of {', '.join(model_names())}{hint}"
         )
     schema, builder = _REGISTRY[name]
-    return builder(parse_section(schema, params, "model.params"), n_classes, n_bands)
+    _check_numbers(name, params)
+    checked = parse_section(schema, params, "model.params")
+    bare = parse_section(schema, without_start(params), "model.params")
+    _check_extent(name, lambda: builder(bare, n_classes, n_bands))
+    return builder(checked, n_classes, n_bands)
+
+
+def _check_numbers(name: str, params: dict[str, Any]) -> None:
+    """Refuse numbers and lists that a model would be made of for hours."""
+    waiting: list[Any] = list(params.values())
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, list | tuple):
+            waiting += value[:_MAX_LENGTH]
+        if (isinstance(value, list | tuple) and len(value) > _MAX_LENGTH) or (
+            isinstance(value, int) and abs(value) > _MAX_NUMBER
+        ):
+            raise CanopyError(f"model.params: {str(value)[:40]} is beyond any {name}; lower it")
+
+
+def _check_extent(name: str, build: Callable[[], SedModel]) -> None:
+    """Refuse what would take memory without end, by a model that is built without its numbers."""
+    if torch.get_default_device().type == "meta":
+        return  # it takes none anyway
+    try:
+        # What is drawn here must not move the generator that draws the true weights.
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            model = build()
+    except RuntimeError as error:
+        raise CanopyError(
+            f"model.params: no {name} can be built of them ({first_line(error)}); correct them"
+        ) from None
+    n = sum(tensor.numel() for tensor in (*model.parameters(), *model.buffers()))
+    if n > _MAX_NUMBERS:
+        raise CanopyError(
+            f"model.params make a {name} of {n} numbers, at most {_MAX_NUMBERS} are taken; make it "
+            "smaller"
+        )

@@ -12,7 +12,7 @@ class ConformerParams(SequenceParams):
     """Parameters of `conformer`."""
 
     width: int = Field(default=144, ge=2)
-    n_blocks: int = Field(default=8, ge=1)
+    n_blocks: int = Field(default=8, ge=1, le=256)
     feed_forward: int = Field(default=576, ge=1)
     # Cells that the depthwise convolution sees, odd.
     kernel: int = Field(default=31, ge=1)

@@ -23,6 +23,8 @@ from local.models.common import (
 )
 from local.models.pretrained import start_from
 
+_MAX_DEPTH = 64
+
 
 class CrnnParams(ConvParams):
     """Parameters of `crnn`."""
@@ -49,6 +51,8 @@ class CrnnParams(ConvParams):
         sizes = [*self.channels, *self.depths(), *(size for pair in self.pool for size in pair)]
         if min(sizes) < 1:
             raise ValueError("channels, depth and pool must be 1 or more")
+        if max(self.depths()) > _MAX_DEPTH:
+            raise ValueError(f"depth is {max(self.depths())}, at most {_MAX_DEPTH} layers a block")
         return self
 
     def depths(self) -> list[int]:

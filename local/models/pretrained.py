@@ -49,7 +49,7 @@ def _plain_arrays() -> list[Any]:
     return allowed + [type(np.dtype(kind)) for kind in kinds]
 
 
-def read_weights(path: Path) -> dict[str, torch.Tensor]:
+def read_weights(path: Path, of: str = "model.params.weights") -> dict[str, torch.Tensor]:
     """Tensors by name of a safetensors file or a checkpoint; nothing is run.
 
     A checkpoint may keep them below `model` or `state_dict`, beside numbers and arrays.
@@ -63,10 +63,10 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
             weights = torch.load(path, map_location="cpu", weights_only=True)
         check_tensors(weights, path)
     except FileNotFoundError:
-        raise CanopyError(f"model.params.weights: {path} is missing; put the file there") from None
+        raise CanopyError(f"{of}: {path} is missing; put the file there") from None
     except (SafetensorError, *UNPACKING_ERRORS) as error:
         raise CanopyError(
-            f"model.params.weights: {path} is no file of tensors, or damaged "
+            f"{of}: {path} is no file of tensors, or damaged "
             f"({first_line(error)}); fetch it again, best as safetensors"
         ) from None
     if isinstance(weights, dict):
@@ -80,8 +80,7 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
         or not all(map(torch.is_tensor, weights.values()))
     ):
         raise CanopyError(
-            f"model.params.weights: {path} holds more than tensors by name; save the network's "
-            "state_dict alone"
+            f"{of}: {path} holds more than tensors by name; save the network's state_dict alone"
         )
     return weights
 

@@ -30,7 +30,7 @@ class SequenceParams(CommonParams):
     # Strides of the convolutions over time; their product is the step. [] keeps every frame.
     downsample: list[int] = Field(default=[2, 2, 2])
     width: int = Field(default=64, ge=2)
-    n_blocks: int = Field(default=4, ge=1)
+    n_blocks: int = Field(default=4, ge=1, le=256)
     n_heads: int = Field(default=4, ge=1)
     feed_forward: int = Field(default=128, ge=1)
     dropout: float = Field(default=0.1, ge=0.0, lt=1.0)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from local import __version__
 from local.checkpoint import load_checkpoint, load_model
@@ -16,10 +16,10 @@ from local.errors import CanopyError
 from local.event_rules.rule import read_rule
 from local.event_rules.thresholds import Evidence
 from local.experiment import Experiment
-from local.files import atomic_path, read_json, write_json, write_text
+from local.files import as_written, make_folder, read_json, write_bytes, write_json, write_text
 from local.models import without_start
 from local.publish.card import LICENCE_TEXT, model_card
-from local.publish.folder import CARD, LICENCE, MODEL, SCHEMA, SECTIONS, write_sums
+from local.publish.folder import CARD, LICENCE, MODEL, SCHEMA, SECTIONS, UNFINISHED, write_sums
 from local.publish.onnx_graph import export_onnx
 from local.results import train_part
 from local.scoring import known_evidence
@@ -39,9 +39,10 @@ def run_shift(folder: Path, cycle: int) -> np.ndarray | None:
     path = folder / "results.json"
     if not path.is_file():
         return None
-    for one in read_json(path)["cycles"]:
-        if one["cycle"] == cycle and one["prior"]["method"] != "none":
-            return np.asarray(one["prior"]["shift"], dtype=np.float64)
+    with as_written(path):
+        for one in read_json(path)["cycles"]:
+            if one["cycle"] == cycle and one["prior"]["method"] != "none":
+                return np.asarray(one["prior"]["shift"], dtype=np.float64)
     return None
 
 
@@ -58,7 +59,9 @@ def publish(member: Member, out: Path, folds: list[int] | None, with_onnx: bool)
     """Write the folder, its checksums last; returns the names of its files."""
     experiment, cycle = member.experiment, member.cycle
     run = experiment.run
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
+    # Until the checksums are there; then what is in the folder is whole.
+    write_text(out / UNFINISHED, f"{run.exp}\n")
     paths = trained_folds(experiment, cycle, folds)
     networks, names = [], []
     recipe: dict[str, Any] = {}
@@ -68,8 +71,7 @@ def publish(member: Member, out: Path, folds: list[int] | None, with_onnx: bool)
         recipe, step = load_checkpoint(path)["recipe"], model.step
         window = inference_window(run.config, step, experiment.dump)
         weights, graph = f"fold{fold}.safetensors", f"fold{fold}.onnx"
-        with atomic_path(out / weights) as temporary:
-            save_file({k: v.contiguous() for k, v in model.state_dict().items()}, temporary)
+        write_bytes(out / weights, save({k: v.contiguous() for k, v in model.state_dict().items()}))
         if with_onnx:
             any_length &= export_onnx(model, run.config, window, out / graph)
             log.info("%s: its scores equal PyTorch's", out / graph)
@@ -101,6 +103,7 @@ def publish(member: Member, out: Path, folds: list[int] | None, with_onnx: bool)
     write_text(out / LICENCE, LICENCE_TEXT)
     names += [MODEL, CARD, LICENCE]
     write_sums(out, names)
+    (out / UNFINISHED).unlink()
     return names
 
 

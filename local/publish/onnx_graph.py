@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from local.config import Config
-from local.errors import CanopyError, first_line
+from local.errors import CanopyError, MachineError, first_line
 from local.files import atomic_path
 from local.models import SedModel
 from local.publish.folder import CLIP, FEATURES, FRAME, INPUT, RUNTIME_ERRORS, n_samples
@@ -63,6 +63,8 @@ def export_onnx(model: SedModel, config: Config, window: int, path: Path) -> boo
                 _write(whole, config, window, temporary, any_length)
                 check_parity(whole, config, window, temporary, any_length)
             return any_length
+        except MachineError:
+            raise
         except CanopyError:
             if not any_length:
                 raise

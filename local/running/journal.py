@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from local.files import atomic_path, disk_fault, make_folder
+from local.files import disk_fault, make_folder, write_bytes
 
 # At most this much work is lost to a power cut; to a killed process nothing is.
 _SYNC_S = 1.0
@@ -111,8 +111,7 @@ class Journal:
 
     def _begin(self, entries: list[dict[str, Any]]) -> None:
         lines = [_line({"fingerprint": self.fingerprint}), *map(_line, entries)]
-        with atomic_path(self.path, sum(map(len, lines))) as temporary:
-            temporary.write_bytes(b"".join(lines))
+        write_bytes(self.path, b"".join(lines))
 
     def _sync(self) -> None:
         os.fsync(self._stream.fileno())
@@ -152,6 +151,6 @@ def _parse(line: bytes) -> dict[str, Any] | None:
         return None
     try:
         entry = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return entry if isinstance(entry, dict) else None

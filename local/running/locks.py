@@ -38,7 +38,12 @@ _handed: dict[tuple[int, int], int] = {}
 
 @contextmanager
 def lock_folder(
-    folder: Path | str, what: str, *, shared: bool = False, wait_s: float = 0.0
+    folder: Path | str,
+    what: str,
+    *,
+    shared: bool = False,
+    wait_s: float = 0.0,
+    keep: bool = True,
 ) -> Iterator[None]:
     """Hold a folder's lock inside the block, and clear the folder of what killed writers left.
 
@@ -49,6 +54,8 @@ def lock_folder(
     what : what is worked on, in words, for the message.
     shared : others that share may hold it too; who does not share is kept out.
     wait_s : how long to wait for another; infinity waits for as long as it takes.
+    keep : leave the file `.lock`; without, a folder that is given away holds nothing of ours, and
+        one in which nothing was made is not there.
 
     Raises
     ------
@@ -56,8 +63,10 @@ def lock_folder(
         Another holds it: host, process, command and since when are named. Or the folder cannot be
         written to.
     """
+    was_there = Path(folder).is_dir()
     folder = make_folder(folder)
-    descriptor = _open(folder / LOCK_NAME)
+    path = folder / LOCK_NAME
+    descriptor = _open(path)
     key = _identity(descriptor)
     if (number := _is_of(key, _HANDED_ON)) is not None:
         _handed[key] = number
@@ -75,14 +84,23 @@ def lock_folder(
         return
     try:
         _take(descriptor, folder, what, shared, wait_s)
+        while not _is_at(descriptor, path):  # its last holder took the file away
+            os.close(descriptor)
+            descriptor = _open(path)
+            _take(descriptor, folder, what, shared, wait_s)
+        key = _identity(descriptor)
         _held[key] = descriptor
         remove_leftovers(folder)
         yield
-        if not shared:
+        if keep and not shared:
             # Nobody's now: a folder at rest is the same bytes whoever worked on it.
             os.ftruncate(descriptor, 0)
     finally:
-        _held.pop(key, None)
+        # A shared one goes with the last that shares it.
+        if _held.pop(key, None) is not None and not keep and try_lock(descriptor):
+            path.unlink(missing_ok=True)
+            if not was_there and not any(folder.iterdir()):
+                folder.rmdir()
         os.close(descriptor)
 
 
@@ -99,6 +117,14 @@ def inherited() -> tuple[dict[str, str], tuple[int, ...]]:
     """What hands this process's locks on: environment and open descriptors of a new process."""
     descriptors = tuple(dict.fromkeys([*_handed.values(), *_held.values()]))
     return {_HANDED_ON: " ".join(map(str, descriptors))}, descriptors
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return False
+    return (status.st_dev, status.st_ino) == _identity(descriptor)
 
 
 def _open(path: Path) -> int:
@@ -157,7 +183,7 @@ def _holder(path: Path) -> str:
             # Another that shares goes on, or what it started itself, which holds its lock as well.
             who = f"one beside {who}" if holder.get("shared") else f"what is left of {who}"
         return f"{who} on {host} ({holder['command']}) since {holder['since']}"
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return "another process"  # that has not noted itself yet
 
 

@@ -53,7 +53,7 @@ class Stamp:
             return False
         except OSError as error:
             raise disk_fault(error.filename or self.path, error) from None
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return False
 
     def clear(self) -> None:

@@ -26,7 +26,7 @@ from local.checkpoint import (
     save_step,
 )
 from local.config import Config
-from local.errors import CanopyError
+from local.errors import CanopyError, MachineError
 from local.event_rules.measures import validation_measures
 from local.files import remove_leftovers, write_csv
 from local.inference import Scores, clip_logits, score_recordings
@@ -276,6 +276,8 @@ class Trainer(Learner):
         path = self.task.folder / "best.pt"
         try:
             found = int(load_checkpoint(path).get("epoch", 0))
+        except MachineError:
+            raise
         except CanopyError as error:
             log.warning("%s", error)
             return False

@@ -18,6 +18,7 @@ import pandas as pd
 from local.config import parse_section
 from local.errors import CanopyError
 from local.files import write_csv
+from local.limits import spreadsheet_safe
 from local.preparation import prepare_arguments, prepare_tables
 from local.runs import run_script
 from local.tables import EVENT_COLUMNS, Tables, write_tables
@@ -89,8 +90,9 @@ def convert(datadir: Path, out: Path, settings: PrepareConfig) -> None:
     classes = pd.DataFrame(
         {"label": labels, "name": labels, "low_freq": np.nan, "high_freq": np.nan}
     )
-    write_csv(out / "bad_rows.csv", faults.frame())
-    write_csv(out / "disagreements.csv", pd.DataFrame(notes, columns=list(DISAGREEMENT_COLUMNS)))
+    write_csv(out / "bad_rows.csv", spreadsheet_safe(faults.frame()))
+    notes_table = pd.DataFrame(notes, columns=list(DISAGREEMENT_COLUMNS))
+    write_csv(out / "disagreements.csv", spreadsheet_safe(notes_table))
     write_csv(out / "voices.csv", _voice_table(labelled))
     write_tables(out, Tables(recordings, events[list(EVENT_COLUMNS)], classes), datadir)
     tell(faults, notes, recordings, events)

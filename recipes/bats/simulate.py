@@ -12,6 +12,7 @@ spectrum hides no call.
 
 import csv
 import io
+import math
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ import soundfile
 from scipy.signal import butter, sosfilt, welch
 
 from local.files import atomic_path, read_json, write_json, write_text
+from local.running.locks import lock_folder
 from local.running.workers import run_all
 from local.seeds import generator
 from recipes.bats.reading import ANNOTATION_COLUMNS, ANNOTATIONS, FILE_INFO
@@ -69,12 +71,23 @@ class Planned:
 
 
 def simulate(settings: SimulateConfig, datadir: Path, n_processes: int) -> bool:
-    """Make the set unless it is there with the same settings; whether anything was made."""
-    marker = datadir / MARKER
-    made = settings.model_dump(mode="json")
+    """Make the set unless it is there with the same settings; whether anything was made.
+
+    Of two at once the second waits, and finds it made.
+    """
+    marker, made = datadir / MARKER, settings.model_dump(mode="json")
     if marker.is_file() and read_json(marker) == made:
         return False
-    marker.unlink(missing_ok=True)
+    with lock_folder(datadir, "this simulation", wait_s=math.inf):
+        if marker.is_file() and read_json(marker) == made:
+            return False
+        _simulate(settings, datadir, n_processes)
+        write_json(marker, made)
+    return True
+
+
+def _simulate(settings: SimulateConfig, datadir: Path, n_processes: int) -> None:
+    (datadir / MARKER).unlink(missing_ok=True)
     plans = plan(settings)
     render = partial(render_file, datadir=datadir, seed=settings.seed)
     for _ in run_all(render, plans, n_processes):
@@ -84,8 +97,6 @@ def simulate(settings: SimulateConfig, datadir: Path, n_processes: int) -> bool:
     faults = settings.faults
     write_text(datadir / FILE_INFO, file_info_text(plans, faults))
     write_text(datadir / ANNOTATIONS, annotations_text(plans, faults))
-    write_json(marker, made)
-    return True
 
 
 def plan(settings: SimulateConfig) -> list[Planned]:

@@ -19,6 +19,7 @@ from local.audio import SOUND_SUFFIXES
 from local.config import Config, parse_section
 from local.errors import CanopyError
 from local.files import write_csv
+from local.limits import spreadsheet_safe
 from local.preparation import prepare_arguments, prepare_tables
 from local.runs import run_script
 from local.tables import EVENT_COLUMNS, Tables, check_events, write_tables
@@ -90,7 +91,7 @@ def convert(datadir: Path, out: Path, settings: PrepareConfig, config: Config) -
     events = rows[list(EVENT_COLUMNS)]
     test = by_id.index[by_id["subset"] == "test"]
     write_known_of_test(out, events, [name for name in test if name in annotated], labels)
-    write_csv(out / "invalid.csv", invalid)
+    write_csv(out / "invalid.csv", spreadsheet_safe(invalid))
     events = events[~events["recording_id"].isin(test)].reset_index(drop=True)
     tables = Tables(recordings, events, classes_of(events, labels))
     write_tables(out, tables, datadir)

@@ -23,6 +23,7 @@ from local.audio import SOUND_SUFFIXES, probe
 from local.config import Section, parse_section
 from local.errors import CanopyError
 from local.files import write_csv
+from local.limits import spreadsheet_safe
 from local.preparation import prepare_arguments, prepare_tables
 from local.runs import run_script
 from local.tables import Tables, check_events, fail_at, read_table, write_tables
@@ -110,7 +111,7 @@ def convert(
     write_csv(out / "sample_submission.csv", sample)
     mapping = pd.DataFrame({"label": list(column_of), "column": list(column_of.values())})
     write_csv(out / "submission_columns.csv", mapping)
-    write_csv(out / "invalid.csv", invalid)
+    write_csv(out / "invalid.csv", spreadsheet_safe(invalid))
     write_tables(out, tables, datadir)
 
 

@@ -22,10 +22,10 @@ from pathlib import Path
 import torch
 
 from local.errors import CanopyError
-from tests.badfiles import arrays, sounds, texts
+from tests.badfiles import arrays, models, sounds, texts
 from tests.badfiles.kinds import MIB, Kind, canary
 
-KINDS: list[Kind] = [*sounds.KINDS, *texts.KINDS, *arrays.KINDS]
+KINDS: list[Kind] = [*sounds.KINDS, *texts.KINDS, *arrays.KINDS, *models.KINDS]
 # Seconds after which a reader counts as hanging.
 TIME_LIMIT_S = 20
 # Head-room on what a kind is allowed, so that a reader that takes more is seen and not killed.

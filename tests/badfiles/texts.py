@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from local.annotations import read_annotations
+from local.annotations import ReadOptions, read_annotations
 from local.config import Config, load_config
 from local.files import read_json
 from local.tables import Tables, read_tables
@@ -252,6 +252,16 @@ def chain(folder: Path) -> Path:
     return folder / "0.yaml"
 
 
+def plain(encoding: str | None = None) -> Callable[[Path], Any]:
+    return lambda path: read_annotations(path, "plain", ReadOptions(encoding=encoding))
+
+
+def check(path: Path) -> None:
+    from local.checks import check_config
+
+    check_config(load_config(path))
+
+
 def setting(override: str) -> Callable[[Path], Config]:
     return lambda path: load_config(path, [override])
 
@@ -276,6 +286,16 @@ YAML_REFUSED = [
     ("a tag of ours", "seed: !ours 1\n", "has the tag"),
     ("a binary tag", "prepare: {x: !!binary aGVsbG8=}\n", "has the tag"),
     ("a number of 5000 digits", "seed: " + "9" * 5000, "a.yaml"),
+    ("a number of 30,000 hex digits", "seed: 0x" + "f" * 30_000, "thousands of digits"),
+    ("a number in sixties", "seed: " + ":".join(["59"] * 20_000), "thousands of digits"),
+    ("a long word for a number", "seed: " + "x" * 10**5, "seed"),
+    ("a transform of a trillion", "features: {n_fft: 1099511627776}\n", "n_fft"),
+    ("filters by the hundred million", "features: {n_mels: 100000000}\n", "filters"),
+    ("resamples without end", "score: {n_bootstrap: 100000000000}\n", "n_bootstrap"),
+    ("folds without end", "split: {n_folds: 1000000000}\n", "n_folds"),
+    ("processes without end", "train: {n_workers: 1000000}\n", "n_workers"),
+    ("a merge of a number", "<<: 5\nseed: 1\n", "not readable as YAML"),
+    ("another YAML", "%YAML 9.9\n---\nseed: 1\n", "not readable as YAML"),
     ("infinity", "window: {length_s: .inf}\n", "length_s"),
     ("not a number", "window: {length_s: .nan}\n", "length_s"),
     ("a list as a key", "? [1, 2]\n: 3\n", "a.yaml"),
@@ -297,6 +317,21 @@ SET_REFUSED = [
     "seed={a: 1, a: 2}",
 ]
 SET_REFUSED += ["seed=2001-99-99", ".".join("a" * 500) + "=1", "audio=3", "seed=" + "9" * 5000]
+
+PLAIN = "recording_id,label,onset,offset\nr1,a,0,1\n"
+PLAIN_REFUSED = [
+    ("200,000 columns", ",".join(f"c{i}" for i in range(200_000)), plain(), "columns"),
+    ("a codec that is none", PLAIN, plain("undefined"), "is unknown"),
+    ("a codec with a NUL", PLAIN, plain("a\0b"), "is unknown"),
+    ("a codec that unpacks", PLAIN, plain("zlib_codec"), "is unknown"),
+    ("a field of 10 MB", PLAIN + 'r1,"' + "x" * 10**7 + '",0,1\n', plain(), "field larger"),
+    ("digits of others", PLAIN + "r1,a,\u0663,\u0664\n", plain(), "expected a number"),
+]
+CHECKS_REFUSED = [
+    ("a window of ages", "window: {length_s: 1.0e+300}\n", "shorten"),
+    ("a view of ages", "inference: {window_s: 1.0e+12}\n", "shorten"),
+    ("a model of terabytes", "model: {params: {gru: 400000}}\n", "numbers"),
+]
 
 JSON_REFUSED = [
     ("cut", '{"a": [1, 2'),
@@ -342,6 +377,13 @@ KINDS += [
 ]
 KINDS += [
     Kind(f"json: {name}", put("a.json", text), read_json, "a.json") for name, text in JSON_REFUSED
+]
+KINDS += [
+    Kind(f"check: {name}", put("a.yaml", text), check, part) for name, text, part in CHECKS_REFUSED
+]
+KINDS += [
+    Kind(f"plain annotation: {name}", put("r1.csv", text), read, part)
+    for name, text, read, part in PLAIN_REFUSED
 ]
 KINDS.append(
     Kind("json: small", put("a.json", json.dumps([1])), read_json, check=lambda got: got == [1])

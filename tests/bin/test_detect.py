@@ -16,8 +16,12 @@ import soundfile
 from scipy.special import expit
 
 from local.annotations import read_audacity, read_raven
+from local.detect import outputs as detect_outputs
 from local.detect.sound import printable
 from local.errors import CanopyError
+from local.files import disk_fault
+from local.running import locks
+from local.running.locks import lock_folder
 from tests.toy_detector import LABELS, RATE, make_published, sound
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -303,3 +307,47 @@ def test_shares_find_together_what_one_process_finds(model, recordings, tmp_path
     assert run(*options, tmp_path / "two", "--shard", "0/3") == 0  # done before
     with pytest.raises(CanopyError, match="--shard goes with no --force"):
         run(*options, tmp_path / "two", "--shard", "0/3", "--force")
+
+
+def test_two_at_once_on_one_folder_the_second_names_the_first(model, recordings, tmp_path):
+    with lock_folder(tmp_path / "out", "x"):
+        locks._held.clear()  # as if another process had it
+        with pytest.raises(CanopyError, match="this folder of detections is being worked on by"):
+            run(model, recordings, "--out", tmp_path / "out")
+    assert run(model, recordings, "--out", tmp_path / "out") == 0
+    assert not (tmp_path / "out" / ".lock").exists()
+
+
+def test_a_full_disk_makes_no_recording_unreadable(model, recordings, tmp_path, monkeypatch):
+    """It ends the job; with room again every recording is there."""
+    write, out = detect_outputs.write_npz, tmp_path / "out"
+
+    def full(path, **arrays):
+        if path.name == "d.npz":
+            raise disk_fault(path, OSError(28, "No space left on device"), 9)
+        write(path, **arrays)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(detect_outputs, "write_npz", full)
+        with pytest.raises(CanopyError, match=r"d\.npz: not written, the disk is full, it needs 9"):
+            run(model, recordings, "--out", out, "--scores", "npz")
+    assert run(model, recordings, "--out", out, "--scores", "npz") == 0
+    assert set(pd.read_csv(out / "summary.csv")["status"]) == {"ok"}
+
+
+def test_what_a_killed_job_left_is_gone_on_from_or_cleared(model, recordings, tmp_path):
+    out = tmp_path / "out"
+    (out / ".work" / "parts").mkdir(parents=True)  # killed as it began
+    assert run(model, recordings, "--out", out) == 0
+    (out / ".work" / "parts").mkdir(parents=True)  # killed when all was done
+    assert run(model, recordings, "--out", out) == 0
+    assert not (out / ".work").exists()
+
+
+def test_long_names_are_cut_and_kept_apart(model, tmp_path):
+    folder, out = tmp_path / "rec", tmp_path / "out"
+    folder.mkdir()
+    for ending in "ab":
+        soundfile.write(folder / f"{'x' * 240}{ending}.wav", sound(3), RATE)
+    assert run(model, folder, "--out", out, "--scores", "npz", "--format", "raven", "csv") == 0
+    assert len(list((out / "scores").iterdir())) == len(list((out / "raven").iterdir())) == 2

@@ -181,6 +181,14 @@ def torn_fold(corpus):
     path.write_text("recording_id,fold\n" + rows)
 
 
+def in_test_beside_folds(corpus):
+    """A recording of test, which is in no fold, is no second fold of its group."""
+    in_test_too(corpus)
+    torn_fold(corpus)
+    path = corpus.exp / "v" / "folds.csv"
+    path.write_text("recording_id,fold\n" + "".join(f"r{n},{n % 3 % 2}\n" for n in (0, 3)))
+
+
 ERROR, WARNING = "error", "warning"
 PLANTED = [
     (nan, {("non-finite", ERROR, "r0.wav")}),
@@ -207,6 +215,7 @@ PLANTED = [
     (copy_within_a_group, {("copy", WARNING, "r1.wav")}),
     (in_test_too, {("group leaks", WARNING, "group g0")}),
     (torn_fold, {("group leaks", ERROR, "group g0")}),
+    (in_test_beside_folds, {("group leaks", WARNING, "group g0")}),
     (
         change("recordings", 1, recording_id="R0"),
         {

@@ -12,7 +12,7 @@ SETTINGS = (
 )
 FOLDS = ("0", "1")
 # What tells of the time, the process or the machine, and on which no stage depends.
-EXEMPT_NAMES = (".lock", "run.json", "timing.csv", "prepare.log")
+EXEMPT_NAMES = (".lock", "run.json", "timing.csv", "prepare.log", "detect.json")
 EXEMPT_FOLDERS = ("logs", "tensorboard")
 
 
@@ -37,13 +37,15 @@ class Demo:
         """Results, of all tags."""
         return self.home / "exp"
 
-    def commands(self, stage: str) -> list[list[str]]:
-        """What ./run.sh calls in a stage; folds in the processes that it would start for them."""
-        changes = [word for setting in SETTINGS for word in ("--set", setting)]
-        conf = ["--conf", "conf/demo/tiny.yaml", "--nj", "1", *changes]
+    def options(self, n_processes: int) -> list[str]:
+        """Options of ./run.sh, which it hands on to its stages."""
         places = {"datadir": self.data, "dumpdir": self.dump, "expdir": self.exp}
         options = [word for name, path in places.items() for word in (f"--{name}", str(path))]
-        options += ["--recipe", "demo", "--device", "cpu", *conf]
+        return [*options, "--recipe", "demo", "--device", "cpu", *_conf(n_processes)]
+
+    def commands(self, stage: str) -> list[list[str]]:
+        """What is called in a stage; folds in the processes that ./run.sh would start for them."""
+        options = self.options(1)
 
         def call(script: str, *more: str) -> list[str]:
             return [f"bin/{script}.py", *options, *more]
@@ -54,8 +56,12 @@ class Demo:
         def infer(cycle: str) -> list[list[str]]:
             return [*folds("sed_infer", cycle), call("sed_infer", "--cycle", cycle)]
 
-        tables = ["--datadir", str(self.data), "--out", str(self.dump / "tables"), *conf]
+        tables = ["--datadir", str(self.data), "--out", str(self.dump / "tables"), *_conf(1)]
         relabel = call("relabel", "--cycle", "1")
+        run, model = str(self.exp / "tiny"), str(self.home / "published")
+        sounds, found = str(self.data / "test"), str(self.home / "found")
+        formats = ("--format", "csv", "raven", "parquet", "--scores", "npz")
+        publish = ["bin/export.py", run, "--out", model, "--no-onnx", "--force"]
         return {
             "preprocess": [["recipes/demo/prepare.py", *tables], call("preprocess")],
             "split": [call("split")],
@@ -63,6 +69,8 @@ class Demo:
             "infer": infer("0"),
             "relabel": [relabel, *folds("sed_train", "1"), *infer("1")],
             "submit": [call("submit")],
+            "export": [publish],
+            "detect": [["bin/detect.py", model, sounds, "--out", found, *formats]],
         }[stage]
 
     def copy_to(self, home: Path, log: Path) -> "Demo":
@@ -72,7 +80,17 @@ class Demo:
         return Demo(self.data, home, log)
 
 
-STAGES = ("preprocess", "split", "train", "infer", "relabel", "submit")
+def _conf(n_processes: int) -> list[str]:
+    changes = [word for setting in SETTINGS for word in ("--set", setting)]
+    return ["--conf", "conf/demo/tiny.yaml", "--nj", str(n_processes), *changes]
+
+
+class Lost(Exception):  # noqa: N818 (a finding)
+    """What is not as it must be."""
+
+
+# Those of run.sh, and the tools that go on from a finished run.
+STAGES = ("preprocess", "split", "train", "infer", "relabel", "submit", "export", "detect")
 
 
 def contents(home: Path) -> dict[str, str]:

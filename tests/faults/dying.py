@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = (
     "recipes/demo/prepare.py",
     *(f"bin/{name}.py" for name in ("preprocess", "split", "sed_train", "sed_infer")),
-    *(f"bin/{name}.py" for name in ("relabel", "submit")),
+    *(f"bin/{name}.py" for name in ("relabel", "submit", "export", "detect")),
 )
 # Calls that change a disk; opening for writing and writing to a journal are counted as well.
 CALLS = ("replace", "fsync", "unlink", "rmdir", "mkdir", "ftruncate", "pwrite")

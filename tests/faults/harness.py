@@ -18,50 +18,48 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 
-from tests.faults import dying
-from tests.faults.demo import STAGES, Demo, contents, differences
+from tests.faults import dying, whole
+from tests.faults.demo import STAGES, Demo, Lost, contents, differences
 from tests.faults.dying import End, Fate
+from tests.faults.outcome import Outcome, table, tell
 
 # Kills at points and at times; signals, second runs, disks and clocks come to each stage once.
 FULL = {"preprocess": 14, "split": 6, "train": 14, "infer": 14, "relabel": 20, "submit": 8}
+FULL |= {"export": 6, "detect": 10}
 SHORT = {"preprocess": 2, "split": 1, "train": 2, "infer": 2, "relabel": 2, "submit": 1}
+SHORT |= {"export": 1, "detect": 1}
+# Kills of run.sh with all that it started, over the whole run; in the short form over its training.
+FULL_WHOLE, SHORT_WHOLE = 12, 1
 # Room on the small disk: less than what a stage writes.
-FREE_BYTES = {"split": 4 * 1024}
+FREE_BYTES = {"split": 4 * 1024, "export": 16 * 1024, "detect": 8 * 1024}
 FREE_BYTES_ELSE = 64 * 1024
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One stage and what happens in it: the first command that is not whole gets the next fate."""
+    """One stage and what happens in it: the first command that is not whole gets the next fate.
+
+    A whole run has `blows` in place of fates.
+    """
 
     stage: str
     kind: str
     fates: tuple[tuple[int, Fate], ...] = ()
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What came of a trial: `fault` is "" when the bytes are those of the unbroken run."""
-
-    stage: str
-    kind: str
-    n: int
-    where: str
-    fault: str
+    blows: tuple[whole.Blow, ...] = ()
 
 
 @dataclass(frozen=True)
 class Reference:
     """The unbroken run: state before each stage, what stands after it, points and seconds.
 
-    `n_simulation` points pass until there are sounds and tables; `data` are the sounds.
+    `n_simulation` points pass until there are sounds and tables; `data` are the sounds. `by_shell`
+    is the run of run.sh.
     """
 
     before: dict[str, Demo]
@@ -69,6 +67,7 @@ class Reference:
     ends: dict[str, list[End]]
     n_simulation: int
     data: dict[str, str]
+    by_shell: whole.Unbroken | None = None
 
 
 def unbroken(home: Path) -> Reference:
@@ -127,7 +126,14 @@ def trials(reference: Reference, kills: dict[str, int], seed: int, short: bool) 
         made += [Trial("split", "two runs"), Trial("split", "full disk")]
         fate = _point(reference.ends["train"], 0.3, signal.SIGKILL)
         made.append(Trial("train", "clock set back", (fate,)))
-    return made
+    return made + _whole_trials(seed, short)
+
+
+def _whole_trials(seed: int, short: bool) -> list[Trial]:
+    found = whole.blows(SHORT_WHOLE if short else FULL_WHOLE, seed)
+    if short:
+        found = {"kill of all": found["kill of all"]}
+    return [Trial(whole.STAGE, kind, blows=blows) for kind, some in found.items() for blows in some]
 
 
 def _point(ends: list[End], share: float, number: int) -> tuple[int, Fate]:
@@ -143,10 +149,6 @@ def _point(ends: list[End], share: float, number: int) -> tuple[int, Fate]:
 # --------------------------------------------------------------------------------------- one trial
 
 
-class Lost(Exception):  # noqa: N818 (a finding)
-    """What is not as it must be."""
-
-
 def try_it(trial: Trial, reference: Reference, home: Path) -> Outcome:
     """Let a trial happen in a folder of its own and judge it."""
     where, fault = "", ""
@@ -154,18 +156,23 @@ def try_it(trial: Trial, reference: Reference, home: Path) -> Outcome:
         if trial.kind == "kill, sounds":
             return Outcome(trial.stage, trial.kind, 1, _simulate(trial, reference, home), "")
         meet = {"two runs": _two_runs, "full disk": _full_disk, "read-only folder": _read_only}
-        with _copied(reference.before[trial.stage], home, trial) as demo:
-            where = meet.get(trial.kind, _fates)(trial, demo)
-            _finish(demo, trial.stage)
+        run = reference.by_shell if trial.blows else None
+        before = run.before if run else reference.before[trial.stage]
+        with _copied(before, home, trial) as demo:
+            if run:
+                where = whole.suffer(demo, run, trial.blows)
+            else:
+                where = meet.get(trial.kind, _fates)(trial, demo)
+                _finish(demo, trial.stage)
             found = contents(demo.home)
-        words = differences(found, reference.after[trial.stage])
+        words = differences(found, run.after if run else reference.after[trial.stage])
         if words:
             raise Lost(f"{len(words)} files: " + "; ".join(words[:4]))
     except Lost as lost:
         fault = str(lost)
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         fault = f"the harness itself: {error!r}"
-    n = len(trial.fates) or int(where != "skipped")
+    n = len(trial.fates) or len(trial.blows) or int(where != "skipped")
     if "kill" in trial.kind:
         # One that came after the end was none.
         n -= sum(place.endswith(": 0") for place in where.split(", "))
@@ -340,20 +347,6 @@ def bad_files() -> Iterator[Outcome]:
         yield Outcome("readers", "bad file", 1, row["kind"], row["fault"])
 
 
-def table(outcomes: list[Outcome]) -> str:
-    """Stage, kind, faults tried, survived, lost; and the same of all."""
-    tried, lost = Counter(), Counter()
-    order = (*STAGES, "readers")
-    for one in sorted(outcomes, key=lambda one: order.index(one.stage)):
-        kind = "kill" if "kill" in one.kind else "signal" if "SIG" in one.kind else one.kind
-        tried[one.stage, kind] += one.n
-        lost[one.stage, kind] += (one.n or 1) if one.fault else 0
-    rows = [(*key, n, n - lost[key], lost[key]) for key, n in tried.items()]
-    total = sum(tried.values()), sum(tried.values()) - sum(lost.values()), sum(lost.values())
-    lines = [("stage", "fault", "tried", "survived", "lost"), *rows, ("all", "", *total)]
-    return "\n".join("{:<12}{:<20}{:>7}{:>10}{:>6}".format(*line) for line in lines)
-
-
 def main(argv: list[str] | None = None) -> int:
     """Try all, print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -370,9 +363,13 @@ def main(argv: list[str] | None = None) -> int:
         reference = unbroken(home)
         chosen = trials(reference, SHORT if args.short else FULL, args.seed, args.short)
         chosen = [trial for trial in chosen if args.only in f"{trial.stage} {trial.kind}"]
+        if any(trial.blows for trial in chosen):
+            stages = ("train", "train") if args.short else ("preprocess", "submit")
+            run = whole.unbroken(reference.before[stages[0]], home / "whole", stages)
+            reference = replace(reference, by_shell=run)
         for one in try_all(chosen, reference, home, args.jobs):
             outcomes.append(one)
-            _tell(one, args.json)
+            tell(one, args.json)
         if not args.short and not args.only:
             for one in bad_files():
                 outcomes.append(one)
@@ -381,13 +378,6 @@ def main(argv: list[str] | None = None) -> int:
     if not args.json:
         print(table(outcomes))
     return int(any(one.fault for one in outcomes))
-
-
-def _tell(one: Outcome, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(asdict(one)), flush=True)
-    else:
-        print(f"{one.stage}, {one.kind}: {one.where}; {one.fault or 'whole'}", flush=True)
 
 
 if __name__ == "__main__":

@@ -98,6 +98,14 @@ def planted(rng: np.random.Generator, n_frames: int, calls: list[tuple[int, floa
     return array
 
 
+def played(array: np.ndarray, factor: float) -> np.ndarray:
+    """The same so many times as long."""
+    n_frames = 1 + round((array.shape[-1] - 1) * factor)
+    return array[
+        :, np.round(np.arange(n_frames) / factor).astype(int).clip(max=array.shape[-1] - 1)
+    ]
+
+
 @pytest.fixture
 def toy(tmp_path):
     """Function: changes -> an experiment with tables, dump and folds, as stages 0 and 1 leave it.
@@ -141,7 +149,9 @@ def toy(tmp_path):
         for name, folder in (("datadir", "data"), ("dumpdir", "dump"), ("expdir", "exp")):
             options += [f"--{name}", str(tmp_path / folder)]
         run: Run = start(stage_parser(None).parse_args(options), "test")
-        write_dump(run.features, arrays, run.config)
+        for factor in (1.0, *run.config.features.stretches):
+            slow = {name: played(array, factor) for name, array in arrays.items()}
+            write_dump(stretched_folder(run.features, factor), slow, run.config)
         folds = assign_folds(recordings, table, LABELS, run.config.split.n_folds, run.config.seed)
         write_folds(run.exp / "folds.csv", folds)
         return SimpleNamespace(run=run, options=options, calls=calls_of, tables=tables)

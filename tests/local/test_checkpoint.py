@@ -1,6 +1,8 @@
 """Checkpoints come back to the bit, and damaged or foreign ones do no harm."""
 
+import errno
 import logging
+import os
 import pickle
 
 import numpy as np
@@ -17,7 +19,7 @@ from local.checkpoint import (
     save_checkpoint,
     save_last,
 )
-from local.errors import CanopyError
+from local.errors import CanopyError, MachineError
 from local.models import create_model
 
 LABELS = ["a", "b", "c", "d", "e", "f"]
@@ -226,7 +228,7 @@ def test_a_start_of_other_classes_or_another_order_is_refused(tmp_path):
     with pytest.raises(CanopyError, match="class 5, e there and f here"):
         load_initial(tmp_path / "best.pt", ["a", "b", "c", "d", "f", "e"])
     save_last(tmp_path, make_state())
-    with pytest.raises(CanopyError, match=r"model\.init: .*last\.pt holds no model"):
+    with pytest.raises(CanopyError, match=r"model\.init: .*last\.pt: holds no model"):
         load_initial(tmp_path / "last.pt", LABELS)
 
 
@@ -260,3 +262,32 @@ def test_weights_of_another_architecture_name_the_key_and_the_nearest_fit(tmp_pa
         load_weights(model, other, "x")
     assert str(error.value).startswith(f"x: has no weights for {first}; ")
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ESTALE, errno.EACCES])
+def test_a_fault_of_the_machine_sets_no_checkpoint_aside(tmp_path, monkeypatch, number):
+    """Else a flaky network disk would cost the training, one good state after the other."""
+    save_last(tmp_path, make_state())
+
+    def fail(*given):
+        raise OSError(number, os.strerror(number), str(tmp_path / "last.pt"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("local.checkpoint.check_checkpoint", fail)
+        with pytest.raises(MachineError, match=r"last\.pt: .*mend that"):
+            load_last(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["last.pt"]
+    assert load_last(tmp_path) is not None
+
+
+def test_want_of_memory_sets_no_checkpoint_aside(tmp_path, monkeypatch):
+    save_last(tmp_path, make_state())
+
+    def fail(*given, **more):
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "load", fail)
+        with pytest.raises(MachineError, match="no memory to read it"):
+            load_last(tmp_path)
+    assert load_last(tmp_path) is not None

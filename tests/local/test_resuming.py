@@ -31,6 +31,11 @@ KINDS = {
         "train__validate_every": 1,
     },
     "balanced": {"window__balance_batches": True, "augment": {"mixup_lambda": 0.6}},
+    "stretched": {
+        "features__stretches": [0.9, 1.1],
+        "window__p_stretched": 0.6,
+        "augment": {"stretch": [0.9, 1.1]},
+    },
     "whole": {
         "window": {"whole": True, "short": "repeat"},
         "loss": {"centre_weight": 1e-3},

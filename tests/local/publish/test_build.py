@@ -19,6 +19,8 @@ from local.inference import Scores, clip_logits, save_scores
 from local.models import create_model
 from local.publish.build import publish, run_evidence, run_shift, trained_folds
 from local.publish.folder import read_published
+from local.running import locks
+from local.running.locks import lock_folder
 from tests.toy_detector import sound
 
 LABELS = ["a", "b", "c"]
@@ -178,6 +180,35 @@ def test_the_card_says_what_it_is(finished, tmp_path):
     assert model.shift is None
     assert model.config.inference.window_frames == 20
     assert str(tmp_path) not in (tmp_path / "pub" / "model.json").read_text()
+
+
+def test_a_publication_that_was_broken_off_is_no_model_and_goes_on(
+    finished, tmp_path, script, monkeypatch
+):
+    made, out = finished(), tmp_path / "pub"
+    options = (made.exp, "--out", out, "--no-onnx")
+
+    def full(*given):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("local.publish.build.model_card", full)
+        with pytest.raises(OSError, match="No space"):
+            call(script, "export", *options)
+    assert (out / "model.json").is_file()
+    with pytest.raises(CanopyError, match=r"not finished; give the command of bin/export\.py"):
+        read_published(out)
+    call(script, "export", *options)
+    read_published(out)
+    assert not [path for path in out.iterdir() if path.name.startswith(".")]
+
+
+def test_two_cannot_publish_at_once(finished, tmp_path, script):
+    made, out = finished(), tmp_path / "pub"
+    with lock_folder(out, "x"):
+        locks._held.clear()  # as if another process had it
+        with pytest.raises(CanopyError, match="this model is being worked on by process"):
+            call(script, "export", made.exp, "--out", out, "--no-onnx")
 
 
 def test_export_writes_over_nothing_unasked(finished, tmp_path, script):

@@ -201,3 +201,44 @@ def test_a_cleared_folder_keeps_its_lock(tmp_path, hold):
     assert [path.name for path in (tmp_path / "e").iterdir()] == [LOCK_NAME]
     assert f"process {first.pid}" in hold(tmp_path / "e")
     clear_folder(tmp_path / "none")
+
+
+def test_a_folder_that_is_given_away_keeps_no_lock_file(tmp_path, hold):
+    with lock_folder(tmp_path / "a", "x", keep=False):
+        assert (tmp_path / "a" / LOCK_NAME).is_file()
+        (tmp_path / "a" / "result").touch()
+        with pytest.raises(CanopyError, match="is being worked on"):
+            raise CanopyError(hold(tmp_path / "a"))
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["result"]
+    # Where nothing was made there is no folder, however the work ended.
+    with pytest.raises(ValueError, match="no"), lock_folder(tmp_path / "b", "x", keep=False):
+        raise ValueError("no")
+    assert not (tmp_path / "b").exists()
+    first = hold(tmp_path / "a", "shared")
+    with lock_folder(tmp_path / "a", "x", shared=True, keep=False):
+        pass
+    # Of those who share, the last takes it away.
+    assert (tmp_path / "a" / LOCK_NAME).is_file()
+    assert "is being worked on" in hold(tmp_path / "a")
+    first.kill()
+    first.wait()
+    with lock_folder(tmp_path / "a", "x", shared=True, keep=False):
+        pass
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["result"]
+
+
+def test_a_lock_file_that_was_taken_away_while_waiting_is_no_lock(tmp_path, monkeypatch):
+    """The waiting one holds a file that nobody finds any more: it takes the one that is there."""
+    take, taken = locks._take, []
+
+    def take_after_the_first_went(descriptor, folder, *rest):
+        if not taken:
+            (folder / LOCK_NAME).unlink()
+        taken.append(descriptor)
+        take(descriptor, folder, *rest)
+
+    monkeypatch.setattr(locks, "_take", take_after_the_first_went)
+    with lock_folder(tmp_path, "x"):
+        status = os.stat(tmp_path / LOCK_NAME)
+        assert (status.st_dev, status.st_ino) in locks._held
+    assert len(taken) == 2
