@@ -23,7 +23,7 @@ log = logging.getLogger("canopy")
 def wants_insertions(experiment: Experiment) -> bool:
     """Whether section `prior` estimates prevalence with inserted calls."""
     prior = experiment.run.config.prior
-    compares = prior.method == "estimated" and prior.estimator in ("mixture", "tail")
+    compares = prior.method == "estimated" and prior.estimator in ("combined", "mixture", "tail")
     return compares and prior.n_insertions > 0
 
 

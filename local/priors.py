@@ -10,7 +10,7 @@ as a two-class problem). It never changes the order of recordings within a class
 classes within a recording. p = 0 and p = 1 (logits of -inf and +inf) stay what they are.
 
 `odds_shift` gives ln f, `apply_shift` adds it; the target prevalence comes from `read_prevalence`
-or, without any label of the target, from `mixtures.estimate_mixture`, or from `estimate_tail`,
+or, without any label of the target, from `mixtures.estimate_combined`, or from `estimate_tail`,
 `estimate_em` or `estimate_mean`.
 """
 

@@ -11,7 +11,7 @@ from scipy.special import expit
 from local.config import Config
 from local.errors import CanopyError
 from local.labels import PSEUDO
-from local.mixtures import estimate_mixture
+from local.mixtures import estimate_combined, estimate_mixture
 from local.priors import (
     FoldScores,
     estimate_em,
@@ -22,7 +22,12 @@ from local.priors import (
 )
 from local.tables import Tables, read_table
 
-_FROM_FOLDS = {"mixture": estimate_mixture, "tail": estimate_tail, "mean": estimate_mean}
+_FROM_FOLDS = {
+    "combined": estimate_combined,
+    "mixture": estimate_mixture,
+    "tail": estimate_tail,
+    "mean": estimate_mean,
+}
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,7 @@ def prior_correction(
     Parameters
     ----------
     test_logit : (N, C) clip scores of the recordings whose prevalence counts.
-    folds : out-of-fold evidence, for the estimators `mixture`, `tail` and `mean`.
+    folds : out-of-fold evidence, for all estimators but `em`.
     """
     labels = tables.labels
     settings = config.prior

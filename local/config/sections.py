@@ -169,11 +169,11 @@ class PriorConfig(Section):
     given: str | None = None
     # How prevalence is estimated: mixture, the share of test scores that lie where those of known
     # positives do and not where those of rejected spans do; tail, the share that lies above what
-    # few others reach; em, by expectation maximisation, which needs calibrated scores; mean, the
-    # mean of probabilities calibrated on known spans.
-    estimator: Literal["mixture", "tail", "em", "mean"] = "mixture"
-    # For mixture and tail: confirmed calls inserted into test recordings, by class and fold; 0
-    # makes none.
+    # few others reach; combined, the mean of these two; em, by expectation maximisation, which
+    # needs calibrated scores; mean, the mean of probabilities calibrated on known spans.
+    estimator: Literal["combined", "mixture", "tail", "em", "mean"] = "combined"
+    # For combined, mixture and tail: confirmed calls inserted into test recordings, by class and
+    # fold; 0 makes none.
     n_insertions: Annotated[int, Field(ge=0)] = 40
     # Exponent of the odds ratio: 1 is the exact label-shift form, less is a cautious one.
     strength: Share = 1.0

@@ -9,7 +9,7 @@ from scipy.special import logit as logit_of
 from scipy.stats import norm
 
 from local import mixtures
-from local.mixtures import estimate_mixture
+from local.mixtures import estimate_combined, estimate_mixture
 from local.priors import FoldScores, estimate_tail
 
 PREVALENCE = np.array([0.9, 0.6, 0.25, 0.1, 0.03])
@@ -109,6 +109,26 @@ def test_a_class_without_a_confirmed_positive_is_nan():
     assert np.isfinite(np.delete(found, 2)).all()
     nothing = [replace(fold, positive=np.zeros_like(fold.positive)) for fold in folds]
     assert np.isnan(estimate_mixture(nothing)).all()
+
+
+@pytest.mark.parametrize("n", [50, 450])
+def test_combined_is_the_mean_in_log_odds_weighted_by_how_many_recordings_there_are(n):
+    folds, _ = make_folds(n=n, gap=2.0)
+    tail, mixture = (logit_of(estimate(folds)) for estimate in (estimate_tail, estimate_mixture))
+    share = 100 / (n + 100)
+    wanted = expit((1 - share) * tail + share * mixture)
+    np.testing.assert_allclose(estimate_combined(folds), wanted)
+
+
+def test_combined_where_the_tail_says_all_and_where_nothing_is_confirmed():
+    folds, _ = make_folds(n=20)
+    sure = [
+        replace(fold, target=fold.target + 50.0, positive=fold.positive * [1, 1, 1, 1, 0])
+        for fold in folds
+    ]
+    found = estimate_combined(sure)
+    assert ((found[:4] > 0.5) & (found[:4] < 1)).all()
+    assert np.isnan(found[4])
 
 
 def test_equal_scores_and_single_recordings_give_finite_numbers():
