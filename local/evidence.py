@@ -23,7 +23,8 @@ log = logging.getLogger("canopy")
 def wants_insertions(experiment: Experiment) -> bool:
     """Whether section `prior` estimates prevalence with inserted calls."""
     prior = experiment.run.config.prior
-    return prior.method == "estimated" and prior.estimator == "tail" and prior.n_insertions > 0
+    compares = prior.method == "estimated" and prior.estimator in ("combined", "mixture", "tail")
+    return compares and prior.n_insertions > 0
 
 
 def insertions_done(experiment: Experiment, cycle: int, fold: int) -> bool:
@@ -110,11 +111,12 @@ def _targets(experiment: Experiment, cycle: int, fold: int, scores: Scores) -> l
 
 
 def _spans(held_out: Scores, events: pd.DataFrame) -> np.ndarray | None:
-    """(S, 2) score and verdict of known spans; None where frames are not kept."""
+    """(S, 3) score, verdict and class of known spans; None where frames are not kept."""
     if not held_out.frames:
         return None
     spans = span_scores(held_out, events)
-    return np.column_stack([spans["score"], spans["polarity"] > 0]).astype(np.float64)
+    columns = [spans["score"], spans["polarity"] > 0, spans["class"]]
+    return np.column_stack(columns).astype(np.float64)
 
 
 def _read_inserted(experiment: Experiment, cycle: int, fold: int) -> np.ndarray | None:

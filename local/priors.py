@@ -10,7 +10,8 @@ as a two-class problem). It never changes the order of recordings within a class
 classes within a recording. p = 0 and p = 1 (logits of -inf and +inf) stay what they are.
 
 `odds_shift` gives ln f, `apply_shift` adds it; the target prevalence comes from `read_prevalence`
-or, without any label of the target, from `estimate_tail`, `estimate_em` or `estimate_mean`.
+or, without any label of the target, from `mixtures.estimate_combined`, or from `estimate_tail`,
+`estimate_em` or `estimate_mean`.
 """
 
 import logging
@@ -143,9 +144,8 @@ class FoldScores:
     known: (M, C) scores of held-out labelled recordings; positive: (M, C) 1 where a person
     confirmed the class; target: (N, C) scores of the recordings whose prevalence is wanted;
     inserted: (K, C) scores of target recordings in which a held-out call of the class was inserted
-    (`insertion.insert_calls`), NaN where there was none, or None; spans: (S, 2) scores of held-out
-    spans that people looked at, all classes together, and 1 where they confirmed the class, or
-    None.
+    (`insertion.insert_calls`), NaN where there was none, or None; spans: (S, 3) scores of held-out
+    spans that people looked at, 1 where they confirmed the class, and its number, or None.
     """
 
     known: np.ndarray
@@ -225,7 +225,7 @@ def estimate_mean(folds: list[FoldScores]) -> np.ndarray:
     estimates = []
     for fold in folds:
         logit = _checked_logit(fold.target)
-        spans = np.zeros((0, 2)) if fold.spans is None else fold.spans
+        spans = np.zeros((0, 3)) if fold.spans is None else fold.spans
         if len(np.unique(spans[:, 1])) == 2:
             line = LogisticRegression(C=1e6).fit(spans[:, :1], spans[:, 1])
             logit = logit * line.coef_[0, 0] + line.intercept_[0]

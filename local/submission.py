@@ -11,6 +11,7 @@ from scipy.special import expit
 from local.config import Config
 from local.errors import CanopyError
 from local.labels import PSEUDO
+from local.mixtures import estimate_combined, estimate_mixture
 from local.priors import (
     FoldScores,
     estimate_em,
@@ -20,6 +21,13 @@ from local.priors import (
     read_prevalence,
 )
 from local.tables import Tables, read_table
+
+_FROM_FOLDS = {
+    "combined": estimate_combined,
+    "mixture": estimate_mixture,
+    "tail": estimate_tail,
+    "mean": estimate_mean,
+}
 
 
 @dataclass(frozen=True)
@@ -63,7 +71,7 @@ def prior_correction(
     Parameters
     ----------
     test_logit : (N, C) clip scores of the recordings whose prevalence counts.
-    folds : out-of-fold evidence, for the estimators `tail` and `mean`.
+    folds : out-of-fold evidence, for all estimators but `em`.
     """
     labels = tables.labels
     settings = config.prior
@@ -74,10 +82,9 @@ def prior_correction(
         target = read_prevalence(datadir / str(settings.given), labels)
     elif settings.estimator == "em":
         target = estimate_em(test_logit, source)
-    elif settings.estimator == "mean":
-        target = _within_reach(estimate_mean(list(folds)), len(test_logit))
     else:
-        target = _within_reach(estimate_tail(list(folds)), len(test_logit))
+        estimate = _FROM_FOLDS[settings.estimator](list(folds))
+        target = _within_reach(estimate, len(test_logit))
     shift = odds_shift(source, target, settings.strength, settings.max_odds_ratio)
     return Correction(source, target, shift)
 

@@ -171,11 +171,13 @@ class PriorConfig(Section):
     method: Literal["none", "given", "estimated"] = "none"
     # given: a csv with columns label, prevalence; relative to the data folder or absolute.
     given: str | None = None
-    # How prevalence is estimated: tail, from scores of recordings known to have a class against
-    # test scores; em, by expectation maximisation, which needs calibrated scores; mean, the mean
-    # of probabilities calibrated on known spans.
-    estimator: Literal["tail", "em", "mean"] = "tail"
-    # For tail: confirmed calls inserted into test recordings, by class and fold; 0 makes none.
+    # How prevalence is estimated: mixture, the share of test scores that lie where those of known
+    # positives do and not where those of rejected spans do; tail, the share that lies above what
+    # few others reach; combined, the mean of these two; em, by expectation maximisation, which
+    # needs calibrated scores; mean, the mean of probabilities calibrated on known spans.
+    estimator: Literal["combined", "mixture", "tail", "em", "mean"] = "combined"
+    # For combined, mixture and tail: confirmed calls inserted into test recordings, by class and
+    # fold; 0 makes none.
     n_insertions: Some = 40
     # Exponent of the odds ratio: 1 is the exact label-shift form, less is a cautious one.
     strength: Share = 1.0
