@@ -59,7 +59,7 @@ Canopy.Stage = class {
       this.drawStrip(svg, trace, this.spectrum + 4 + index * Canopy.Stage.STRIP),
     );
     if (strips.length) {
-      svg.append(Canopy.svg("text", { class: "scale", x: 0, y: this.spectrum + 27 }, "score"));
+      svg.append(Canopy.svg("text", { class: "scale", x: 0, y: this.spectrum + 25 }, "score"));
     }
     this.drawAxis(svg, axis);
     this.cursor = Canopy.svg("line", { class: "cursor", y1: 0, y2: axis });
@@ -237,7 +237,7 @@ Canopy.Stage = class {
     const left = this.x(event.on);
     const bar = Canopy.svg("rect", {
       class: this.look("bar", event), x: left, y: floor + 3 + 6 * kind.row,
-      width: Math.max(this.x(event.off) - left, 2), height: 4,
+      width: Math.max(this.x(event.off) - left, 2), height: 5,
     });
     bar.append(Canopy.svg("title", {}, kind.word));
     this.choosable(bar, event);

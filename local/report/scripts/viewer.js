@@ -12,7 +12,10 @@
 
   const player = new Canopy.Player(data.expansion, moved);
   const stage = new Canopy.Stage(by("stage"), data, (time) => player.seek(time), choose);
-  const list = new Canopy.List(by("items"), data, verdicts, choose);
+  const list = new Canopy.List(by("items"), data, verdicts, (item) => {
+    choose(item);
+    reveal();
+  });
 
   // Rows of numbers -> objects; traces stay bytes.
   function unpack(packed) {
@@ -62,6 +65,11 @@
     if (by("autoplay").checked) player.play(Math.min(item.off + 0.3, clip.e));
     if (other) preload(clip);
     describe(clip, item);
+  }
+  // On a phone the list lies below the picture: what is tapped there comes into view.
+  function reveal() {
+    const { top, bottom } = by("stage").getBoundingClientRect();
+    if (bottom < 60 || top > innerHeight - 60) by("clip-title").scrollIntoView();
   }
   function preload(clip) {
     const next = list.beside(1);

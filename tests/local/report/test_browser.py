@@ -219,6 +219,15 @@ def test_recordings_with_nothing_to_judge_can_be_looked_at(open_page, make_viewe
     assert page.inner_text("#clip-title") == "rec0003"
 
 
+def test_what_is_tapped_in_the_list_comes_into_view_on_a_phone(open_page, report):
+    page = open_page(report, width=390, height=844)
+    page.evaluate("document.getElementById('download').scrollIntoView()")
+    page.click(".item >> nth=2")
+    until(page, "document.getElementById('clip-title').getBoundingClientRect().top > -1")
+    place = page.evaluate("document.getElementById('stage').getBoundingClientRect().top")
+    assert 0 <= place < 844
+
+
 def test_bars_of_one_class_cover_each_other_only_within_a_kind(open_page, report):
     page = open_page(report)
     rows = page.eval_on_selector_all(
@@ -227,7 +236,7 @@ def test_bars_of_one_class_cover_each_other_only_within_a_kind(open_page, report
     )
     places = {}
     for kind, top, height in rows:
-        assert height == 4
+        assert height == 5
         places.setdefault(kind, set()).add(top)
     assert {"k0", "k2", "k3", "k4"} <= set(places)
     given = places["k0"] | places["k2"]
