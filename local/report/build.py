@@ -32,6 +32,11 @@ def build_report(experiment: Experiment, results: dict[str, Any]) -> Report:
         ("hours of sound", f"{tables.recordings['duration'].sum() / 3600:.2f}"),
         ("classes", str(len(tables.labels))),
         ("known rows", _polarities(tables.events)),
+        *(
+            [("reviewed rows", _polarities(experiment.reviewed))]
+            if experiment.reviewed_paths
+            else []
+        ),
         ("model", f"{config.model.name}, {config.split.n_folds} folds, {len(cycles)} cycles"),
         ("prior correction", config.prior.method),
     ]
