@@ -55,6 +55,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--offset-share", type=float, default=0.5, help="of the event's length (%(default)s)")
     add("--onset-only", action="store_true", help="offsets may lie anywhere")
     add("--segment", type=float, default=1.0, help="seconds (%(default)s)")
+    add("--best-f1", action="store_true",
+        help="event-based F1 at each class's best threshold; needs `make setup-eval`")  # fmt: skip
     add("--psds", nargs="+", default=[], choices=sorted(SETTINGS), help="needs `make setup-eval`")
     add = parser.add_argument_group("intervals and output").add_argument
     add("--n-bootstrap", type=_natural, default=1000, help="resamples; 0: none (%(default)s)")
@@ -102,6 +104,7 @@ def board_options(args: argparse.Namespace) -> BoardOptions:
         ious=tuple(args.iou),
         alarms_per_hour=tuple(args.alarms_per_hour),
         psds=tuple(args.psds),
+        best_f1=args.best_f1,
     )
     return BoardOptions(args.level, args.n_bootstrap, args.seed, args.by_group, args.cluster, event)
 

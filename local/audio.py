@@ -1,11 +1,13 @@
 """Sound files in, one channel of float32 samples at one rate out.
 
-`probe` reads a header, `load_audio` a whole recording, `stream_audio` the same samples in blocks,
-so that a recording of days needs no more memory than one block. Decoding is libsndfile's (WAV,
+`probe` reads a header, `load_audio` a whole recording, `load_part` some seconds of one and
+`stream_audio` the same samples in blocks, so that a recording of days needs no more memory than one
+block. Decoding is libsndfile's (WAV,
 FLAC, OGG, MP3, AIFF and more), resampling is soxr's. Whatever is wrong with a file becomes a
 `CanopyError` that names it: a damaged recording must never pass as a shorter or a quieter one.
 """
 
+import math
 import os
 import re
 from collections.abc import Iterator
@@ -40,6 +42,10 @@ _MAX_FRAMES_PER_BYTE = 8192
 _MAX_SAMPLES = 2**35
 # Decoded at once, before and after resampling and over all channels: 16 MB.
 _MAX_BLOCK_SAMPLES = 2**22
+# Containers in which libsndfile finds any sample at once and exactly.
+_SEEKABLE = ("WAV", "WAVEX", "RF64", "W64", "AIFF", "FLAC")
+# Decoded around a part: longer than the resampler's filter at any rate that calls are heard at.
+_LEAD_S = 0.5
 # An Ogg page is at most 65,307 bytes, so the last one begins within this many bytes of the end.
 _OGG_TAIL = 65_536
 
@@ -115,6 +121,35 @@ def stream_audio(path: Path | str, config: AudioConfig, block_s: float) -> Itera
     return _stream(Path(path), config, block_s)
 
 
+def load_part(path: Path | str, config: AudioConfig, start_s: float, end_s: float) -> np.ndarray:
+    """Decode the seconds [start_s, end_s) of a recording, as far as it reaches: float32 (n,).
+
+    The samples that `load_audio` has there; where the rate is changed, to within rounding. In WAV,
+    FLAC and AIFF files what lies before is passed over, in others it is decoded; what lies behind
+    is never read.
+    """
+    path = Path(path)
+    with _open(path) as sound:
+        _check_rate(path, sound.samplerate, config)
+        _check_channel(path, sound.channels, config)
+        rate_in, rate_out = sound.samplerate, config.sample_rate
+        # Where a sample of either rate falls on one of the other, some way before.
+        unit = rate_in // math.gcd(rate_in, rate_out)
+        first = max(0, math.floor((start_s - _LEAD_S) * rate_in)) // unit * unit
+        if sound.format not in _SEEKABLE:
+            first = 0
+        end = min(sound.frames, math.ceil((end_s + _LEAD_S) * rate_in))
+        first = min(first, sound.frames)
+        sound.seek(first)
+        block = _block_frames(sound, rate_out, None)
+        samples: Iterator[np.ndarray] = _decode(path, sound, config, block, first, end)
+        if rate_in != rate_out:
+            samples = _resample(samples, rate_in, rate_out)
+        joined = np.concatenate([np.zeros(0, dtype=np.float32), *samples])
+    before = first * rate_out // rate_in
+    return joined[round(start_s * rate_out) - before : max(0, round(end_s * rate_out) - before)]
+
+
 def stream_channels(path: Path | str) -> Iterator[np.ndarray]:
     """Decode a recording as it is, block by block: float32 of shape (n, channels), its own rate.
 
@@ -148,23 +183,33 @@ def _block_frames(sound: soundfile.SoundFile, rate_out: int, block_s: float | No
 
 
 def _decode(
-    path: Path, sound: soundfile.SoundFile, config: AudioConfig, block: int
+    path: Path,
+    sound: soundfile.SoundFile,
+    config: AudioConfig,
+    block: int,
+    first: int = 0,
+    end: int | None = None,
 ) -> Iterator[np.ndarray]:
-    """Blocks of the chosen channel at the file's own rate, checked for length and finiteness."""
-    done = 0
-    for decoded in _read_blocks(path, sound, block):
+    """Blocks of the chosen channel at the file's own rate, checked for length and finiteness.
+
+    Frames [first, end) of the file, which stands at the first of them.
+    """
+    done = first
+    for decoded in _read_blocks(path, sound, block, first, end):
         chosen = _choose_channel(decoded, config)
         _check_finite(path, chosen, done, sound.samplerate)
         done += len(decoded)
         yield chosen
 
 
-def _read_blocks(path: Path, sound: soundfile.SoundFile, block: int) -> Iterator[np.ndarray]:
+def _read_blocks(
+    path: Path, sound: soundfile.SoundFile, block: int, first: int = 0, end: int | None = None
+) -> Iterator[np.ndarray]:
     """Blocks (n,) or (n, channels) as decoded; all samples that the header promises, or a fault."""
-    done = 0
-    while done < sound.frames:
+    done, end = first, sound.frames if end is None else end
+    while done < end:
         try:
-            decoded = sound.read(min(block, sound.frames - done), dtype="float32")
+            decoded = sound.read(min(block, end - done), dtype="float32")
         except soundfile.SoundFileError as error:
             raise SoundError(
                 f"{path}: damaged or truncated after {done / sound.samplerate:.3f} s "

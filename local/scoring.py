@@ -18,7 +18,7 @@ from local.event_rules.thresholds import Evidence, collect_evidence
 from local.inference import Scores
 from local.labels import PSEUDO, overlap
 from local.metrics import (
-    bootstrap_interval,
+    bootstrap_intervals,
     chance_score,
     constant_row_score,
     read_truth_table,
@@ -88,7 +88,7 @@ def score_known(
     Returns
     -------
     dict with `value`, `low`, `high`, `chance`, `constant_row`, `n` (recordings that
-    counted), `per_class`, and `span_auc` when frames are kept.
+    counted), `per_class` with its intervals, and `span_auc` when frames are kept.
     """
     truth = known_positives(events, scores.recording_ids, scores.labels)
     has = truth.any(axis=1) | (config.data.annotation == "complete")
@@ -109,9 +109,9 @@ def score_known(
 def score_against(
     truth: np.ndarray, clip_logit: np.ndarray, config: Config, name: str
 ) -> dict[str, Any]:
-    """Metric with bootstrap interval over recordings, per class, and the two baselines."""
+    """Metric and its values by class with bootstrap intervals over recordings, two baselines."""
     metric = config.score.metric
-    low, high = bootstrap_interval(
+    (low, high), by_class = bootstrap_intervals(
         truth,
         clip_logit,
         generator(config.seed, "bootstrap", name),
@@ -127,6 +127,8 @@ def score_against(
         "constant_row": constant_row_score(truth, metric),
         "n": len(truth),
         "per_class": score_per_class(metric, truth, clip_logit),
+        "per_class_low": by_class[:, 0],
+        "per_class_high": by_class[:, 1],
         "n_positive": truth.sum(axis=0),
     }
 

@@ -33,6 +33,8 @@ COLUMNS = (
     *("recording_id", "path", "onset", "offset", "label", "score"),
     *("low_freq", "high_freq"),
 )
+# Times are told to a microsecond, less than a sample of any recorder: 2.23, not 2.2300000000000004.
+_DECIMALS = 6
 # Rows of scores over time written at once.
 _SCORE_ROWS = 8192
 
@@ -71,8 +73,8 @@ def detections(sound: SoundFile, found: Found, classes: pd.DataFrame) -> pd.Data
         {
             "recording_id": printable(sound.recording_id),
             "path": printable(str(sound.path)),
-            "onset": np.asarray(found.onset, dtype=np.float64),
-            "offset": np.asarray(found.offset, dtype=np.float64),
+            "onset": np.round(found.onset, _DECIMALS),
+            "offset": np.round(found.offset, _DECIMALS),
             "label": labels[index],
             "score": found.probability(),
             "low_freq": classes["low_freq"].to_numpy(dtype=np.float64)[index],
@@ -251,7 +253,7 @@ def summary_rows(
             "duration_s": found.duration,
             "label": label,
             "detections": int(counts[column]),
-            "detected_s": float(lengths[column]),
+            "detected_s": round(float(lengths[column]), _DECIMALS),
             "max_score": float(highest[column]),
             "reason": "",
         }

@@ -14,6 +14,7 @@ from local.errors import CanopyError
 from local.evaluation.ground import Ground, true_events
 from local.evaluation.sources import System, Truth, detections
 from local.metrics import chance_score
+from local.metrics.collar_curves import CollarRule, best_f1_statistic
 from local.metrics.matching import (
     EventList,
     collar_pairs,
@@ -49,7 +50,7 @@ class EventOptions:
     and F1. candidate_threshold: least probability of the runs of scores over time that ranked
     measures look at. collar_s, offset_share, use_offset: event-based. segment_s: segment-based.
     ious: least intersection over union, 0 for any overlap. alarms_per_hour: for the recall at.
-    psds: names of `psds.SETTINGS`.
+    psds: names of `psds.SETTINGS`. best_f1: event-based F1 at the best threshold of each class.
     """
 
     threshold: float = 0.5
@@ -61,6 +62,12 @@ class EventOptions:
     ious: tuple[float, ...] = (0.0, 0.3, 0.5)
     alarms_per_hour: tuple[float, ...] = (1.0, 10.0)
     psds: tuple[str, ...] = ()
+    best_f1: bool = False
+
+    @property
+    def collar(self) -> CollarRule:
+        """What event-based measures take for a match."""
+        return CollarRule(self.collar_s, self.offset_share, self.use_offset)
 
 
 # -------------------------------------------------------------------------------------------- clips
@@ -171,17 +178,16 @@ def event_statistics(
 def system_statistics(
     system: System, truth: Truth, ground: Ground, options: EventOptions
 ) -> list[Statistic]:
-    """Event-level statistics of one system, PSDS among them where asked for."""
+    """Event-level statistics of one system, those over all thresholds where asked for."""
     true = ground.event_list(true_events(truth), truth.path)
     cut, ranked = event_lists(system, ground, options)
     statistics = event_statistics(true, cut, ranked, ground, options)
-    if options.psds and system.scored:
+    if (options.psds or options.best_f1) and system.scored:
         tuples = truth_tuples(true, ground.recordings, ground.labels)
-        tracks = score_tracks(system, ground)
-        statistics += [
-            psds_statistic(name, tracks, tuples, ground.recordings, ground.labels)
-            for name in options.psds
-        ]
+        parts = (score_tracks(system, ground), tuples, ground.recordings, ground.labels)
+        if options.best_f1:
+            statistics.append(best_f1_statistic(*parts, options.collar))
+        statistics += [psds_statistic(name, *parts) for name in options.psds]
     return statistics
 
 

@@ -17,6 +17,7 @@ Rules that hold for every metric here:
 
 from local.metrics.bootstrap import (
     bootstrap_interval,
+    bootstrap_intervals,
     generic_interval,
     paired_difference_interval,
     ratio_interval,
@@ -49,6 +50,7 @@ __all__ = [
     "auroc",
     "average_precision",
     "bootstrap_interval",
+    "bootstrap_intervals",
     "chance_score",
     "checked",
     "checked_truth",

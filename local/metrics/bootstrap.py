@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from local.errors import CanopyError
-from local.metrics.named import score_metric
-from local.metrics.ranking import checked, lwlrap_parts
+from local.metrics.named import score_metric, score_per_class
+from local.metrics.ranking import checked, lwlrap_parts, mean_of_known, precision_cells
 
 # Counts drawn at once: 16 MB.
 _BLOCK_COUNTS = 1 << 21
@@ -36,14 +36,50 @@ def bootstrap_interval(
     LWLRAP takes a fraction of a second for 1000 resamples of thousands of recordings; the other
     metrics are computed anew for each resample.
     """
-    if name == "lwlrap":
-        return ratio_interval(*lwlrap_parts(truth, score), rng, n_resamples, confidence)
+    return bootstrap_intervals(truth, score, rng, n_resamples, name, confidence)[0]
+
+
+def bootstrap_intervals(
+    truth: ArrayLike,
+    score: ArrayLike,
+    rng: np.random.Generator,
+    n_resamples: int = 1000,
+    name: str = "lwlrap",
+    confidence: float = 0.95,
+) -> tuple[tuple[float, float], np.ndarray]:
+    """Percentile intervals of the metric called `name`, and of its value for each class.
+
+    Returns
+    -------
+    (low, high) as `bootstrap_interval` has it, and (C, 2) low and high of each class on the same
+    resamples; NaN where a class has no data.
+    """
     truth, score = checked(truth, score)
+    drawn = resample_counts(len(truth), rng, n_resamples)
+    if name == "lwlrap":
+        overall, classes = _lwlrap_resamples(truth, score, drawn)
+    else:
+        every = np.arange(len(truth))
+        resampled = (np.repeat(every, row) for counts in drawn for row in counts)
+        rows = [score_per_class(name, truth[each], score[each]) for each in resampled]
+        classes = np.array(rows, dtype=np.float64).reshape(-1, truth.shape[1])
+        overall = np.array([mean_of_known(row) for row in classes], dtype=np.float64)
+    each = [percentiles(column, confidence) for column in classes.T]
+    return percentiles(overall, confidence), np.array(each, dtype=np.float64).reshape(-1, 2)
 
-    def statistic(rows: np.ndarray) -> float:
-        return score_metric(name, truth[rows], score[rows])
 
-    return generic_interval(statistic, len(truth), rng, n_resamples, confidence)
+def _lwlrap_resamples(
+    truth: np.ndarray, score: np.ndarray, drawn: Iterator[np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """LWLRAP (R,) and its values by class (R, C) of resamples: ratios of sums over recordings."""
+    cells, known = precision_cells(truth, score), truth.astype(np.float64)
+    overall, classes = [np.empty(0)], [np.empty((0, truth.shape[1]))]
+    with np.errstate(invalid="ignore"):
+        for counts in drawn:
+            total, n = counts @ cells, counts @ known
+            overall.append(total.sum(axis=1) / n.sum(axis=1))
+            classes.append(total / n)
+    return np.concatenate(overall), np.concatenate(classes)
 
 
 def paired_difference_interval(

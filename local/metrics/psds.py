@@ -55,8 +55,8 @@ def load_library() -> ModuleType:
         import sed_scores_eval
     except ImportError:
         raise CanopyError(
-            "PSDS needs sed_scores_eval, which is not installed; run `make setup-eval`, or leave "
-            "the measure out"
+            "measures over all thresholds of scores (PSDS, collars) need sed_scores_eval, which is "
+            "not installed; run `make setup-eval`, or leave the measure out"
         ) from None
     return sed_scores_eval
 
@@ -152,7 +152,7 @@ def psds(
     setting: PsdsSetting,
 ) -> PsdsResult:
     """PSDS of the classes that the truth has; detections of others are left out."""
-    tables, truth, known = _known_classes(tracks, truth, labels)
+    tables, truth, known = known_classes(tracks, truth, labels)
     if not known:
         nothing = np.zeros(0)
         return PsdsResult(float("nan"), np.full(len(labels), np.nan), nothing, nothing)
@@ -196,13 +196,26 @@ def _summary(
     return value, per_class, np.asarray(alarms), np.asarray(hit_rate)
 
 
-def _known_classes(
+def known_classes(
     tracks: ScoreTracks, truth: Mapping, labels: list[str]
 ) -> tuple[dict, dict, list[str]]:
+    """Tables of the classes that the truth has, the truth, and these classes."""
     present = {event[2] for events in truth.values() for event in events}
     known = [label for label in labels if label in present]
     columns = ["onset", "offset", *known]
     return {name: table[columns] for name, table in tracks.tables.items()}, dict(truth), known
+
+
+def draw(
+    row: np.ndarray, recordings: list[str], *of_recordings: Mapping[str, Any]
+) -> tuple[dict[str, Any], ...]:
+    """A resample of tables by recording: each as often as `row` says, under its own names."""
+    copies = [
+        (f"{recordings[index]} {copy}", recordings[index])
+        for index in np.flatnonzero(row)
+        for copy in range(int(row[index]))
+    ]
+    return tuple({key: table[name] for key, name in copies} for table in of_recordings)
 
 
 def psds_statistic(
@@ -214,7 +227,7 @@ def psds_statistic(
 ) -> PlainStatistic:
     """PSDS of resamples, from what each recording adds at each score (computed once)."""
     library, setting = load_library(), SETTINGS[name]
-    tables, truth, known = _known_classes(tracks, truth, labels)
+    tables, truth, known = known_classes(tracks, truth, labels)
     shape = 2 + len(labels)
     if not known:
         return PlainStatistic((name,), lambda row: {name: np.full(shape, np.nan)})
@@ -227,13 +240,7 @@ def psds_statistic(
     )
 
     def value(row: np.ndarray) -> dict[str, np.ndarray]:
-        drawn, events, durations = {}, {}, {}
-        for index in np.flatnonzero(row):
-            recording = recordings[index]
-            for copy in range(int(row[index])):
-                key = f"{recording} {copy}"
-                drawn[key], events[key] = deltas[recording], truth[recording]
-                durations[key] = tracks.durations[recording]
+        drawn, events, durations = draw(row, recordings, deltas, truth, tracks.durations)
         result = _summary(library, setting, known, events, durations, deltas=drawn)
         numbers = [result[1].get(label, np.nan) for label in labels]
         # One curve over all classes: there is no sum of counts that would make a micro average.

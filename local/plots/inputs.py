@@ -18,6 +18,7 @@ from local.evaluation.sources import (
     read_system,
     read_truth_file,
 )
+from local.metrics.collar_curves import CollarRule, collar_curve
 from local.metrics.curves import Curve, ranked_curve
 from local.metrics.matching import matching_by_score, overlapping_pairs
 from local.metrics.psds import SETTINGS, psds, truth_tuples
@@ -164,6 +165,9 @@ def draw_systems(args: Namespace, page: Page) -> Figure:
 def _rule(args: Namespace) -> str:
     if args.level == "clip":
         return "recordings"
+    if args.level == "collar":
+        ends = "onsets alone" if args.onset_only else f"ends {args.offset_share:g} of the length"
+        return f"collar {args.collar:g} s, {ends}"
     return "any overlap" if args.iou == 0 else f"IoU of at least {args.iou:g}"
 
 
@@ -182,12 +186,17 @@ def _curve(args: Namespace, system: System, truth: Truth, ground: Ground) -> tup
         positive = clip_truth(truth, ground)[:, columns]
         score = clip_scores(system, ground)[:, columns]
         return ranked_curve(score.ravel(), positive.ravel(), positive.sum()), positive.sum()
+    true = ground.event_list(true_events(truth), truth.path)
+    true = true.take(np.isin(true.label, columns))
+    if args.level == "collar":
+        rule = CollarRule(args.collar, args.offset_share, not args.onset_only)
+        tuples = truth_tuples(true, ground.recordings, ground.labels)
+        curve = collar_curve(score_tracks(system, ground), tuples, ground.labels, rule)
+        return curve, sum(map(len, tuples.values()))
     options = EventOptions(threshold=args.threshold, candidate_threshold=args.candidates)
     _, ranked = event_lists(system, ground, options)
     if ranked is None:
         raise CanopyError(f"{system.path}: detections have no scores, so there is no curve")
-    true = ground.event_list(true_events(truth), truth.path)
-    true = true.take(np.isin(true.label, columns))
     ranked = ranked.take(np.isin(ranked.label, columns))
     right = matching_by_score(overlapping_pairs(true, ranked).reaching(args.iou), true, ranked)
     return ranked_curve(ranked.score, right, len(true)), len(true)

@@ -32,6 +32,11 @@ def build_report(experiment: Experiment, results: dict[str, Any]) -> Report:
         ("hours of sound", f"{tables.recordings['duration'].sum() / 3600:.2f}"),
         ("classes", str(len(tables.labels))),
         ("known rows", _polarities(tables.events)),
+        *(
+            [("reviewed rows", _polarities(experiment.reviewed))]
+            if experiment.reviewed_paths
+            else []
+        ),
         ("model", f"{config.model.name}, {config.split.n_folds} folds, {len(cycles)} cycles"),
         ("prior correction", config.prior.method),
     ]
@@ -148,13 +153,15 @@ def _class_rows(experiment: Experiment, results: dict[str, Any]) -> list[ClassRo
     shown = results["cycles"][:1] + results["cycles"][1:][-1:]
     rows = []
     for column, label in enumerate(experiment.tables.labels):
-        scores = {}
+        scores, intervals = {}, {}
         for entry in shown:
             for name in ("oof_known", "test_truth"):
                 score = entry["scores"].get(name)
                 if score is not None and len(score["per_class"]) > column:
                     title = f"{SCORE_TITLES[name]}, cycle {entry['cycle']}"
                     scores[title] = float(score["per_class"][column])
+                    ends = (score["per_class_low"][column], score["per_class_high"][column])
+                    intervals[title] = (float(ends[0]), float(ends[1]))
         prior = results["cycles"][-1]["prior"]
         prevalence = {"in training rows": float(prior["source"][column])}
         if prior["method"] != "none":
@@ -162,7 +169,8 @@ def _class_rows(experiment: Experiment, results: dict[str, Any]) -> list[ClassRo
         truth = results["cycles"][-1]["scores"].get("test_truth")
         if truth is not None and len(truth["n_positive"]) > column:
             prevalence["in the truth"] = float(truth["n_positive"][column]) / truth["n"]
-        rows.append(ClassRow(label, names.get(label, ""), int(counts[column]), scores, prevalence))
+        name, count = names.get(label, ""), int(counts[column])
+        rows.append(ClassRow(label, name, count, scores, prevalence, intervals))
     return rows
 
 

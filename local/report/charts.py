@@ -29,6 +29,16 @@ _LEFT_PX, _RIGHT_PX, _TOP_PX, _BOTTOM_PX = 52, 14, 30, 44
 # Plots narrower than this lose their letters.
 _MIN_PLOT_PX = 230
 _BASELINE_DASHES = (":", "--", "-.")
+# Columns of a fold's log in words; others keep their name.
+_CURVE_TITLES = {
+    "loss_total": "training loss, whole",
+    "loss_clip": "training loss, recordings",
+    "loss_frame": "training loss, moments",
+    "valid": "score on the fold's known labels",
+    "valid_span_auc": "span AUC on the fold's known labels",
+}
+# Nearer than this share of the axis, a line runs through the letters beside it.
+_NEAR = 0.11
 
 
 def score_groups(scores: Sequence[ScoreRow]) -> dict[tuple[str, str], list[ScoreRow]]:
@@ -80,11 +90,14 @@ def curves_figure(curves: Sequence[Curve], width_px: int) -> Figure:
     looks = {fold: fold_look(index) for index, fold in enumerate(folds)}
     legend_columns = max(1, width_px // 90)
     legend_px = 22 * math.ceil(len(folds) / legend_columns)
+    # One axis for all, so that a score taken every few epochs stands where the loss stood then.
+    last = max((epochs[-1] for of_name in lines.values() for _, epochs, _ in of_name), default=1)
     with drawing():
         figure, axes = _grid(len(lines), width_px, extra_px=legend_px)
         for item, (name, of_name) in zip(axes, lines.items(), strict=True):
-            item.set_title(shorten(name, 40))
+            item.set_title(shorten(_CURVE_TITLES.get(name, name), 40))
             item.set_xlabel("epoch")
+            item.set_xlim(0, last + 0.5)
             item.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
             item.grid(axis="y")
             for fold, epochs, values in of_name:
@@ -182,36 +195,60 @@ def _draw_scores(axes: Axes, rows: Sequence[ScoreRow], baselines: Sequence[Basel
         capsize=4,
         elinewidth=1.4,
     )
-    for cycle, value in zip(cycles, values, strict=True):
-        if np.isfinite(value):
-            axes.annotate(
-                f"{value:.3f}",
-                (cycle, value),
-                xytext=(7, 5),
-                textcoords="offset points",
-                fontsize=11,
-            )
     if not np.isfinite(values).any():
         axes.text(0.5, 0.5, "no data", transform=axes.transAxes, ha="center")
-    for index, item in enumerate(baselines):
-        if np.isfinite(item.value):
-            dash = _BASELINE_DASHES[index % len(_BASELINE_DASHES)]
-            axes.axhline(item.value, color=LIGHT["muted"], linewidth=1.3, linestyle=dash)
-            # In turn at the right and at the left, so that close baselines stay readable.
-            side, place_x = (("right", 1.0), ("left", 0.01))[index % 2]
-            axes.annotate(
-                f"{shorten(item.name, 24)} {item.value:.3f}",
-                (place_x, item.value),
-                xycoords=("axes fraction", "data"),
-                xytext=(0, 3),
-                textcoords="offset points",
-                ha=side,
-                fontsize=10.5,
-                color=LIGHT["muted"],
-            )
+    known = [item for item in baselines if np.isfinite(item.value)]
+    for index, item in enumerate(known):
+        dash = _BASELINE_DASHES[index % len(_BASELINE_DASHES)]
+        axes.axhline(item.value, color=LIGHT["muted"], linewidth=1.3, linestyle=dash)
     axes.set_xticks(cycles)
     axes.set_xticklabels([f"{int(cycle)}" for cycle in cycles])
     axes.set_xlabel("cycle")
     axes.set_xlim(cycles.min() - 0.4, cycles.max() + 0.6)
     axes.margins(y=0.15)
     axes.grid(axis="y")
+    _name_scores(axes, cycles, values, [item.value for item in known])
+    _name_baselines(axes, cycles, values, known)
+
+
+def _name_scores(
+    axes: Axes, cycles: np.ndarray, values: np.ndarray, levels: Sequence[float]
+) -> None:
+    """Each value beside its point; below it where a baseline runs close above."""
+    near = _NEAR * np.ptp(axes.get_ylim())
+    for cycle, value in zip(cycles, values, strict=True):
+        if np.isfinite(value):
+            below = any(value < level < value + near for level in levels)
+            axes.annotate(
+                f"{value:.3f}",
+                (cycle, value),
+                xytext=(7, -15 if below else 5),
+                textcoords="offset points",
+                fontsize=11,
+            )
+
+
+def _name_baselines(
+    axes: Axes, cycles: np.ndarray, values: np.ndarray, baselines: Sequence[Baseline]
+) -> None:
+    """In turn at the right and at the left, each on that side of its line where more room is."""
+    near, middle = _NEAR * np.ptp(axes.get_ylim()), cycles.mean()
+    for index, item in enumerate(baselines):
+        at_right = index % 2 == 0
+        beside = values[cycles >= middle] if at_right else values[cycles <= middle]
+        others = [other.value for other in baselines if other is not item]
+        gaps = [value - item.value for value in (*beside, *others) if np.isfinite(value)]
+        above = min((gap for gap in gaps if gap >= 0), default=np.inf)
+        below = min((-gap for gap in gaps if gap < 0), default=np.inf)
+        under = above < 2 * near and below > above
+        axes.annotate(
+            f"{shorten(item.name, 24)} {item.value:.3f}",
+            (1.0 if at_right else 0.01, item.value),
+            xycoords=("axes fraction", "data"),
+            xytext=(0, -12 if under else 3),
+            textcoords="offset points",
+            ha="right" if at_right else "left",
+            fontsize=10.5,
+            color=LIGHT["muted"],
+            bbox={"facecolor": LIGHT["card"], "edgecolor": "none", "pad": 0.5},
+        )

@@ -4,14 +4,14 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice, pairwise
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from scipy.special import expit
 
-from local.audio import stream_audio
+from local.audio import load_part
 from local.corpus import source_path
 from local.errors import CanopyError
 from local.experiment import Experiment
@@ -292,21 +292,12 @@ def _media(experiment: Experiment, part: Part, place: Place, expansion: float) -
 def _sound(experiment: Experiment, part: Part, path: Path, expansion: float) -> bytes | None:
     """The part's sound; None, with a line in the log, where the recording cannot be read."""
     config = experiment.run.config.audio
-    rate = config.sample_rate
-    first, last = round(part.start_s * rate), round(part.end_s * rate)
     try:
-        # A stream ends where nobody asks on: what lies behind the part is never decoded.
-        blocks, n_blocks = [], int(np.ceil(part.end_s / MAX_CLIP_S)) + 1
-        position = 0
-        for block in islice(stream_audio(path, config, MAX_CLIP_S), n_blocks):
-            start, end = max(first - position, 0), min(last - position, len(block))
-            if end > start:
-                blocks.append(block[start:end])
-            position += len(block)
+        sound = load_part(path, config, part.start_s, part.end_s)
     except CanopyError as error:
         log.warning("report: no sound for %s: %s", part.recording_id, error)
         return None
-    return encode_sound(np.concatenate(blocks), rate, expansion) if blocks else None
+    return encode_sound(sound, config.sample_rate, expansion) if len(sound) else None
 
 
 def _mel_centres_hz(experiment: Experiment) -> list[float]:

@@ -72,8 +72,9 @@ class ClassRow:
     """One class: how much is known of it and how well it is found.
 
     `scores` maps a column title (e.g. ``"known, cycle 1"``, ``"truth, cycle 1"``) to a score in
-    [0, 1]; `prevalence` maps a title (``"estimated"``, ``"in the truth"``) to a share of recordings
-    in [0, 1]. Classes may lack titles that others have.
+    [0, 1], `intervals` the same titles to (low, high) where there are any; `prevalence` maps a
+    title (``"estimated"``, ``"in the truth"``) to a share of recordings in [0, 1]. Classes may lack
+    titles that others have.
     """
 
     label: str
@@ -81,6 +82,7 @@ class ClassRow:
     n_known: int | None = None
     scores: Mapping[str, float] = field(default_factory=dict)
     prevalence: Mapping[str, float] = field(default_factory=dict)
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

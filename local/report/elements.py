@@ -28,7 +28,8 @@ class Column:
     that is not broken, at the right like numbers); ``number``;
     ``signed`` (a number with its sign); ``bar`` (a share in [0, 1] as number and bar); ``percent``
     (the same in percent).
-    `digits` are decimals of numbers; `top` is the value of a full bar.
+    `digits` are decimals of numbers; `top` is the value of a full bar. A cell of a bar may be a
+    number with the ends of its interval, (value, low, high), NaN where there is none.
     """
 
     title: str
@@ -103,6 +104,7 @@ def _cell(column: Column, value: object) -> str:
         return f"<td>{escape(value)}</td>"
     if column.kind == "line":
         return f'<td class="n">{escape(value)}</td>'
+    value, *ends = value if isinstance(value, tuple) else (value,)
     if value is None or not math.isfinite(value):
         return '<td class="n none">no data</td>'
     if column.kind == "number":
@@ -112,6 +114,16 @@ def _cell(column: Column, value: object) -> str:
     text = number(value, column.digits)
     if column.kind == "percent":
         text = f"{100 * value:.{column.digits}f} %"
-    share = min(max(value / column.top, 0.0), 1.0) * 100 if column.top > 0 else 0.0
-    bar = f'<span class="bar" aria-hidden="true"><i style="width:{share:.1f}%"></i></span>'
+    reach = ""
+    if ends and all(map(math.isfinite, ends)):
+        low, high = (_share(column, end) for end in ends)
+        text += f" <small>{ends[0]:.{column.digits - 1}f}–{ends[1]:.{column.digits - 1}f}</small>"
+        reach = f'<b style="left:{low:.1f}%;width:{high - low:.1f}%"></b>'
+    filled = f'<i style="width:{_share(column, value):.1f}%"></i>'
+    bar = f'<span class="bar" aria-hidden="true">{filled}{reach}</span>'
     return f'<td class="n" data-sort="{value}">{text}{bar}</td>'
+
+
+def _share(column: Column, value: float) -> float:
+    """Percent of a full bar."""
+    return min(max(value / column.top, 0.0), 1.0) * 100 if column.top > 0 else 0.0

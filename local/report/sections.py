@@ -17,11 +17,23 @@ from local.report.charts import (
     score_groups,
     scores_figure,
 )
-from local.report.data import ClassRow, Report, ScoreRow
+from local.report.data import NAN, ClassRow, Report, ScoreRow
 from local.report.elements import Column, definitions, escape, picture, table
 from local.report.findings import calibration_section, changes_section, confusion_section
 from local.report.text import number
 from local.report.viewer import viewer_html
+
+_MEANINGS = {
+    "LWLRAP": "in each recording the classes are ranked by score; for each class that sounds, the "
+    "share of sounding ones among the classes ranked down to it; the mean of these. 1 is a perfect "
+    "ranking.",
+    "mAP": "for each class the recordings are ranked by score; the precision at each recording "
+    "where it sounds, averaged, then the mean over classes. 1 is a perfect ranking.",
+    "AUROC": "the chance that a recording where a class sounds scores higher than one where it "
+    "does not, the mean over classes. 0.5 is guessing.",
+    "span AUC": "the chance that a confirmed span scores higher than a rejected one of its class, "
+    "the mean over classes. 0.5 is guessing.",
+}
 
 
 @dataclass(frozen=True)
@@ -60,6 +72,7 @@ def scores_section(report: Report) -> str:
     alt = "Scores by cycle with intervals; the table below holds the same numbers."
     return (
         f'<div class="tiles">{tiles}</div>\n'
+        + _explained(_in_order(row.name for row in report.scores))
         + picture(
             partial(scores_figure, report.scores, report.baselines),
             alt,
@@ -67,6 +80,18 @@ def scores_section(report: Report) -> str:
         )
         + table(columns, rows, "Scores by cycle")
         + _events_table(report)
+    )
+
+
+def _explained(scores: Iterable[str]) -> str:
+    """What the scores mean, for those that have a word here."""
+    lines = [
+        f"<p><b>{escape(name)}</b>: {_MEANINGS[name]}</p>" for name in scores if name in _MEANINGS
+    ]
+    if not lines:
+        return ""
+    return (
+        "<details><summary>What these scores mean</summary>\n" + "\n".join(lines) + "</details>\n"
     )
 
 
@@ -95,10 +120,15 @@ def classes_section(report: Report) -> str:
         *(Column(title, "bar") for title in titles),
     ]
     rows = [
-        [*_names(row, report.classes), row.n_known, *(row.scores.get(title) for title in titles)]
+        [*_names(row, report.classes), row.n_known, *(_with_interval(row, each) for each in titles)]
         for row in report.classes
     ]
-    return table(columns, rows, "Scores by class; a heading sorts by its column", sortable=True)
+    caption = "Scores by class with intervals over recordings; a heading sorts by its column"
+    return table(columns, rows, caption, sortable=True)
+
+
+def _with_interval(row: ClassRow, title: str) -> tuple[float | None, float, float]:
+    return row.scores.get(title), *row.intervals.get(title, (NAN, NAN))
 
 
 def prevalence_section(report: Report) -> str:

@@ -87,13 +87,14 @@ def test_the_spectrogram_peaks_where_the_sound_is(folder):
     assert times[1:][loud].max() == pytest.approx(2, abs=0.03)
 
 
-@pytest.mark.parametrize("kind", ["pr", "alarms", "psds"])
+@pytest.mark.parametrize("kind", ["pr", "alarms", "psds", "pr collar"])
 def test_curves_of_systems(main, folder, kind):
-    if kind == "psds":
+    kind, *level = kind.split()
+    if kind == "psds" or level:
         pytest.importorskip("sed_scores_eval", reason="needs `make setup-eval`")
     tables = [f"--{name}={folder}/{name}.csv" for name in ("recordings", "classes")]
     systems = ["--system", f"one={folder}/found.csv", "--system", f"two={folder}/found.csv"]
-    out = ["--out", str(folder / kind)]
+    out = ["--out", str(folder / kind), *(f"--level={each}" for each in level)]
     assert main([kind, *systems, f"--truth={folder}/true.csv", *tables, *out]) == 0
     svg = (folder / f"{kind}.svg").read_text(encoding="utf-8")
     assert ">one" in svg

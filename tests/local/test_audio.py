@@ -5,7 +5,7 @@ import pytest
 import soundfile
 import soxr
 
-from local.audio import AudioInfo, load_audio, probe, stream_audio
+from local.audio import AudioInfo, load_audio, load_part, probe, stream_audio
 from local.config import AudioConfig
 from local.errors import CanopyError
 
@@ -98,6 +98,41 @@ def test_stream_reads_no_further_than_asked(tmp_path):
     assert len(next(blocks)) == RATE // 2
     with pytest.raises(CanopyError, match=r"sample 31999 .*NaN"):
         list(blocks)
+
+
+@pytest.mark.parametrize(("start_s", "end_s"), [(0, 0.3), (1.237, 2.5), (2.9, 4.0), (5.0, 6.0)])
+@pytest.mark.parametrize(
+    ("name", "rate", "subtype"),
+    [
+        ("a.wav", RATE, "FLOAT"),
+        ("a.wav", 24_000, "PCM_16"),
+        ("a.flac", 44_100, "PCM_16"),
+        ("a.aiff", 22_050, "PCM_16"),
+        ("a.ogg", 32_000, "VORBIS"),
+        ("a.mp3", 48_000, "MPEG_LAYER_III"),
+    ],
+)
+def test_a_part_is_what_the_whole_has_there(tmp_path, name, rate, subtype, start_s, end_s):
+    path = write(tmp_path / name, noise(3 * rate, 2), rate, subtype)
+    whole = load_audio(path, config())[round(start_s * RATE) : round(end_s * RATE)]
+    part = load_part(path, config(), start_s, end_s)
+    assert part.dtype == np.float32
+    np.testing.assert_allclose(part, whole, atol=2e-6)
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.flac"])
+def test_a_late_part_is_sought_and_not_decoded_for(tmp_path, name, monkeypatch):
+    path = write(tmp_path / name, noise(60 * RATE), RATE, "PCM_16")
+    read = []
+    original = soundfile.SoundFile.read
+
+    def counted(sound, frames, **options):
+        read.append(frames)
+        return original(sound, frames, **options)
+
+    monkeypatch.setattr(soundfile.SoundFile, "read", counted)
+    load_part(path, config(), 50.0, 51.0)
+    assert sum(read) <= 2 * RATE
 
 
 def test_block_length_must_be_positive(tmp_path):

@@ -310,6 +310,24 @@ def test_interval_of_other_metrics(name):
     assert low < metrics.score_metric(name, truth, score) < high
 
 
+@pytest.mark.parametrize("name", ["lwlrap", "map", "auroc"])
+def test_intervals_of_classes_are_those_of_each_alone(name):
+    truth, score = random_case(19)
+    truth[:, 2] = 0
+    rng = np.random.default_rng(4)
+    overall, classes = metrics.bootstrap_intervals(truth, score, rng, 60, name)
+    assert overall == metrics.bootstrap_interval(truth, score, np.random.default_rng(4), 60, name)
+    for column in range(truth.shape[1]):
+        alone = metrics.generic_interval(
+            lambda rows, at=column: metrics.score_per_class(name, truth[rows], score[rows])[at],
+            len(truth),
+            np.random.default_rng(4),
+            60,
+        )
+        np.testing.assert_allclose(classes[column], alone, rtol=1e-12)
+    assert np.isnan(classes[2]).all()
+
+
 @pytest.mark.parametrize("name", ["lwlrap", "auroc"])
 def test_paired_difference_sees_what_separate_intervals_hide(name):
     truth, score = random_case(17, n=100)

@@ -74,6 +74,8 @@ def test_every_cycle_has_its_scores(scored, tmp_path):
             assert score["low"] <= score["value"] <= score["high"]
             assert 0 < score["chance"] < 1
             assert len(score["per_class"]) == 3
+            assert (score["per_class_low"] <= score["per_class"]).all()
+            assert (score["per_class"] <= score["per_class_high"]).all()
     _, (_, clip), _ = corrected_test(experiment, 0)
     first, second = (entry["scores"]["test_truth"] for entry in results["cycles"])
     assert first["value"] == pytest.approx(lwlrap(truth, clip))

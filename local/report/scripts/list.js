@@ -21,6 +21,7 @@ Canopy.List = class {
     unknown: (item) => item.bl === null,
     cycles: (item) => item.bc >= 0.25,
     folds: (item) => item.bf >= 0.25,
+    empty: () => true,
   };
 
   constructor(host, data, verdicts, onChoose) {
@@ -36,22 +37,27 @@ Canopy.List = class {
     new ResizeObserver(() => this.draw()).observe(host);
     host.addEventListener("click", (event) => {
       const row = event.target.closest("[data-n]");
-      if (row) onChoose(data.items[Number(row.dataset.n)]);
+      if (row) onChoose(this.shown.find((item) => String(item.n) === row.dataset.n));
     });
   }
-  // settings: label, least score, kind, verdict, subset ("" for all), sort
+  // settings: label, least score, kind, verdict, subset ("" for all), part of an id, sort
   filter(settings) {
     const keep = Canopy.List.KEEPS[settings.kind];
-    this.shown = this.data.items.filter(
+    const part = settings.id.trim().toLowerCase();
+    const named = this.data.clips.map((clip) => clip.id.toLowerCase().includes(part));
+    const rows = settings.kind === "empty" ? this.data.empty : this.data.items;
+    this.shown = rows.filter(
       (item) =>
-        (settings.label === "" || item.c === Number(settings.label)) &&
-        item.score >= settings.least &&
+        named[item.clip] &&
+        (item.empty ||
+          ((settings.label === "" || item.c === Number(settings.label)) &&
+            item.score >= settings.least &&
+            this.hasVerdict(item, settings.verdict))) &&
         (settings.subset === "" || this.data.clips[item.clip].subset === settings.subset) &&
-        keep(item) &&
-        this.hasVerdict(item, settings.verdict),
+        keep(item),
     );
     const by = Canopy.List.SORTS[settings.sort];
-    this.shown.sort((a, b) => by(a, b) || a.n - b.n);
+    if (settings.kind !== "empty") this.shown.sort((a, b) => by(a, b) || a.n - b.n);
     this.sizer.style.height = `${this.shown.length * Canopy.List.ROW}px`;
     this.draw();
   }
@@ -90,7 +96,7 @@ Canopy.List = class {
   row(item, index) {
     const { html } = Canopy;
     const clip = this.data.clips[item.clip];
-    const verdict = this.verdicts.of(item.row);
+    const verdict = item.empty ? "" : this.verdicts.of(item.row);
     const row = html("div", {
       class: "item", role: "option", id: `item-${item.n}`, "data-n": item.n,
       "aria-selected": item === this.chosen, "aria-setsize": this.shown.length,
@@ -99,13 +105,13 @@ Canopy.List = class {
     const sign = { right: "✓", wrong: "✕", unsure: "?" }[verdict] || "";
     const mark = html("span", { class: `mark ${verdict}`, "aria-hidden": "true" }, sign);
     const text = html("span", { class: "what" });
-    text.append(html("b", {}, this.data.titles[item.c]));
+    text.append(html("b", {}, item.empty ? "nothing detected" : this.data.titles[item.c]));
     const span = `${Canopy.seconds(item.on)}–${Canopy.seconds(item.off)} s`;
     text.append(html("small", {}, `${clip.id} · ${span}`));
     if (verdict) text.append(html("span", { class: "spoken" }, `marked ${verdict}`));
     const side = html("span", { class: "value" });
-    side.append(html("span", { class: "score" }, item.score.toFixed(2)));
-    const flag = this.flag(item);
+    if (!item.empty) side.append(html("span", { class: "score" }, item.score.toFixed(2)));
+    const flag = item.empty ? "" : this.flag(item);
     if (flag) side.append(html("small", { class: "flag" }, flag));
     row.append(mark, text, side);
     return row;

@@ -2,16 +2,17 @@
 Canopy.Stage = class {
   static LEFT = 40;
   static RIGHT = 8;
-  static STRIP = 46;
+  static STRIP = 52;
   static MOST_STRIPS = 5;
-  // Kinds of events by number: word, sign, and whether somebody gave it (or a machine found it).
+  // Kinds of events by number: word, sign, whether somebody gave it (or a machine found it), and
+  // the row below the scores in which its bar lies, so that none covers one of another kind.
   static KINDS = [
-    { word: "true", sign: "●", given: true },
-    { word: "known positive", sign: "○", given: true },
-    { word: "known negative", sign: "✕", given: true },
-    { word: "pseudo label", sign: "▲", given: false },
-    { word: "detected", sign: "◆", given: false },
-    { word: "missed", sign: "◇", given: true },
+    { word: "true", sign: "●", given: true, row: 0 },
+    { word: "known positive", sign: "○", given: true, row: 0 },
+    { word: "known negative", sign: "✕", given: true, row: 0 },
+    { word: "pseudo label", sign: "▲", given: false, row: 1 },
+    { word: "detected", sign: "◆", given: false, row: 2 },
+    { word: "missed", sign: "◇", given: true, row: 2 },
   ];
 
   constructor(host, data, onSeek, onChoose) {
@@ -42,8 +43,9 @@ Canopy.Stage = class {
     return this.clip.s + (x / this.inner) * (this.clip.e - this.clip.s);
   }
   draw() {
-    if (!this.clip) return;
     this.width = this.host.clientWidth;
+    // While the page is laid out, or the part around is closed, there is no room: draw later.
+    if (!this.clip || this.inner <= 0) return;
     this.spectrum = this.width < 500 ? 160 : 220;
     const strips = this.strips();
     const axis = this.spectrum + 4 + strips.length * Canopy.Stage.STRIP;
@@ -56,6 +58,9 @@ Canopy.Stage = class {
     strips.forEach((trace, index) =>
       this.drawStrip(svg, trace, this.spectrum + 4 + index * Canopy.Stage.STRIP),
     );
+    if (strips.length) {
+      svg.append(Canopy.svg("text", { class: "scale", x: 0, y: this.spectrum + 25 }, "score"));
+    }
     this.drawAxis(svg, axis);
     this.cursor = Canopy.svg("line", { class: "cursor", y1: 0, y2: axis });
     svg.append(this.cursor);
@@ -73,6 +78,7 @@ Canopy.Stage = class {
   }
   moveTo(time) {
     this.time = time;
+    if (!this.cursor) return;
     const x = this.x(time).toFixed(1);
     this.cursor.setAttribute("x1", x);
     this.cursor.setAttribute("x2", x);
@@ -104,12 +110,10 @@ Canopy.Stage = class {
     const events = this.clip.ev.map(([kind, c, on, off, lo, hi]) => ({ kind, c, on, off, lo, hi }));
     const rest = this.items.filter((item) => item !== this.chosen);
     const boxes = [...events, ...rest, ...(this.items.includes(this.chosen) ? [this.chosen] : [])];
-    const groups = boxes.map((event) => this.drawBox(svg, event));
-    // The chosen one's tag is placed first; tags that find no room are left out.
+    for (const event of boxes) this.drawBox(svg, event);
+    // The chosen one's tag is placed first; tags that find no room are left out. No box crosses one.
     this.tags = [];
-    for (let index = boxes.length - 1; index >= 0; index--) {
-      this.drawTag(groups[index], boxes[index]);
-    }
+    for (const event of boxes.reverse()) this.drawTag(svg, event);
   }
   y(hertz) {
     const centres = this.data.centres;
@@ -145,18 +149,19 @@ Canopy.Stage = class {
   }
   drawBox(svg, event) {
     const place = this.place(event);
-    const chosen = event === this.chosen ? " chosen" : "";
-    const group = Canopy.svg("g", { class: `box k${event.kind}${chosen}` });
+    const group = Canopy.svg("g", { class: this.look("box", event) });
     group.append(Canopy.svg("rect", { ...place, class: "rim" }));
     group.append(Canopy.svg("rect", { ...place, class: "edge" }));
     const { word } = Canopy.Stage.KINDS[event.kind];
     group.append(Canopy.svg("title", {}, `${word}: ${this.data.titles[event.c]}`));
     this.choosable(group, event);
     svg.append(group);
-    return group;
+  }
+  look(name, event) {
+    return `${name} k${event.kind}${event === this.chosen ? " chosen" : ""}`;
   }
   // Given events bear their tag above, found ones below: the two often cover each other.
-  drawTag(group, event) {
+  drawTag(svg, event) {
     const kind = Canopy.Stage.KINDS[event.kind];
     const box = this.place(event);
     const text = `${kind.sign} ${this.short(this.data.labels[event.c])}`;
@@ -167,10 +172,11 @@ Canopy.Stage = class {
     const y = places.find((top) => this.isFree(x, top, width));
     if (y === undefined) return;
     this.tags.push([x, y, width]);
-    const tag = Canopy.svg("g", { class: "tag" });
+    const tag = Canopy.svg("g", { class: this.look("tag", event) });
     tag.append(Canopy.svg("rect", { x, y, width, height: 14 }));
     tag.append(Canopy.svg("text", { x: x + 3, y: y + 11 }, text));
-    group.append(tag);
+    this.choosable(tag, event);
+    svg.append(tag);
   }
   isFree(x, y, width) {
     if (y < 0 || y + 14 > this.spectrum) return false;
@@ -217,21 +223,23 @@ Canopy.Stage = class {
     svg.append(Canopy.svg("text", { class: "scale end", x: LEFT - 6, y: floor }, "0"));
     svg.append(Canopy.svg("text", { class: "scale end", x: LEFT - 6, y: top + 12 }, "1"));
     const name = this.data.titles[label];
-    svg.append(Canopy.svg("text", { class: `name${own}`, x: LEFT + 4, y: top + 13 }, name));
+    svg.append(Canopy.svg("text", { class: `name${own}`, x: LEFT + 4, y: top + 12 }, name));
+    const bars = Canopy.svg("g", { class: "strip-bars" });
+    svg.append(bars);
     for (const [kind, c, on, off] of this.clip.ev) {
-      if (c === label) this.drawBar(svg, { kind, c, on, off }, floor);
+      if (c === label) this.drawBar(bars, { kind, c, on, off }, floor);
     }
-    for (const item of this.items) if (item.c === label) this.drawBar(svg, item, floor);
+    for (const item of this.items) if (item.c === label) this.drawBar(bars, item, floor);
     return top + STRIP;
   }
   drawBar(svg, event, floor) {
     const kind = Canopy.Stage.KINDS[event.kind];
     const left = this.x(event.on);
-    const chosen = event === this.chosen ? " chosen" : "";
     const bar = Canopy.svg("rect", {
-      class: `bar k${event.kind}${chosen}`, x: left, y: floor + (kind.given ? 3 : 9),
-      width: Math.max(this.x(event.off) - left, 2), height: 4,
+      class: this.look("bar", event), x: left, y: floor + 3 + 6 * kind.row,
+      width: Math.max(this.x(event.off) - left, 2), height: 5,
     });
+    bar.append(Canopy.svg("title", {}, kind.word));
     this.choosable(bar, event);
     svg.append(bar);
   }

@@ -6,13 +6,16 @@
   const root = by("viewer");
   const data = unpack(JSON.parse(source.textContent));
   const verdicts = new Canopy.Verdicts(data.key);
-  const controls = ["label", "least", "kind", "verdict", "subset", "sort"];
+  const controls = ["label", "least", "kind", "verdict", "subset", "sort", "id"];
   let chosen = null;
   let visible = false;
 
   const player = new Canopy.Player(data.expansion, moved);
   const stage = new Canopy.Stage(by("stage"), data, (time) => player.seek(time), choose);
-  const list = new Canopy.List(by("items"), data, verdicts, choose);
+  const list = new Canopy.List(by("items"), data, verdicts, (item) => {
+    choose(item);
+    reveal();
+  });
 
   // Rows of numbers -> objects; traces stay bytes.
   function unpack(packed) {
@@ -35,23 +38,38 @@
       clip.tr = clip.tr.map(([label, text]) => [label, Canopy.bytes(text)]);
     }
     for (const item of packed.items) packed.clips[item.clip].items.push(item);
+    packed.empty = packed.clips.flatMap((clip, n) => (clip.items.length ? [] : [nothing(clip, n)]));
     return packed;
+  }
+  // A row for a clip in which there is nothing to judge, so that it can be looked at all the same.
+  function nothing(clip, n) {
+    return {
+      clip: n, c: -1, on: clip.s, off: clip.e, score: 0, most: 0, bl: null, bc: null, bf: null,
+      n: `clip${n}`, empty: true, row: null,
+    };
   }
 
   // --------------------------------------------------------------------------------- choosing
   function choose(item) {
     chosen = item;
     list.choose(item);
-    for (const button of root.querySelectorAll("[data-needs-item]")) button.disabled = !item;
+    for (const button of root.querySelectorAll("[data-needs-item]")) {
+      button.disabled = !item || Boolean(item.empty);
+    }
     if (!item) return;
     const clip = data.clips[item.clip];
     const other = clip !== player.clip;
     player.load(clip);
     stage.show(clip, clip.items, item);
-    player.seek(item.on - 0.3);
+    player.seek(item.empty ? clip.s : item.on - 0.3);
     if (by("autoplay").checked) player.play(Math.min(item.off + 0.3, clip.e));
     if (other) preload(clip);
     describe(clip, item);
+  }
+  // On a phone the list lies below the picture: what is tapped there comes into view.
+  function reveal() {
+    const { top, bottom } = by("stage").getBoundingClientRect();
+    if (bottom < 60 || top > innerHeight - 60) by("clip-title").scrollIntoView();
   }
   function preload(clip) {
     const next = list.beside(1);
@@ -62,6 +80,12 @@
     const part = clip.s > 0 ? `, from ${clip.s.toFixed(0)} s` : "";
     by("clip-title").textContent = clip.id;
     by("clip-about").textContent = `${clip.subset}${part}, ${(clip.e - clip.s).toFixed(1)} s`;
+    if (item.empty) {
+      by("chosen").textContent = "Nothing detected, and no label without a detection";
+      by("apart").textContent = "Scores of the highest classes are below the picture.";
+      pressed();
+      return;
+    }
     const share = (name, value) => (value === null ? "" : `, ${name} ${value.toFixed(2)}`);
     const kind = Canopy.Stage.KINDS[item.kind];
     by("chosen").textContent =
@@ -73,7 +97,7 @@
     pressed();
   }
   function pressed() {
-    const verdict = chosen ? verdicts.of(chosen.row) : "";
+    const verdict = chosen && !chosen.empty ? verdicts.of(chosen.row) : "";
     for (const button of root.querySelectorAll("[data-verdict]")) {
       const own = button.dataset.verdict;
       if (own) button.setAttribute("aria-pressed", String(own === verdict));
@@ -86,7 +110,7 @@
 
   // --------------------------------------------------------------------------------- verdicts
   function judge(verdict) {
-    if (!chosen) return;
+    if (!chosen || chosen.empty) return;
     const kept = verdicts.set(chosen.row, verdict);
     // Named before the list changes: what is judged may be filtered away.
     const next = verdict && by("go-on").checked ? list.beside(1) : chosen;
@@ -103,7 +127,10 @@
     by("least-shown").textContent = settings.least.toFixed(2);
     list.filter(settings);
     const n = data.items.length;
-    by("count").textContent = `${list.shown.length} of ${n} shown`;
+    by("count").textContent =
+      settings.kind === "empty"
+        ? `${list.shown.length} of ${data.clips.length} recordings or parts`
+        : `${list.shown.length} of ${n} shown`;
     const counts = ["right", "wrong", "unsure"].map((name) => `${verdicts.count(name)} ${name}`);
     by("progress").textContent = `Reviewed: ${counts.join(", ")}`;
     by("download").disabled = verdicts.count("right") + verdicts.count("wrong") === 0;
@@ -160,7 +187,7 @@
     if (!inside && !visible) return;
     const tag = event.target.tagName;
     const typed = event.target.type;
-    if (tag === "SELECT" || tag === "TEXTAREA" || (tag === "INPUT" && typed === "text")) return;
+    if (tag === "SELECT" || tag === "TEXTAREA" || (tag === "INPUT" && typed === "search")) return;
     // Space presses what has the focus, where that can be pressed.
     const pressable = ["BUTTON", "SUMMARY", "A", "INPUT"].includes(tag);
     const act = keys[event.key.toLowerCase()];
@@ -222,5 +249,5 @@
   root.hidden = false;
   if (!Canopy.canKeep) by("not-kept").hidden = false;
   refresh();
-  choose(list.shown[0] || null);
+  choose(list.shown[0] || data.empty[0] || null);
 })();

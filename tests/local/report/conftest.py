@@ -136,7 +136,10 @@ def full_report(make_viewer):
             Baseline("LWLRAP", "test", "constant row", 0.7602),
         ],
         classes=[
-            ClassRow("frog", "Frog", 12, {"cycle 1": 0.5}, {"estimated": 0.25}),
+            ClassRow(
+                *("frog", "Frog", 12, {"cycle 1": 0.5}, {"estimated": 0.25}),
+                intervals={"cycle 1": (0.375, 0.75)},
+            ),
             ClassRow("owl", "Owl", 3, {"cycle 1": NAN}, {"estimated": NAN}),
             ClassRow("toad", "Toad", None, {"cycle 1": 0.75}),
             ClassRow("wren", "Wren", 30, {}),

@@ -184,6 +184,74 @@ def test_filters_and_orders(open_page, report):
     assert first.startswith("rec0005")  # by_cycle is largest at number 2: 0.74, then 5: 0.85
 
 
+def test_one_recording_s_rows_are_found_by_its_name(open_page, report):
+    page = open_page(report)
+    page.fill("#by-id", "REC0003")
+    rows = page.eval_on_selector_all(".item small", "all => all.map(e => e.textContent)")
+    places = [row for row in rows if row.startswith("rec")]
+    assert {row.split()[0] for row in places} == {"rec0003"}
+    # Letters typed there are no commands.
+    before = chosen(page)
+    page.focus("#by-id")
+    page.keyboard.type("jr")
+    assert chosen(page) == before
+    assert page.inner_text("#progress") == "Reviewed: 0 right, 0 wrong, 0 unsure"
+
+
+def test_recordings_with_nothing_to_judge_can_be_looked_at(open_page, make_viewer):
+    viewer = make_viewer(4)
+    clips = [
+        dataclasses.replace(clip, items=[]) if number % 2 else clip
+        for number, clip in enumerate(viewer.clips)
+    ]
+    page = open_page(Report("some", viewer=dataclasses.replace(viewer, clips=clips)))
+    assert page.inner_text("#count") == "5 of 5 shown"
+    page.select_option("#by-kind", "empty")
+    assert page.inner_text("#count") == "2 of 4 recordings or parts"
+    page.click(".item")
+    assert page.inner_text("#clip-title") == "rec0001"
+    assert page.get_attribute(".canvas image", "href")
+    assert page.is_disabled('[data-verdict="right"]')
+    page.focus("#items")
+    page.keyboard.press("r")
+    assert page.inner_text("#progress") == "Reviewed: 0 right, 0 wrong, 0 unsure"
+    page.keyboard.press("j")
+    assert page.inner_text("#clip-title") == "rec0003"
+
+
+def test_what_is_tapped_in_the_list_comes_into_view_on_a_phone(open_page, report):
+    page = open_page(report, width=390, height=844)
+    page.evaluate("document.getElementById('download').scrollIntoView()")
+    page.click(".item >> nth=2")
+    until(page, "document.getElementById('clip-title').getBoundingClientRect().top > -1")
+    place = page.evaluate("document.getElementById('stage').getBoundingClientRect().top")
+    assert 0 <= place < 844
+
+
+def test_bars_of_one_class_cover_each_other_only_within_a_kind(open_page, report):
+    page = open_page(report)
+    rows = page.eval_on_selector_all(
+        ".strip-bars rect",
+        "all => all.map(e => [e.classList[1], e.getBBox().y, e.getBBox().height])",
+    )
+    places = {}
+    for kind, top, height in rows:
+        assert height == 5
+        places.setdefault(kind, set()).add(top)
+    assert {"k0", "k2", "k3", "k4"} <= set(places)
+    given = places["k0"] | places["k2"]
+    assert not places["k3"] & places["k4"]
+    assert not given & (places["k3"] | places["k4"])
+
+
+def test_a_page_that_is_too_narrow_for_a_picture_is_no_fault(open_page, report):
+    page = open_page(report)
+    page.evaluate("document.getElementById('stage').style.width = '30px'")
+    page.wait_for_timeout(100)
+    page.evaluate("document.getElementById('stage').style.width = ''")
+    until(page, "document.querySelector('.canvas svg').clientWidth > 300")
+
+
 def test_the_whole_review_by_keyboard(open_page, report, tmp_path):
     page = open_page(report)
     page.focus("#items")

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from local.report.charts import curve_lines, curves_figure, fold_look, score_groups, scores_figure
-from local.report.data import Curve, ScoreRow
+from local.report.data import Baseline, Curve, ScoreRow
 
 NAN = float("nan")
 
@@ -51,3 +52,25 @@ def test_each_fold_has_its_own_line_in_every_plot(full_report):
 def test_folds_differ_by_more_than_colour():
     looks = {(str(fold_look(i)["linestyle"]), fold_look(i)["marker"]) for i in range(35)}
     assert len(looks) == 35
+
+
+def test_names_of_baselines_and_values_keep_apart():
+    rows = [ScoreRow("s", 0, "x", 0.705, 0.68, 0.73), ScoreRow("s", 1, "x", 0.785, 0.76, 0.81)]
+    lines = [
+        Baseline("s", "x", "chance", 0.16),
+        Baseline("s", "x", "best constant row", 0.689),
+        Baseline("s", "x", "close above chance", 0.21),
+    ]
+    figure = scores_figure(rows, lines, 900)
+    canvas = FigureCanvasAgg(figure)
+    boxes = [text.get_window_extent(canvas.get_renderer()) for text in figure.axes[0].texts]
+    assert len(boxes) == 5
+    for number, box in enumerate(boxes):
+        assert not any(box.overlaps(other) for other in boxes[number + 1 :])
+
+
+def test_curves_share_their_epochs():
+    curve = Curve(0, 0, range(1, 23), {"loss_total": range(22), "valid": [NAN] * 10 + [0.5] * 12})
+    figure = curves_figure([curve], 900)
+    assert [axes.get_xlim() for axes in figure.axes] == [(0, 22.5)] * 2
+    assert figure.axes[0].get_title(loc="left") == "training loss, whole"

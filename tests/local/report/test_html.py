@@ -178,3 +178,17 @@ def test_a_large_page_keeps_its_files_beside_it(full_report, tmp_path):
     (tmp_path / "report" / "mine.txt").write_text("kept")
     write_report(path, full_report)
     assert [each.name for each in (tmp_path / "report").iterdir()] == ["mine.txt"]
+
+
+def test_a_score_of_a_class_stands_in_its_interval(full_report):
+    page = render(full_report)
+    assert "0.500 <small>0.38–0.75</small>" in page
+    assert '<b style="left:37.5%;width:37.5%"></b>' in page
+    assert page.count("<b style=") == 1  # the others have none
+
+
+def test_scores_are_explained(full_report):
+    page = render(full_report)
+    assert "What these scores mean" in page
+    assert "<b>LWLRAP</b>: in each recording" in page
+    assert "<b>mAP</b>" not in page
