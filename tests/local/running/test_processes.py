@@ -34,13 +34,22 @@ def worker(tmp_path):
     return path, tmp_path / "notes"
 
 
-def test_each_task_runs_once(worker):
+def test_each_task_runs_once(worker, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     path, notes = worker
     run_each(path, [["a", "0", "0"], ["b", "0", "0"], ["c", "0", "0"]], 2, "cpu")
     lines = [line.split() for line in notes.read_text().splitlines()]
     assert sorted(line[1] for line in lines if line[0] == "end") == ["a", "b", "c"]
     share = str(max(1, (os.cpu_count() or 1) // 2))
     assert {line[2] for line in lines} == {share}
+
+
+@pytest.mark.parametrize(("limit", "share"), [("6", "3"), ("1", "1")])
+def test_the_users_limit_of_threads_is_shared_out(worker, monkeypatch, limit, share):
+    monkeypatch.setenv("OMP_NUM_THREADS", limit)
+    path, notes = worker
+    run_each(path, [["a", "0", "0"], ["b", "0", "0"]], 2, "cpu")
+    assert {line.split()[2] for line in notes.read_text().splitlines()} == {share}
 
 
 def test_no_tasks_are_no_fault(worker):
