@@ -30,6 +30,7 @@ from local.event_rules.tuning import COLUMNS, count_matches, event_list, pooled_
 from local.files import write_csv
 from local.folds import read_folds
 from local.metrics.bootstrap import generic_interval
+from local.running.interruption import stop_if_asked
 from local.runs import run_script
 from local.seeds import generator
 from local.tables import Tables, read_table, read_tables
@@ -97,6 +98,7 @@ def make_versions(args: argparse.Namespace, tables: Tables) -> tuple[pd.DataFram
         own = tables.events[tables.events["recording_id"] == row.recording_id]
         sound = Sound(wave, rate, own[["onset", "offset"]].to_numpy(np.float64))
         for number, version in enumerate(args.versions):
+            stop_if_asked(f"{version} of {row.recording_id}; begin anew")
             for draw in range(args.draws):
                 rng = generator(args.seed, "versions", version, row.recording_id, draw)
                 changed = VERSIONS[version](sound, rng)
