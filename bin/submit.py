@@ -120,7 +120,8 @@ def make_events(experiment: Experiment, cycle: int, results: dict[str, Any]) -> 
         return []
     fold = pd.Series(experiment.fold_of)
     oof, _ = train_part(experiment, cycle)
-    tuned = tune(oof, experiment.tables.events, fold, RuleGrid.of(settings), settings.ious)
+    grid = RuleGrid.of(settings)
+    tuned = tune(oof, experiment.tables.events, fold, grid, settings.ious, settings.copies)
     test, _ = load_scores(run.cycle(cycle) / "test.npz")
     made_from = run.cycle(cycle) / "oof.npz"
     n_resamples = run.config.score.n_bootstrap
@@ -128,7 +129,12 @@ def make_events(experiment: Experiment, cycle: int, results: dict[str, Any]) -> 
         run.exp, tuned, test, settings.ious, made_from, n_resamples, run.config.seed
     )
     measures = measure_events(
-        oof, experiment.tables.events, tuned.events, settings, n_resamples, run.config.seed
+        oof.take(tuned.names),
+        experiment.tables.events,
+        tuned.events,
+        settings,
+        n_resamples,
+        run.config.seed,
     )
     results["events"] = {"cycle": cycle, **told, "measures": measures}
     return paths

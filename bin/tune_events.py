@@ -37,6 +37,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--tables", type=Path, required=True, help="DUMPDIR/tables of the run")
     add("--out", type=Path, required=True, metavar="DIR", help="folder to write")
     add("--iou", type=float, nargs="+", default=[0.0, 0.5], help="limits; 0: any overlap")
+    add("--copies", metavar="PATTERN", help="ids that the rule is fitted on and no figure is of")
     add("--n-bootstrap", type=int, default=1000, help="resamples of the intervals (%(default)s)")
     for name in GRID:
         add(f"--{name}", type=float, nargs="+", default=list(getattr(grid, name)))
@@ -61,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
     train = set(tables.subset("train")["recording_id"])
     scores = scores.take([name for name in scores.recording_ids if name in train])
     ious = tuple(args.iou)
-    tuned = tune(scores, tables.events, folds, grid, ious)
+    tuned = tune(scores, tables.events, folds, grid, ious, args.copies)
     test, _ = load_scores(cycle / "test.npz")
     with lock_folder(args.out, "this folder of events"):
         told = write_events(args.out, tuned, test, ious, cycle / "oof.npz", args.n_bootstrap, 0)

@@ -79,7 +79,7 @@ def _add_sounds(
         x = add_powers(x, batch.background, snr_db, _needed(front_end))
     if noise is not None:
         snr_db = torch.where(done, never, noise[0].to(x.device))
-        other = noise_like(x, noise[1], rng, _needed(front_end))
+        other = noise_like(x, noise[1], rng, _needed(front_end), config.noise_gusts)
         x = add_powers(x, other, snr_db, _needed(front_end))
     return replace(batch, x=x)
 
@@ -100,7 +100,8 @@ def _change_waves(
     if batch.background is not None:
         x = add_wave(x, batch.background, batch.background_snr_db)
     if noise is not None:
-        x = add_wave(x, noise_wave(x, noise[1], rng), noise[0].to(x.device))
+        other = noise_wave(x, noise[1], rng, config.noise_gusts)
+        x = add_wave(x, other, noise[0].to(x.device))
     return x
 
 

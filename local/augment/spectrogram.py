@@ -6,11 +6,13 @@ from dataclasses import replace
 import torch
 
 from local.augment.batch import Batch
-from local.augment.draws import gamma
+from local.augment.draws import gamma, gusts
 from local.augment.front_end import FrontEnd
 from local.config import AugmentConfig
 from local.errors import CanopyError
 
+# Least power of noise between gusts, so that its log is finite.
+_CALM = 1e-6
 _DB_TO_LOG_POWER = math.log(10) / 10
 
 
@@ -126,13 +128,21 @@ def add_powers(
 
 
 def noise_like(
-    x: torch.Tensor, pink: torch.Tensor, rng: torch.Generator, front_end: FrontEnd
+    x: torch.Tensor,
+    pink: torch.Tensor,
+    rng: torch.Generator,
+    front_end: FrontEnd,
+    share_of_gusts: float = 0.0,
 ) -> torch.Tensor:
     """Log-mel spectra (B, 1, F, T) of noise, white or, where `pink` (B,), pink.
 
     The power in a band is that of independent draws at each frame; overlap of frames is left out.
+    In a share of windows it comes and goes.
     """
     colour = pink.long().to(front_end.noise_mean.device)
     shape = front_end.noise_shape[colour][:, None, :, None].expand(x.shape)
     power = gamma(shape.contiguous(), rng).clamp_min(1e-30) / shape
+    if share_of_gusts > 0:
+        factor = gusts(share_of_gusts, len(x), x.shape[-1], rng).to(x)
+        power = power * factor[:, None, None].clamp_min(_CALM)
     return (power * front_end.noise_mean[colour][:, None, :, None]).log()

@@ -7,7 +7,7 @@ import torch
 import torchaudio.functional
 
 from local.augment.batch import Batch
-from local.augment.draws import normal, uniform
+from local.augment.draws import gusts, normal, uniform
 from local.augment.front_end import FrontEnd
 from local.config import AugmentConfig
 from local.features import stretch
@@ -51,13 +51,21 @@ def add_wave(wave: torch.Tensor, other: torch.Tensor, snr_db: torch.Tensor) -> t
     return wave.index_copy(0, rows, louder)
 
 
-def noise_wave(wave: torch.Tensor, pink: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
-    """Noise shaped as `wave`, white or, where `pink` (B,), with a power of 1 / f."""
+def noise_wave(
+    wave: torch.Tensor, pink: torch.Tensor, rng: torch.Generator, share_of_gusts: float = 0.0
+) -> torch.Tensor:
+    """Noise shaped as `wave`, white or, where `pink` (B,), with a power of 1 / f.
+
+    In a share of windows it comes and goes.
+    """
     white = normal(wave.shape, rng, wave)
     spectrum = torch.fft.rfft(white)
     bins = torch.arange(spectrum.shape[-1], device=wave.device).clamp_min(1)
     shaped = torch.fft.irfft(spectrum / bins.sqrt(), n=wave.shape[-1])
-    return torch.where(pink[:, None].to(wave.device), shaped, white)
+    noise = torch.where(pink[:, None].to(wave.device), shaped, white)
+    if share_of_gusts > 0:
+        noise = noise * gusts(share_of_gusts, *wave.shape, rng).to(wave).sqrt()
+    return noise
 
 
 def augment_waves(
@@ -82,7 +90,7 @@ def augment_waves(
         wave = add_wave(wave, background, batch.background_snr_db[rows])
     if noise is not None:
         snr_db, pink = (part.to(wave.device)[rows] for part in noise)
-        wave = add_wave(wave, noise_wave(wave, pink, rng), snr_db)
+        wave = add_wave(wave, noise_wave(wave, pink, rng, config.noise_gusts), snr_db)
     features = front_end.log_mel.frames(wave)
     frames, share = batch.wave_frames[rows], batch.wave_share[rows]
     x = batch.x.clone()

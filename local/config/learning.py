@@ -152,6 +152,8 @@ class AugmentConfig(Section):
     noise_p: Share = 0.0
     noise_snr_db: tuple[float, float] = (5.0, 20.0)
     noise_colour: Literal["white", "pink", "either"] = "either"
+    # Share of that noise which comes and goes within the window, as wind does.
+    noise_gusts: Share = 0.0
     # Another recording's sound laid under the window: around a rejected event, or from anywhere.
     background_p: Share = 0.0
     background_snr_db: tuple[float, float] = (5.0, 20.0)

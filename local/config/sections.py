@@ -220,6 +220,10 @@ class EventsConfig(Section):
     drops: tuple[float, ...] = (0.0, 0.7, 1.4)
     durations_s: tuple[float, ...] = (0.004, 0.006, 0.008, 0.010)
     gaps_s: tuple[float, ...] = (0.0, 0.005, 0.010, 0.015)
+    # Ids of recordings that are changed copies of others (fainter, noisier), as a pattern such as
+    # copy-*: the rule is fitted on them too, so that it holds there; no event and no figure is
+    # theirs. null: there are none.
+    copies: str | None = None
     # Of sed_eval's measures: how far an onset may be off (an offset too, or half of the call's
     # length where that is more), and the length of segments.
     collar_s: Positive = 0.2

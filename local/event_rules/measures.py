@@ -20,7 +20,7 @@ import pandas as pd
 from scipy.special import logit
 
 from local.config import Config, EventsConfig
-from local.event_rules.tuning import event_list, find_events
+from local.event_rules.tuning import event_list, find_events, originals
 from local.inference import Scores
 from local.labels import SpanRule
 from local.metrics.bootstrap import percentiles, ratio_interval, resample_counts
@@ -107,6 +107,7 @@ def validation_measures(
     spans = SpanRule(
         float(logit(rule.threshold)), float(logit(low)), rule.min_duration_s, rule.max_gap_s
     )
+    scores = scores.take(originals(scores.recording_ids, config.events.copies))
     found = measure_events(scores, events, find_events(scores, spans), config.events)
     return {f"valid_{name}": one["value"] for name, one in found.items()}
 

@@ -8,6 +8,7 @@ pooled over recordings, averaged with its neighbours in the grid: a peak one ste
 """
 
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -141,6 +142,7 @@ def pooled_f1(counts: np.ndarray) -> np.ndarray:
 class Tuned:
     """rule : best on all recordings. nested : (fold, rule best on the others) of each fold.
 
+    Of recordings that are no copies, their `names` (N,):
     events : each fold's, by its nested rule. f1 : of those, one an IoU; fitted : of `rule`.
     counts : (N, 2 + I) of `count_matches` for those events.
     """
@@ -151,6 +153,7 @@ class Tuned:
     f1: np.ndarray
     fitted: np.ndarray
     counts: np.ndarray
+    names: list[str]
 
 
 def tune(
@@ -159,6 +162,7 @@ def tune(
     fold: pd.Series,
     grid: RuleGrid,
     ious: tuple[float, ...] = (0.0, 0.5),
+    copies: str | None = None,
 ) -> Tuned:
     """Fit the rule.
 
@@ -167,6 +171,7 @@ def tune(
     scores : out-of-fold, with frames.
     events : true events, annotated from end to end.
     fold : of each recording, indexed by recording_id; at least two.
+    copies : pattern of ids of recordings that the rule is fitted on and that no figure is of.
     """
     if not scores.frames:
         raise CanopyError("no scores over time; set inference.keep_frames and infer again")
@@ -189,12 +194,24 @@ def tune(
     for number in np.unique(folds):
         mine = folds == number
         chosen = _best(counts[:, ~mine], grid)
-        names = [name for name, is_mine in zip(scores.recording_ids, mine, strict=True) if is_mine]
+        of_fold = [name for name, one in zip(scores.recording_ids, mine, strict=True) if one]
         nested[int(number)] = rules[chosen]
-        parts.append(made[chosen][made[chosen]["recording_id"].isin(names)])
+        parts.append(made[chosen][made[chosen]["recording_id"].isin(of_fold)])
         own[mine] = counts[chosen][mine]
+    names = originals(scores.recording_ids, copies)
+    judged = np.isin(scores.recording_ids, names)
     joined = pd.concat(parts, ignore_index=True)
-    return Tuned(rules[best], nested, joined, pooled_f1(own), pooled_f1(counts[best]), own)
+    joined = joined[joined["recording_id"].isin(names)].reset_index(drop=True)
+    own, fitted = own[judged], counts[best][judged]
+    return Tuned(rules[best], nested, joined, pooled_f1(own), pooled_f1(fitted), own, names)
+
+
+def originals(recording_ids: list[str], copies: str | None) -> list[str]:
+    """The recordings that are no copies by the pattern of their ids; at least one."""
+    names = [name for name in recording_ids if copies is None or not fnmatchcase(name, copies)]
+    if recording_ids and not names:
+        raise CanopyError(f"events.copies is {copies!r}, which all recordings are; narrow it")
+    return names
 
 
 def write_events(

@@ -70,7 +70,10 @@ def _begin(command: list[str], n_parallel: int, gpus: Sequence[int]) -> subproce
     locks, descriptors = inherited()
     environment = os.environ | bound_to_this_process() | locks
     environment.setdefault("GLIBC_TUNABLES", KEEP_MEMORY)
-    environment["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // n_parallel))
+    # The user's limit is shared out: on a machine with other work, threads that nobody runs for
+    # are waited for at every step.
+    cores = int(os.environ.get("OMP_NUM_THREADS", "").split(",")[0] or os.cpu_count() or 1)
+    environment["OMP_NUM_THREADS"] = str(max(1, cores // n_parallel))
     if gpus:
         environment["CUDA_VISIBLE_DEVICES"] = _visible(gpus)
     return subprocess.Popen([sys.executable, *command], env=environment, pass_fds=descriptors)

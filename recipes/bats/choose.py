@@ -102,7 +102,8 @@ def find_files(
     Raises
     ------
     CanopyError
-        A sound of another rate; more absent files than `max_absent_share`; none at all.
+        A sound of another rate; more absent and unreadable files than `max_absent_share`; none
+        at all.
     """
     found = []
     n_absent = 0
@@ -112,7 +113,12 @@ def find_files(
             faults.add(FILE_INFO, one.file.line, one.file.file_id, "file absent", LEFT_OUT)
             n_absent += 1
             continue
-        info = probe(path)
+        try:
+            info = probe(path)
+        except CanopyError:
+            faults.add(FILE_INFO, one.file.line, one.file.file_id, "file unreadable", LEFT_OUT)
+            n_absent += 1
+            continue
         if info.sample_rate != settings.sample_rate:
             raise CanopyError(
                 f"{path}: sample rate is {info.sample_rate} Hz, expected {settings.sample_rate:g}; "
@@ -133,8 +139,8 @@ def find_files(
         found.append((row, kept))
     if not found or n_absent > settings.max_absent_share * len(files):
         raise CanopyError(
-            f"{datadir}: {n_absent} of the {len(files)} chosen files are absent; complete the "
-            "folders or raise prepare.max_absent_share"
+            f"{datadir}: {n_absent} of the {len(files)} chosen files are absent or unreadable; "
+            "complete the folders or raise prepare.max_absent_share"
         )
     return found
 

@@ -9,6 +9,7 @@ import csv
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import pandas as pd
@@ -29,7 +30,9 @@ ANNOTATION_COLUMNS = (
     "End sample",
 )
 FAULT_COLUMNS = ("table", "line", "file_id", "fault", "decision")
-LEFT_OUT = "file left out"
+LEFT_OUT, ROW_LEFT_OUT = "file left out", "row left out"
+TWICE = "FileID twice"
+JOINED = "one event where their label is one"
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,8 @@ def read_file_info(path: Path, faults: Faults) -> list[BatFile]:
 
     Left out, with a fault noted: fewer than six fields, a field that should be a whole number, a
     FileID that was there before, an odd number of boundaries, an end that is not after its start, a
-    start below 0, no voices at all. In none of these is it known when the file is silent.
+    start below 0, no voices at all. In none of these is it known when the file is silent; where a
+    FileID stands twice, the first row holds. Noted and kept: voices that overlap.
     """
     files: dict[int, BatFile] = {}
     for line, cells in _lines(path):
@@ -86,10 +90,13 @@ def read_file_info(path: Path, faults: Faults) -> list[BatFile]:
         bounds = [_whole(cell) for cell in cells[6:]]
         fault = _file_fault(cells, file_id, bounds, files)
         if fault:
-            faults.add(FILE_INFO, line, -1 if file_id is None else file_id, fault, LEFT_OUT)
+            decision = ROW_LEFT_OUT if fault == TWICE else LEFT_OUT
+            faults.add(FILE_INFO, line, -1 if file_id is None else file_id, fault, decision)
             continue
         numbers = [int(bound) for bound in bounds if bound is not None]
         voices = sorted(zip(numbers[::2], numbers[1::2], strict=True))
+        if any(start < end for (_, end), (start, _) in pairwise(voices)):
+            faults.add(FILE_INFO, line, int(file_id or 0), "voices overlap", JOINED)
         _, treatment, name, folder, _, time = (cell.strip() for cell in cells[:6])
         files[int(file_id or 0)] = BatFile(
             int(file_id or 0), treatment, name, folder, time, voices, line
@@ -108,7 +115,7 @@ def _file_fault(
     if len(cells) < 6:
         return "fewer than six fields"
     if file_id in files:
-        return "FileID twice"
+        return TWICE
     if not bounds:
         return "no voices"
     if len(bounds) % 2:
@@ -139,7 +146,7 @@ def read_bat_annotations(path: Path, known: set[int], faults: Faults) -> pd.Data
         else:
             fault = "end not after start" if whole[9] <= whole[8] else ""
         if fault:
-            faults.add(ANNOTATIONS, line, file_id, fault, "row left out")
+            faults.add(ANNOTATIONS, line, file_id, fault, ROW_LEFT_OUT)
             continue
         rows.append(whole)
     columns = ["file_id", "emitter", "addressee", "context"]

@@ -18,13 +18,14 @@ from pydantic import Field
 
 from local.annotations import ReadOptions, read_plain
 from local.audio import probe
-from local.config import Config, Section, parse_section
+from local.config import Config, parse_section
 from local.errors import CanopyError
 from local.files import write_csv
 from local.preparation import prepare_arguments, prepare_tables
 from local.runs import run_script
 from local.tables import EVENT_COLUMNS, Tables, write_tables
 from recipes.mine.folder import find_files
+from recipes.usv.copies import CopyConfig, make_copies
 
 log = logging.getLogger("canopy")
 
@@ -33,7 +34,7 @@ LABEL = "call"
 _END_SLACK_S = 0.01
 
 
-class PrepareConfig(Section):
+class PrepareConfig(CopyConfig):
     """The `prepare:` section of this recipe."""
 
     recordings: str = Field("rec_*.wav", description="pattern of sound files in the data folder")
@@ -101,6 +102,12 @@ def convert(datadir: Path, out: Path, settings: PrepareConfig, config: Config) -
     if not rows:
         raise CanopyError(f"{datadir}: no table {settings.truth}; there is nothing to learn from")
     events = pd.concat([one for one in rows if len(one)] or rows[:1], ignore_index=True)
+    n_train, n_copies = int((recordings["subset"] == "train").sum()), 0
+    made = make_copies(settings, datadir, out.resolve() / "copies", recordings, events)
+    if made is not None:
+        n_copies = len(made.recordings)
+        recordings = pd.concat([recordings, made.recordings], ignore_index=True)
+        events = pd.concat([events, made.events], ignore_index=True)
     held_out = events["recording_id"].isin(settings.test)
     write_csv(out / "test_events.csv", events[held_out])
     write_csv(out / "train_events.csv", events[~held_out])
@@ -109,10 +116,9 @@ def convert(datadir: Path, out: Path, settings: PrepareConfig, config: Config) -
         {"label": [LABEL], "name": [LABEL], "low_freq": [np.nan], "high_freq": [np.nan]}
     )
     write_tables(out, Tables(recordings, events, classes), datadir)
-    n_train = int((recordings["subset"] == "train").sum())
     log.info(
-        "%d train recordings with %d calls, %d test recordings",
-        *(n_train, len(events), len(recordings) - n_train),
+        "%d train recordings, %d copies and simulations of them, with %d calls; %d test recordings",
+        *(n_train, n_copies, len(events), len(pairs) - n_train),
     )
     if n_train != config.split.n_folds:
         log.warning(

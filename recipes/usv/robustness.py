@@ -1,37 +1,51 @@
 #!/usr/bin/env python3
-"""Fainter and noisier versions of every recording, scored by the model that never saw it.
+"""Changed versions of every recording, scored by the model that never saw it, beside the detector.
 
-    recipes/usv/robustness.py --datadir FOLDER --run exp/usv/default --tables dump/usv/tables \
-        --rule exp/usv/default/rule.json --out exp/usv/default/fainter
+    recipes/usv/robustness.py --datadir FOLDER --tables dump/usv/tables --run exp/usv/default \
+        --out exp/usv/robustness
 
-Each version is the recording times a gain plus white noise, in 16 bits; noise is told in decibels
-above the recording's own level (its median absolute sample, as a normal deviation). Every recording
-is detected in by its own fold's model, with the rule fitted on the other folds, untouched. The
-energy detector with its defaults stands beside. Writes fainter.csv.
+Versions are those of `changes.TRIED` (fainter calls, noises, lines, clicks, other recorders) and
+calls of other shapes over each recording's noise (`simulate`). Every version is detected in with
+its own fold's model and the rule fitted on the other folds (rule.json), untouched; the energy
+detector with its defaults stands beside. Several --run are compared, each with the first: tables
+have event F1 at any overlap and at IoU > 0.5, pooled over recordings, and how far it is from the
+first run's, with 95 % intervals over the recordings behind the versions. Writes robustness.csv, and
+events.csv with recordings.csv and truth.csv for bin/score.py.
 """
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import soundfile
 
+from local.errors import CanopyError
 from local.event_rules.tuning import COLUMNS, count_matches, event_list, pooled_f1
-from local.files import atomic_path, write_csv
+from local.files import write_csv
 from local.folds import read_folds
+from local.metrics.bootstrap import generic_interval
+from local.running.interruption import stop_if_asked
 from local.runs import run_script
 from local.seeds import generator
-from local.tables import read_table, read_tables
+from local.tables import Tables, read_table, read_tables
+from recipes.usv.changes import TRIED, Change, Sound, write_sound
 from recipes.usv.compare import energy_events
+from recipes.usv.simulate import simulated
 
 ROOT = Path(__file__).resolve().parents[2]
-# Gain in dB, noise in dB above the recording's own level.
-VERSIONS = {"as it is": (0.0, None), "gain -30 dB": (-30.0, None), "noise +0 dB": (0.0, 0.0),
-            "noise +6 dB": (0.0, 6.0), "noise +10 dB": (0.0, 10.0)}  # fmt: skip
+IOUS = (0.0, 0.5)
+SIMULATED: dict[str, Change] = {
+    "other shapes, 5 to 20 dB": partial(simulated, seconds=6.0, level_db=(5, 20)),
+    "other shapes, 0 to 10 dB": partial(simulated, seconds=6.0, level_db=(0, 10)),
+}
+VERSIONS = TRIED | SIMULATED
+RECORDINGS = ("recording_id", "version", "original", "path", "sample_rate", "duration")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -39,58 +53,163 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    for name in ("datadir", "run", "tables", "rule", "out"):
-        parser.add_argument(f"--{name}", type=Path, required=True)
-    parser.add_argument("--versions", nargs="+", choices=list(VERSIONS), default=list(VERSIONS))
+    add = parser.add_argument
+    add("--datadir", type=Path, required=True, help="folder of the raw data")
+    add("--tables", type=Path, required=True, help="tables made from it")
+    add("--run", type=Path, required=True, action="append", help="a run; again for others")
+    add("--out", type=Path, required=True, help="folder to write")
+    add("--versions", nargs="+", choices=list(VERSIONS), default=list(VERSIONS), metavar="VERSION")
+    add("--draws", type=int, default=1, help="of what is random in each version (%(default)s)")
+    add("--seed", type=int, default=0, help="of these draws (%(default)s)")
+    add("--n-bootstrap", type=int, default=1000, help="resamples of intervals (%(default)s)")
     args = parser.parse_args(argv)
     tables = read_tables(args.tables)
-    recordings = tables.subset("train")
-    folds = read_folds(args.run / "folds.csv", tables.recordings).set_index("recording_id")["fold"]
-    rules = json.loads(args.rule.read_text())["rules_of_folds"]
-    rows = []
-    for version in args.versions:
-        folder = args.out / version.replace(" ", "_")
-        for row in recordings.itertuples():
-            gain_db, noise_db = VERSIONS[version]
-            make_version(args.datadir / row.path, folder / row.path, gain_db, noise_db)
-        found = pd.concat(
-            detect(args.run, int(folds[row.recording_id]), folder / row.path, rules, folder)
-            for row in recordings.itertuples()
-        )
-        for system, events in (("model", found), ("energy", energy_events(folder, recordings))):
-            names = recordings["recording_id"].tolist()
-            true, own = (event_list(one, names, tables.labels) for one in (tables.events, events))
-            f1 = pooled_f1(count_matches(true, own, len(names), (0.0, 0.5)))
-            rows.append((version, system, len(own), *f1.round(4)))
-    table = pd.DataFrame(rows, columns=["version", "system", "found", "f1_any", "f1_iou_0.5"])
-    write_csv(args.out / "fainter.csv", table)
+    sounds, truth = make_versions(args, tables)
+    found = {run_name(run, args.run): detect_run(run, tables, sounds, args.out) for run in args.run}
+    energy = energy_events(args.out, sounds)
+    parts = [one.assign(system=name) for name, one in {**found, "energy": energy}.items()]
+    write_csv(args.out / "events.csv", pd.concat(parts, ignore_index=True))
+    table = measure({**found, "energy": energy}, truth, sounds, tables.labels, args.n_bootstrap)
+    write_csv(args.out / "robustness.csv", table)
     print(table.to_string(index=False))
     return 0
 
 
-def make_version(path: Path, target: Path, gain_db: float, noise_db: float | None) -> None:
-    """One recording, changed; the noise follows from the name alone."""
-    wave, rate = soundfile.read(path)
-    out = wave * 10 ** (gain_db / 20)
-    if noise_db is not None:
-        level = np.median(np.abs(wave)) / 0.6745 * 10 ** (noise_db / 20)
-        out = out + level * generator(0, "fainter", path.name).standard_normal(len(wave))
-    with atomic_path(target) as temporary:
-        soundfile.write(temporary, np.clip(out, -1, 1 - 2**-15), rate, "PCM_16", format="WAV")
+def run_name(run: Path, runs: list[Path]) -> str:
+    """What a run is called in the tables: its folder's name, or its path where that says nothing"""
+    return run.name if len({one.name for one in runs}) == len(runs) else str(run)
 
 
-def detect(run: Path, fold: int, path: Path, rules: dict, folder: Path) -> pd.DataFrame:
-    """Events of one sound by one fold's model, as bin/detect.py gives them."""
-    out = folder / f"detections{fold}"
-    options = [f"--{key.replace('_', '-')}={value}" for key, value in rules[str(fold)].items()]
+def originals(tables: Tables) -> pd.DataFrame:
+    """Train recordings that are no copies: each is a group of its own."""
+    train = tables.subset("train")
+    return train[train["recording_id"] == train["group"]]
+
+
+def make_versions(args: argparse.Namespace, tables: Tables) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Write the sounds; what they are (`RECORDINGS`) and the calls in them, as rows of events.
+
+    What is drawn follows from seed, version, recording and number of the draw alone.
+    """
+    shutil.rmtree(args.out / "sounds", ignore_errors=True)
+    rows, calls = [], []
+    for row in originals(tables).itertuples():
+        wave, rate = soundfile.read(args.datadir / row.path)
+        own = tables.events[tables.events["recording_id"] == row.recording_id]
+        sound = Sound(wave, rate, own[["onset", "offset"]].to_numpy(np.float64))
+        for number, version in enumerate(args.versions):
+            stop_if_asked(f"{version} of {row.recording_id}; begin anew")
+            for draw in range(args.draws):
+                rng = generator(args.seed, "versions", version, row.recording_id, draw)
+                changed = VERSIONS[version](sound, rng)
+                name = f"{row.recording_id}-{number:02d}-{draw}"
+                path = Path("sounds", str(row.recording_id), f"{name}.wav")
+                write_sound(args.out / path, changed)
+                seconds = len(changed.wave) / rate
+                rows.append((name, version, row.recording_id, str(path), rate, seconds))
+                calls += [(name, tables.labels[0], *span) for span in changed.calls.tolist()]
+    sounds = pd.DataFrame(rows, columns=list(RECORDINGS))
+    truth = pd.DataFrame(calls, columns=["recording_id", "label", "onset", "offset"])
+    write_csv(args.out / "recordings.csv", sounds)
+    write_csv(args.out / "truth.csv", truth)
+    return sounds, truth
+
+
+def detect_run(run: Path, tables: Tables, sounds: pd.DataFrame, out: Path) -> pd.DataFrame:
+    """Events of all versions, each by the model and the rule that know nothing of its original."""
+    folds = read_folds(run / "folds.csv", tables.recordings).set_index("recording_id")["fold"]
+    path = run / "rule.json"
+    if not path.is_file():
+        raise CanopyError(f"{path}: no such file; run stage 5 with events.tune: true")
+    rules = json.loads(path.read_text())["rules_of_folds"]
+    found = []
+    for original in sounds["original"].unique():
+        fold = str(folds[original])
+        found.append(detect(run, fold, out / "sounds" / original, rules[fold], out / "detections"))
+    return pd.concat(found, ignore_index=True)
+
+
+def detect(run: Path, fold: str, folder: Path, rule: dict, out: Path) -> pd.DataFrame:
+    """Events of a folder of sounds by one fold's model, as bin/detect.py gives them."""
+    options = [f"--{key.replace('_', '-')}={value}" for key, value in rule.items()]
     model = run / "cycle0" / f"fold{fold}" / "best.pt"
-    command = [sys.executable, "bin/detect.py", model, path, "--out", out, "--conf"]
+    command = [sys.executable, "bin/detect.py", model, folder, "--out", out, "--conf"]
     command += [run / "config.yaml", "--format", "csv", "--force", *options]
-    absolute = [part.resolve() if isinstance(part, Path) else part for part in command]
-    subprocess.run([str(part) for part in absolute], check=True, cwd=ROOT, capture_output=True)
-    columns = ("recording_id", "label", "onset", "offset")
-    found = read_table(out / "detections.csv", columns)
-    return found.assign(recording_id=path.stem)[list(COLUMNS[:4])]
+    absolute = [str(part.resolve() if isinstance(part, Path) else part) for part in command]
+    done = subprocess.run(absolute, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        raise CanopyError(f"{model}: bin/detect.py failed: {done.stderr.strip()[-300:]}")
+    return read_table(out / "detections.csv", COLUMNS)[list(COLUMNS)]
+
+
+# --------------------------------------------------------------------------------------- measures
+
+
+def measure(
+    systems: dict[str, pd.DataFrame],
+    truth: pd.DataFrame,
+    sounds: pd.DataFrame,
+    labels: list[str],
+    n_resamples: int,
+) -> pd.DataFrame:
+    """A row a version and system, then one of all versions but the first, each counting the same.
+
+    Intervals draw originals, so all versions and draws of a recording come and go together.
+    """
+    counts = {
+        name: np.stack([_counts(one, truth, own, labels) for _, own in _by_version(sounds)])
+        for name, one in systems.items()
+    }
+    first = next(iter(counts.values()))
+    rows = []
+    names = [version for version, _ in _by_version(sounds)]
+    groups = {name: [number] for number, name in enumerate(names)}
+    if len(names) > 1:
+        groups["mean of all others"] = list(range(1, len(names)))
+    for version, numbers in groups.items():
+        for system, own in counts.items():
+            row: dict[str, object] = {"version": version, "system": system}
+            row |= {"calls": own[numbers, :, 0].sum(), "found": own[numbers, :, 1].sum()}
+            for place, what in enumerate(("f1_any", "f1_iou_0.5")):
+                row |= _measured(own[numbers], first[numbers], place, what, n_resamples)
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _by_version(sounds: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    return list(sounds.groupby("version", sort=False))
+
+
+def _counts(
+    found: pd.DataFrame, truth: pd.DataFrame, sounds: pd.DataFrame, labels: list[str]
+) -> np.ndarray:
+    """(originals, 2 + I) of `count_matches`, summed over the draws of each original."""
+    names = sounds["recording_id"].tolist()
+    true, own = (event_list(one, names, labels) for one in (truth, found))
+    counts = count_matches(true, own, len(names), IOUS)
+    places = pd.factorize(sounds["original"])[0]
+    return np.stack([counts[places == place].sum(axis=0) for place in range(places.max() + 1)])
+
+
+def _measured(
+    own: np.ndarray, first: np.ndarray, place: int, name: str, n_resamples: int
+) -> dict[str, float]:
+    """Mean F1 over versions of counts (versions, originals, 2 + I), less the first's."""
+
+    def value(rows: np.ndarray, of: np.ndarray = own) -> float:
+        return float(pooled_f1(of[:, rows])[:, place].mean())
+
+    def difference(rows: np.ndarray) -> float:
+        return value(rows) - value(rows, first)
+
+    everything = np.arange(own.shape[1])
+    measured = {}
+    for what, statistic in ((name, value), (f"{name}_less_first", difference)):
+        rng = generator(0, "versions", name)
+        low, high = generic_interval(statistic, own.shape[1], rng, n_resamples)
+        parts = {what: statistic(everything), f"{what}_low": low, f"{what}_high": high}
+        measured |= {key: round(number, 3) for key, number in parts.items()}
+    return measured
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import torch
 
 from local.augment import Batch, FrontEnd, augment
 from local.augment.spectrogram import add_powers, mask_bands_beside, noise_like
+from local.augment.waveform import noise_wave
 from local.config import AugmentConfig, Config
 from local.errors import CanopyError
 from local.features import LogMel
@@ -180,6 +181,26 @@ def test_noise_has_the_spectrum_that_sampled_noise_has(pink):
     assert difference[3:].abs().max() < 0.15
     spread = [a.double().std(dim=1) for a in (real, made)]
     torch.testing.assert_close(spread[0], spread[1], atol=0.35, rtol=0.25)
+
+
+def test_gusts_come_and_go_in_their_share_of_windows():
+    """Noise whose level swings within the window, in the spectrum and in the waveform alike."""
+    x, white = torch.zeros(300, 1, 40, 200), torch.zeros(300, dtype=torch.bool)
+    flat = noise_like(x, white, rng(), FRONT_END)
+    gusty = noise_like(x, white, rng(), FRONT_END, 0.5)
+    wave = noise_wave(torch.zeros(300, 8000), white, rng(), 0.5)
+    levels = [
+        flat.exp().mean(dim=(1, 2)).unflatten(1, (10, 20)).mean(dim=2),
+        gusty.exp().mean(dim=(1, 2)).unflatten(1, (10, 20)).mean(dim=2),
+        wave.square().unflatten(1, (10, 800)).mean(dim=2),
+    ]
+    swing = [level.max(dim=1).values / level.mean(dim=1) for level in levels]
+    assert (swing[0] < 1.2).all()
+    for own in swing[1:]:
+        assert 0.35 < (own > 1.25).float().mean() < 0.6
+    for own in levels[1:]:
+        assert float(own.mean()) == pytest.approx(float(own.median()), rel=0.2)
+    assert torch.isfinite(gusty).all()
 
 
 def test_noise_in_the_chain():

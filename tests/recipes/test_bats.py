@@ -92,9 +92,10 @@ def test_every_bad_row_is_listed_and_decided(tmp_path):
     path = tmp_path / "FileInfo.csv"
     rows = [row_of(1, 10, 20, "", ""), row_of(2, 10, 20, 30), row_of(3, 20, 10), row_of(4)]
     rows += [row_of(5, "1o", 20), "6,1,a.WAV\n", row_of(1, 10, 20), row_of(7, -5, 20)]
+    rows += [row_of(8, 10, 50, 40, 60)]
     path.write_text(HEADER + "".join(rows))
     faults = Faults()
-    assert [one.file_id for one in read_file_info(path, faults)] == [1]
+    assert [one.file_id for one in read_file_info(path, faults)] == [1, 8]
     found = dict(faults.frame().set_index("line")["fault"])
     assert found == {
         3: "odd number of boundaries",
@@ -104,7 +105,11 @@ def test_every_bad_row_is_listed_and_decided(tmp_path):
         7: "fewer than six fields",
         8: "FileID twice",
         9: "starts before the file",
+        10: "voices overlap",
     }
+    decision = faults.frame().set_index("line")["decision"]
+    assert set(decision[[3, 4, 5, 6, 7, 9]]) == {"file left out"}
+    assert decision[8] == "row left out"
 
 
 def test_annotations_without_a_file_are_listed(tmp_path):
@@ -208,6 +213,18 @@ def test_absent_files_are_listed_up_to_a_share(folder):
     folder.write(row_of(1, 10, 200, name="../../x.WAV"), annotation(1))
     with pytest.raises(CanopyError, match="are absent"):
         folder.prepare()
+
+
+def test_a_file_that_is_no_sound_is_left_out_and_listed(folder):
+    folder.write(row_of(1, 10, 200) + row_of(2, 10, 200), annotation(1))
+    (folder.data / "files101" / "120601010247196133.WAV").write_bytes(b"RIFF junk")
+    assert folder.prepare().recordings["recording_id"].tolist() == ["f1"]
+    bad = pd.read_csv(folder.out / "bad_rows.csv")
+    assert bad[["file_id", "fault", "decision"]].to_numpy().tolist() == [
+        [2, "file unreadable", "file left out"]
+    ]
+    with pytest.raises(CanopyError, match="1 of the 2 chosen files are absent or unreadable"):
+        folder.prepare(max_absent_share=0.1)
 
 
 def test_noise_denies_every_class_from_end_to_end(folder):

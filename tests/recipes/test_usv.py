@@ -119,6 +119,24 @@ def test_a_window_around_a_whole_call_is_positive_and_time_has_no_direction(data
     assert np.allclose(forward, forward[:, ::-1], atol=1e-6)
 
 
+def test_copies_are_of_the_group_of_their_original_and_of_train_recordings_alone(data):
+    rng = np.random.default_rng(0)
+    for number in (1, 2, 3):
+        wave = 0.01 * rng.standard_normal(RATE // 10)
+        soundfile.write(data / f"rec_{number}.wav", wave, RATE)
+    options = ["--set", "prepare.copies=2", "--set", "prepare.simulated=1"]
+    tables = prepare(data, *options)
+    made = tables.recordings[tables.recordings["recording_id"].str.startswith("copy-")]
+    assert made["group"].tolist() == ["rec_1"] * 3 + ["rec_2"] * 3
+    assert set(made["subset"]) == {"train"}
+    assert all(Path(path).is_file() for path in made["path"])
+    calls = tables.events.groupby("recording_id").size()
+    assert calls["copy-changed0-rec_1"] == calls["copy-changed1-rec_1"] == calls["rec_1"] == 2
+    before = [Path(path).read_bytes() for path in made["path"]]
+    prepare(data, *options, "--force")
+    assert [Path(path).read_bytes() for path in made["path"]] == before
+
+
 def test_other_detectors_are_read(data):
     for name in ("a_1", "a_2", "a_3"):
         (data / f"{name}.csv").write_text("0.01,0.02\n")

@@ -67,6 +67,24 @@ def test_a_fold_is_judged_by_the_rule_of_the_others():
     assert sorted(tuned.nested) == [0, 1, 2]
 
 
+def test_copies_are_fitted_on_and_no_figure_is_theirs():
+    """Faint copies bring the threshold down; events and counts are those of the originals."""
+    loud, faint = track_of(0.9, 0.05), track_of(0.4, 0.05)
+    scores = scores_of(loud, faint, loud, faint)
+    fold = pd.Series([0, 0, 1, 1], index=scores.recording_ids)
+    events = events_of(scores.recording_ids)
+    plain = tune(scores.take(["r0", "r2"]), events, fold, GRID)
+    assert rule_words(plain.rule)["threshold"] > 0.4
+    tuned = tune(scores, events, fold, GRID, copies="r[13]")
+    assert rule_words(tuned.rule)["threshold"] < 0.4
+    assert tuned.names == ["r0", "r2"]
+    assert set(tuned.events["recording_id"]) == {"r0", "r2"}
+    assert tuned.counts[:, :2].tolist() == [[3, 3], [3, 3]]
+    assert len(tune(scores, events, fold, GRID).counts) == 4
+    with pytest.raises(CanopyError, match="which all recordings are"):
+        tune(scores, events, fold, GRID, copies="r*")
+
+
 def test_counts_are_those_of_a_largest_matching():
     def events(*spans):
         onset, offset = np.array(spans, dtype=float).T

@@ -291,6 +291,11 @@ def test_published_sizes_layer_by_layer():
     assert model.gru.input_size == 1_620
     assert size_of(model.gru) == 45_096_960
     assert size_of(model.dense) + size_of(model.head) == 2_627_074
+    strides = [one.stride for one in model.enhancement.branch if isinstance(one, nn.Conv1d)]
+    assert strides == [(2,), (3,), (3,)]
+    # The score is linear: no rectifier follows it.
+    assert isinstance(model.enhancement.branch[-1], nn.Linear)
+    assert model.enhancement.branch[-1].out_features == 1
     lengths = []
     for layer in model.enhancement.branch:
         if isinstance(layer, nn.Conv1d):

@@ -34,7 +34,8 @@ def worker(tmp_path):
     return path, tmp_path / "notes"
 
 
-def test_each_task_runs_once(worker):
+def test_each_task_runs_once(worker, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     path, notes = worker
     run_each(path, [["a", "0", "0"], ["b", "0", "0"], ["c", "0", "0"]], 2, "cpu")
     lines = [line.split() for line in notes.read_text().splitlines()]
@@ -56,6 +57,14 @@ def test_memory_is_kept_unless_the_user_says_otherwise(tmp_path, monkeypatch, gi
     )
     run_each(path, [[str(tmp_path / "told")]], 1, "cpu")
     assert (tmp_path / "told").read_text() == (given or KEEP_MEMORY)
+
+
+@pytest.mark.parametrize(("limit", "share"), [("6", "3"), ("1", "1"), ("4,2", "2")])
+def test_the_users_limit_of_threads_is_shared_out(worker, monkeypatch, limit, share):
+    monkeypatch.setenv("OMP_NUM_THREADS", limit)
+    path, notes = worker
+    run_each(path, [["a", "0", "0"], ["b", "0", "0"]], 2, "cpu")
+    assert {line.split()[2] for line in notes.read_text().splitlines()} == {share}
 
 
 def test_no_tasks_are_no_fault(worker):
