@@ -31,7 +31,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--shards", type=int, default=0, help="shares (default: 8 a worker)")
     add("--recording-hours", type=float, default=1.0, help="length of a recording (%(default)s)")
     add("--gb-per-hour", type=float, default=0.2, help="sound on disk (%(default)s: FLAC, 48 kHz)")
-    add("--kept-gb-per-hour", type=float, default=1e-4, help="detections (%(default)s)")
+    add("--kept-gb-per-hour", type=float, default=1e-4, help="kept (%(default)s: detections)")
     add("--spread", type=float, default=0.1, help="of workers' speed, as a share (%(default)s)")
     add("--mtbf", type=float, default=1000.0, help="hours between a node's failures (%(default)s)")
     add("--per-node", type=int, default=1, help="workers that a node has (%(default)s)")

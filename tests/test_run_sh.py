@@ -324,6 +324,8 @@ def test_a_bad_configuration_stops_before_any_stage(clone):
         (["--device", "tpu"], "--device is 'tpu'"),
         (["--seeds", "0 1"], "go with --launcher slurm"),
         (["--launcher", "pbs"], "--launcher is 'pbs'"),
+        (["--launcher", "slurm", "--nj", "4"], "--slurm-conf says cpus-per-task"),
+        (["--launcher", "slurm", "--n-gpus", "2"], "--slurm-conf says cpus-per-task, gres"),
         (["--recipe", "rats"], "give one of demo mice"),
         (["--conf", "conf/none.yaml"], "--conf is 'conf/none.yaml'"),
         (["--force=yes"], "--force"),

@@ -133,18 +133,21 @@ def time_limit(world: World) -> str:
 
 
 def bound(world: World) -> str:
-    """A task that runs into its time limit again and again is given up, and the state says so."""
+    """A fold on two nodes that meets its time limit saves; beyond its requeues it is given up."""
     world.short()
     world.at_split("bound")
-    hurried = "time = 00:10:00|signal-seconds = 45\nmax-requeues = 0\ntime = 00:01:00"
-    conf = world.write_conf("bound.conf", train=hurried)
+    exp, nodes = world.exp("bound"), min(2, len(world.nodes()))
+    hurried = f"nodes = {nodes}\nsignal-seconds = 60\nmax-requeues = 0\ntime = 00:02:00"
+    conf = world.write_conf("bound.conf", train=f"time = 00:10:00|{hurried}")
     endless = ("--set", "train.n_epochs=100000", "--set", "train.validate_every=100000")
     options = (*endless, "--folds", 0, "--n-cycles", 0, "--stage", 2, "--stop-stage", 3)
     world.submit("bound", "short", *options, conf=conf)
-    said = world.wait(world.exp("bound"))
+    said = world.wait(exp)
     check("ran into its time limit 1 times, max-requeues is 0" in said, said)
     check("follows on train-cycle0-fold0" in said, said)
-    return "stopped after as many requeues as allowed; the state says so"
+    if world.epochs(exp, 0):
+        check((exp / "cycle0/fold0/step.pt").is_file(), "it was ended before it had saved")
+    return f"{nodes} nodes saved at epoch {world.epochs(exp, 0)}; the state says why it ended"
 
 
 def node_failure(world: World) -> str:
