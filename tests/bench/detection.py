@@ -71,7 +71,13 @@ def main() -> int:
 
 
 def publish(
-    folder: Path, config: Config, window: int, family: str, params: dict, n: int = 1
+    folder: Path,
+    config: Config,
+    window: int,
+    family: str,
+    params: dict,
+    n: int = 1,
+    with_onnx: bool = True,
 ) -> None:
     """A published folder of `n` untrained networks that see `window` frames at once."""
     n_bands = 1 if config.features.kind == "wave" else config.features.n_mels
@@ -82,9 +88,10 @@ def publish(
         model = create_model(family, params, N_CLASSES, n_bands).eval()
         weights, graph = f"fold{fold}.safetensors", f"fold{fold}.onnx"
         save_file(model.state_dict(), folder / weights)
-        any_length &= export_onnx(model, config, window, folder / graph)
+        if with_onnx:
+            any_length &= export_onnx(model, config, window, folder / graph)
         step = model.step
-        networks.append({"weights": weights, "onnx": graph})
+        networks.append({"weights": weights, "onnx": graph if with_onnx else None})
     plain = config.model_dump(mode="json")
     labels = [f"s{index}" for index in range(N_CLASSES)]
     told = {
@@ -100,7 +107,7 @@ def publish(
         "prior_shift": None,
     }
     write_json(folder / MODEL, told)
-    write_sums(folder, [MODEL, *(name for one in networks for name in one.values())])
+    write_sums(folder, [MODEL, *(name for one in networks for name in one.values() if name)])
 
 
 class Timed:

@@ -166,9 +166,12 @@ def seconds_to_detect(config: Config, folder: Path, sound: Path, device: str) ->
     step = create_model(config.model.name, config.model.params, N_CLASSES, 1).step
     window = inference_window(config, step)
     name, params = config.model.name, config.model.params
-    publish(folder / "published", config, window, name, params)
+    published = folder / "published"
+    # Networks of raw waveforms are detected with by PyTorch; so is all on a GPU.
+    has_graph = device == "cpu" and config.features.kind == "logmel"
+    publish(published, config, window, name, params, with_onnx=has_graph)
     batch = 4 if device == "cpu" else None
-    detector = load(Request([folder / "published"], device=device, batch_size=batch))
+    detector = load(Request([published], device=device, batch_size=batch))
     detect(detector, sound)
     return seconds(lambda: detect(detector, sound), device)
 
