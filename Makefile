@@ -8,7 +8,7 @@ python := $(VENV)/bin/python
 shell_files := run.sh $(wildcard bin/*.sh tests/slurm/*.sh) .ci/run
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-eval demo test lint bench bench-rivals faults fuzz test-slurm ladder clean
+.PHONY: help setup setup-eval demo test lint bench bench-rivals bench-sizing faults fuzz test-slurm ladder clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -31,10 +31,13 @@ lint: setup ## ruff (rules and layout) and shellcheck
 	"$(VENV)/bin/shellcheck" $(shell_files)
 
 bench: setup ## speed and memory, as ratios measured in this run
-	@set -e; for script in $(filter-out %/rivals.py,$(wildcard tests/bench/*.py)); do echo "== $$script"; "$(python)" "$$script"; done
+	@set -e; for script in $(filter-out %/rivals.py %/sizing.py,$(wildcard tests/bench/*.py)); do echo "== $$script"; "$(python)" "$$script"; done
 
 bench-rivals: setup ## detection against OpenSoundscape, which gets an environment of its own
 	@"$(python)" tests/bench/rivals.py --environment "$(VENV)-rivals" $(RIVALS)
+
+bench-sizing: setup ## rates to plan a cluster by, SIZING='--device cuda'
+	@"$(python)" tests/bench/sizing.py $(SIZING)
 
 faults: setup ## kills, full disks, second runs at every stage, FAULTS='--seed 1 --only train'
 	@OMP_NUM_THREADS=1 "$(python)" -m tests.faults.harness --jobs $(JOBS) $(FAULTS)

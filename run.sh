@@ -94,6 +94,9 @@ require() { [[ $2 =~ $3 ]] || usage_error "$1 is '$2': give $4."; } # OPTION VAL
 stage=$(stage_number --stage "$stage")
 stop_stage=$(stage_number --stop-stage "$stop_stage")
 ((stage <= stop_stage)) || usage_error "--stage $stage comes after --stop-stage $stop_stage: nothing to do."
+require --launcher "$launcher" '^(local|slurm)$' 'local or slurm'
+[[ $launcher == local || -z $nj$n_gpus$ranks$n_nodes ]] ||
+  usage_error '--nj, --n-gpus, --ranks and --n-nodes go without --launcher slurm: --slurm-conf says cpus-per-task, gres, ranks and nodes.'
 nj=${nj:-${SLURM_CPUS_PER_TASK:-$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)}}
 require --nj "$nj" '^[1-9][0-9]*$' 'a number of processes, 1 or more'
 require --n-gpus "${n_gpus:-1}" '^[1-9][0-9]*$' 'a number of GPUs, 1 or more, or --device cpu for none'
@@ -102,11 +105,8 @@ require --n-nodes "${n_nodes:-1}" '^[1-9][0-9]*$' 'a number of nodes, 1 or more'
 require --n-cycles "${n_cycles:-0}" '^(0|[1-9][0-9]*)$' 'a number of cycles, 0 or more'
 require --folds "${folds:-0}" '^[0-9]+( [0-9]+)*$' 'numbers of folds, as in --folds "0 1"'
 require --device "$device" '^(auto|cpu|cuda)$' 'auto, cpu or cuda'
-require --launcher "$launcher" '^(local|slurm)$' 'local or slurm'
 require --seeds "${seeds:-0}" '^[0-9]+( [0-9]+)*$' 'seeds, as in --seeds "0 1"'
 [[ $launcher == slurm || -z $seeds$slurm_conf ]] || usage_error '--seeds and --slurm-conf go with --launcher slurm.'
-[[ $launcher == local || -z $ranks$n_nodes ]] ||
-  usage_error '--ranks and --n-nodes go without --launcher slurm: section train of --slurm-conf says ranks and nodes.'
 [[ -f $root/recipes/$recipe/prepare.py ]] ||
   usage_error "--recipe is '$recipe', but there is no recipes/$recipe/prepare.py: give one of" \
     "$(cd "$root/recipes" && printf '%s ' */prepare.py | sed 's,/prepare.py,,g')."

@@ -18,10 +18,11 @@ import os
 import sys
 from pathlib import Path
 
+from bin.detect import parse_args as parse_detect
 from local.cluster.jobs import Job, plan_detect, plan_run
 from local.cluster.record import Home, Submission
 from local.cluster.request import read_cluster_conf, request_of, run_context, stages_of
-from local.cluster.site import ask, check_epoch, check_folders, check_site
+from local.cluster.site import ask, check_arrays, check_epoch, check_folders, check_site
 from local.cluster.state import describe, live_ids, states_of
 from local.cluster.submission import (
     check_idle,
@@ -33,6 +34,7 @@ from local.cluster.submission import (
     to_run,
 )
 from local.cluster.task import run_task
+from local.detect.partition import site_rule
 from local.errors import CanopyError
 from local.runs import run_script, stage_parser
 
@@ -83,9 +85,12 @@ def main(argv: list[str] | None = None) -> int:
         print(describe(home, newest))
         states = states_of(home, Submission.load(newest))
         return int(any(state.state in ("failed", "lost", "cancelled") for state in states))
-    live = live_ids(Submission.load(newest))
+    submission = Submission.load(newest)
+    live = live_ids(submission)
     if live:
         ask("scancel", *live)
+        submission.cancelled += live
+        submission.save()
     log.info("%d tasks cancelled", len(live))
     return 0
 
@@ -104,9 +109,14 @@ def submit_run(args: argparse.Namespace) -> int:
 def submit_detect(args: argparse.Namespace) -> int:
     """Hand in a detection."""
     options, conf = args.options, read_cluster_conf(None, args.slurm_conf)
-    if "--out" not in options[:-1]:
-        raise CanopyError("the options of bin/detect.py lack --out DIR")
-    out = Path(options[options.index("--out") + 1])
+    asked = parse_detect(options)
+    if asked.shard or asked.force:
+        raise CanopyError("--shard and --force go with no cluster.py detect: give another --out")
+    site_rule(asked.partition, asked.site_date_pattern, asked.format)
+    for path in (asked.model, *asked.others, *asked.paths):
+        if not path.exists():
+            raise CanopyError(f"{path}: no such file or folder; correct the path")
+    out = asked.out
     home = Home(out.with_name(f"{out.name}.cluster"))
     context = {"title": out.name, "shared": marked([home.folder]), "dump": ""}
     context |= {"venv": os.environ.get("VENV") or os.path.abspath(".venv")}
@@ -126,6 +136,7 @@ def _submit(home: Home, jobs: list[Job], context: dict, conf: object, dry_run: b
             print(f"# ---- sbatch {options}  (job {number})\n{script_of(submission, job, conf)}")
         return 0
     check_site(conf, stages_of(submission.jobs))
+    check_arrays({name: max(indices) + 1 for name, indices in given.items()})
     check_idle(home)
     hand_in(submission, conf)
     for job in submission.jobs:

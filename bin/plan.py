@@ -2,11 +2,12 @@
 """Hours of sound, workers and a measured rate -> wall time, storage and cost, with failures.
 
     bin/plan.py --hours 1e6 --workers 64 --rate 160
-    bin/plan.py --hours 1e6 --workers 8 --rate 4000 --mtbf 500 --cost 2.5 --bandwidth 2
+    bin/plan.py --hours 1e6 --workers 256 --per-node 64 --rate 270 --cost 0.04 --bandwidth 10
 
-A worker is a core or a GPU, --rate its hours of sound an hour (tests/bench/detection.py measures
-it; docs/cluster.md has a table). The schedule is played through --courses times with machines that
-fail, from --seed. Every number is an option; defaults are round guesses, not measurements.
+A worker is a core or a GPU, --rate its hours of sound an hour (tests/bench/sizing.py measures it;
+docs/cluster.md has a table). A node fails with all its workers. The schedule is played through
+--courses times with nodes that fail, from --seed. Every number is an option; defaults are round
+guesses, not measurements.
 """
 
 import argparse
@@ -30,17 +31,17 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--shards", type=int, default=0, help="shares (default: 8 a worker)")
     add("--recording-hours", type=float, default=1.0, help="length of a recording (%(default)s)")
     add("--gb-per-hour", type=float, default=0.2, help="sound on disk (%(default)s: FLAC, 48 kHz)")
-    add("--kept-gb-per-hour", type=float, default=1e-4, help="detections (%(default)s)")
+    add("--kept-gb-per-hour", type=float, default=1e-4, help="kept (%(default)s: detections)")
     add("--spread", type=float, default=0.1, help="of workers' speed, as a share (%(default)s)")
-    add(
-        "--mtbf", type=float, default=1000.0, help="hours between a worker's failures (%(default)s)"
-    )
+    add("--mtbf", type=float, default=1000.0, help="hours between a node's failures (%(default)s)")
+    add("--per-node", type=int, default=1, help="workers that a node has (%(default)s)")
     add("--repair", type=float, default=1.0, help="hours until it works again (%(default)s)")
     add("--requeue", type=float, default=0.05, help="hours until a share starts anew (%(default)s)")
     add("--start", type=float, default=0.01, help="hours to start a task (%(default)s)")
     add("--max-retries", type=int, default=20, help="of a share (%(default)s)")
     add("--bandwidth", type=float, default=math.inf, help="GB/s of the shared disk (no limit)")
     add("--cost", type=float, default=0.0, help="of a worker-hour (%(default)s)")
+    add("--tb-month", type=float, default=0.0, help="cost of a TB on disk a month (%(default)s)")
     add("--courses", type=int, default=20, help="courses of events played (%(default)s)")
     add("--seed", type=int, default=0, help="%(default)s")
     add("--json", action="store_true", help="numbers for programs")
@@ -63,6 +64,8 @@ def main(argv: list[str] | None = None) -> int:
         max_retries=args.max_retries,
         bandwidth_gb_s=args.bandwidth,
         cost=args.cost,
+        per_node=args.per_node,
+        tb_month=args.tb_month,
     )
     found = forecast(load, fleet, args.seed, max(1, args.courses))
     if args.json:

@@ -324,6 +324,8 @@ def test_a_bad_configuration_stops_before_any_stage(clone):
         (["--device", "tpu"], "--device is 'tpu'"),
         (["--seeds", "0 1"], "go with --launcher slurm"),
         (["--launcher", "pbs"], "--launcher is 'pbs'"),
+        (["--launcher", "slurm", "--nj", "4"], "--slurm-conf says cpus-per-task"),
+        (["--launcher", "slurm", "--n-gpus", "2"], "--slurm-conf says cpus-per-task, gres"),
         (["--recipe", "rats"], "give one of demo mice"),
         (["--conf", "conf/none.yaml"], "--conf is 'conf/none.yaml'"),
         (["--force=yes"], "--force"),
@@ -400,6 +402,6 @@ def test_another_environment(clone, tmp_path):
 def test_make_help_lists_the_targets():
     told = subprocess.run(["make", "-C", ROOT, "help"], capture_output=True, text=True, check=True)
     assert re.findall(r"^  make ([\w-]+)", told.stdout, re.M) == [
-        *("help", "setup", "setup-eval", "demo", "test", "lint", "bench", "bench-rivals", "faults"),
-        *("test-slurm", "fuzz", "ladder", "clean"),
+        *("help", "setup", "setup-eval", "demo", "test", "lint", "bench", "bench-rivals"),
+        *("bench-sizing", "faults", "test-slurm", "fuzz", "ladder", "clean"),
     ]

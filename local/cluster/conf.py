@@ -19,10 +19,13 @@ STAGES = (
     "detect",
 )
 SBATCH = (
-    *("account", "clusters", "comment", "constraint", "cpus-per-task", "exclude", "exclusive"),
-    *("gpus", "gres", "licenses", "mail-type", "mail-user", "mem", "mem-per-cpu", "nice"),
-    *("nodelist", "nodes", "partition", "qos", "reservation", "time", "tmp"),
+    *("account", "begin", "comment", "constraint", "cpus-per-task", "exclude", "exclusive"),
+    *("gpus", "gpus-per-node", "gres", "licenses", "mail-type", "mail-user", "mem"),
+    *("mem-per-cpu", "mem-per-gpu", "nice", "nodelist", "nodes", "oversubscribe", "partition"),
+    *("prefer", "qos", "reservation", "time", "tmp", "wckey"),
 )
+# Options that sbatch also takes without a value: `yes` asks for them so.
+FLAGS = ("exclusive", "oversubscribe")
 # ranks: processes that train a fold together on each of its `nodes`, mostly one a GPU.
 # shards: jobs a stage's recordings are dealt to. max-parallel: of an array's tasks. threads: a
 # process computes on (0: cpus-per-task). max-requeues: how often a task that ran into its time
@@ -63,15 +66,21 @@ class Resources:
 
     @property
     def gpus(self) -> int:
-        """GPUs of a task."""
-        text = self.options.get("gres", "") + "," + self.options.get("gpus", "")
-        return sum(count_gpus(part) for part in text.split(","))
+        """GPUs on each node of a task."""
+        of_gres = count_gres(self.options.get("gres", ""))
+        of_node, of_job = (
+            sum(map(count_gpus, self.options.get(key, "").split(",")))
+            for key in ("gpus-per-node", "gpus")
+        )
+        return of_gres + of_node + -(-of_job // self.nodes)
 
     @property
     def memory_mb(self) -> float:
         """Memory of a task; 0 where nothing is asked for, or all of a node."""
         if "mem-per-cpu" in self.options:
             return self.cpus * parse_memory(self.options["mem-per-cpu"])
+        if "mem-per-gpu" in self.options:
+            return self.gpus * parse_memory(self.options["mem-per-gpu"])
         return parse_memory(self.options.get("mem", "0"))
 
     @property
@@ -107,7 +116,7 @@ def read_conf(paths: list[Path]) -> ClusterConf:
 def _read(path: Path) -> dict[str, dict[str, str]]:
     # Values are never calculated (`interpolation`) and never go on over a line.
     parser = configparser.ConfigParser(
-        interpolation=None, default_section="-", inline_comment_prefixes=(" #",)
+        interpolation=None, default_section="-", inline_comment_prefixes=("#",)
     )
     try:
         parser.read_string(read_text(path, MAX_JSON_BYTES, "cluster settings"), source=str(path))
@@ -147,6 +156,11 @@ def _resources(values: dict[str, str], where: str) -> Resources:
             raise CanopyError(f"{where} {key} is {values[key]!r}, expected 1 or more")
     if where.split("[")[-1] != "train]" and (own["ranks"] > 1 or resources.nodes > 1):
         raise CanopyError(f"{where} has ranks or nodes, which only [train] takes; move them there")
+    if own["ranks"] > resources.gpus > 0:
+        raise CanopyError(
+            f"{where} ranks is {own['ranks']}, but it asks for {resources.gpus} GPUs on a node; "
+            "give as many ranks as GPUs, or no gres for ranks on CPUs"
+        )
     try:
         _ = resources.memory_mb, resources.minutes
     except CanopyError as error:
@@ -154,8 +168,15 @@ def _resources(values: dict[str, str], where: str) -> Resources:
     return resources
 
 
+def count_gres(text: str) -> int:
+    """GPUs among generic resources as in `gpu:a100:2(S:0,1),lscratch:100`."""
+    parts = re.sub(r"\([^)]*\)", "", text).split(",")
+    names = [part.strip().removeprefix("gres:").removeprefix("gres/") for part in parts]
+    return sum(count_gpus(name) for name in names if re.match(r"gpu(:|$)", name))
+
+
 def count_gpus(text: str) -> int:
-    """GPUs that `gpu`, `gpu:2` or `gpu:a100:2` (of gres) or `2` (of gpus) stand for."""
+    """GPUs that `gpu`, `gpu:2` or `gpu:a100:2` (of gres) or `2`, `a100:2` (of gpus) stand for."""
     text = text.split("(")[0].strip()
     if text.isdigit():
         return int(text)

@@ -1,10 +1,12 @@
 """How long a large corpus takes on a cluster where machines fail: the schedule, played through.
 
-Workers (a GPU, or a core) take shares of the sound from one queue. A worker fails at random, as
-often as its mean time between failures says; the share goes back to the queue and goes on behind
-the last recording that was finished. What each time comes out is drawn again from the seed.
+Workers (a GPU, or a core) take shares of the sound from one queue. Their nodes fail at random, as
+often as the mean time between failures says, each with all its workers; their shares go back to the
+queue and go on behind the last recording that was finished. What each time comes out is drawn again
+from the seed.
 """
 
+import bisect
 import heapq
 import math
 from dataclasses import dataclass
@@ -32,9 +34,10 @@ class Load:
 class Fleet:
     """Who works. rate: hours of sound an hour of one worker. Times in hours, cost of a worker-hour.
 
-    spread : standard deviation of the logarithm of workers' speed. mtbf_hours : of one worker;
+    spread : standard deviation of the logarithm of workers' speed. mtbf_hours : of one node;
     infinity for none that fails. max_retries : further tries of a share. bandwidth_gb_s : of the
-    shared disk, for all together; infinity where it is no limit.
+    shared disk, for all together; infinity where it is no limit. per_node : workers of a node,
+    which fail together. tb_month : cost of a TB on the disk for a month.
     """
 
     n_workers: int
@@ -47,11 +50,13 @@ class Fleet:
     max_retries: int
     bandwidth_gb_s: float
     cost: float
+    per_node: int = 1
+    tb_month: float = 0.0
 
 
 @dataclass(frozen=True)
 class Course:
-    """One course of events."""
+    """One course of events. n_failures: shares that were interrupted."""
 
     wall_hours: float
     busy_hours: float
@@ -67,9 +72,42 @@ def check(load: Load, fleet: Fleet) -> None:
     for name, value in positive.items():
         if not value > 0:
             raise CanopyError(f"{name} is {value:g}, expected more than 0")
-    for name, count in (("--shards", load.n_shards), ("--workers", fleet.n_workers)):
+    for name, count in _counts(load, fleet):
         if count < 1:
             raise CanopyError(f"{name} is {count}, expected 1 or more")
+
+
+def _counts(load: Load, fleet: Fleet) -> tuple[tuple[str, int], ...]:
+    return (
+        ("--shards", load.n_shards),
+        ("--workers", fleet.n_workers),
+        ("--per-node", fleet.per_node),
+    )
+
+
+class _Node:
+    """When a node fails: it works for a random time, is repaired, and so on."""
+
+    def __init__(self, fleet: Fleet, rng: np.random.Generator) -> None:
+        self._fleet, self._rng = fleet, rng
+        self._failures: list[float] = []
+
+    def failure_after(self, hour: float) -> float:
+        """The first failure that comes after an hour at which it works."""
+        if math.isinf(self._fleet.mtbf_hours):
+            return math.inf
+        while not self._failures or self._failures[-1] <= hour:
+            up = self._failures[-1] + self._fleet.repair_hours if self._failures else 0.0
+            self._failures.append(up + self._rng.exponential(self._fleet.mtbf_hours))
+        return self._failures[bisect.bisect_right(self._failures, hour)]
+
+    def works_from(self, hour: float) -> float:
+        """The hour itself, or when it is repaired."""
+        self.failure_after(hour)
+        before = bisect.bisect_right(self._failures, hour) - 1
+        if before < 0:
+            return hour
+        return max(hour, self._failures[before] + self._fleet.repair_hours)
 
 
 def fed_rate(load: Load, fleet: Fleet) -> float:
@@ -84,6 +122,7 @@ def play(load: Load, fleet: Fleet, rng: np.random.Generator) -> Course:
     rate = fed_rate(load, fleet)
     speeds = rate * np.exp(rng.normal(0.0, fleet.spread, fleet.n_workers))
     size = load.hours / load.n_shards
+    nodes = [_Node(fleet, rng) for _ in range(-(-fleet.n_workers // fleet.per_node))]
     # Shares by the hour from which they may be taken; workers by the hour in which they are free.
     waiting = [(0.0, share) for share in range(load.n_shards)]
     free = [(0.0, worker) for worker in range(fleet.n_workers)]
@@ -91,11 +130,15 @@ def play(load: Load, fleet: Fleet, rng: np.random.Generator) -> Course:
     wall = busy = lost = 0.0
     n_failures = n_given_up = 0
     while waiting:
-        ready, share = heapq.heappop(waiting)
         now, worker = heapq.heappop(free)
-        begin = max(ready, now)
+        node = nodes[worker // fleet.per_node]
+        if node.works_from(now) > now:
+            heapq.heappush(free, (node.works_from(now), worker))
+            continue
+        ready, share = heapq.heappop(waiting)
+        begin = node.works_from(max(ready, now))
         needs = fleet.start_hours + left[share] / speeds[worker]
-        fails = rng.exponential(fleet.mtbf_hours) if math.isfinite(fleet.mtbf_hours) else math.inf
+        fails = node.failure_after(begin) - begin
         busy += min(needs, fails)
         if fails >= needs:
             wall = max(wall, begin + needs)
@@ -117,7 +160,10 @@ def play(load: Load, fleet: Fleet, rng: np.random.Generator) -> Course:
 
 
 def forecast(load: Load, fleet: Fleet, seed: int, n_courses: int) -> dict[str, float]:
-    """Medians and the 5th and 95th percentile of `n_courses` courses of events."""
+    """Medians and the 5th and 95th percentile of `n_courses` courses of events.
+
+    Of what failures cost, which are few, the means.
+    """
     check(load, fleet)
     courses = [
         play(load, fleet, np.random.default_rng([seed, number])) for number in range(n_courses)
@@ -125,21 +171,23 @@ def forecast(load: Load, fleet: Fleet, seed: int, n_courses: int) -> dict[str, f
     walls = np.array([course.wall_hours for course in courses])
     busy = float(np.median([course.busy_hours for course in courses]))
     rate = fed_rate(load, fleet)
+    tb = [load.hours * gb / 1000 for gb in (load.gb_per_hour, load.kept_gb_per_hour)]
     return {
         "ideal wall hours": load.hours / fleet.n_workers / fleet.rate,
         "wall hours": float(np.median(walls)),
         "wall hours, 5th percentile": float(np.quantile(walls, 0.05)),
         "wall hours, 95th percentile": float(np.quantile(walls, 0.95)),
         "worker-hours": busy,
-        "worker-hours lost to failures": float(np.median([c.lost_hours for c in courses])),
-        "failures": float(np.median([c.n_failures for c in courses])),
+        "worker-hours lost to failures": float(np.mean([c.lost_hours for c in courses])),
+        "shares interrupted": float(np.mean([c.n_failures for c in courses])),
         "shares given up": float(np.mean([c.n_given_up for c in courses])),
         "rate of a worker, fed by the disk": rate,
         "share of the time that workers work": busy / fleet.n_workers / float(np.median(walls)),
         "read, GB/s": fleet.n_workers * rate * load.gb_per_hour / 3600,
-        "sound, TB": load.hours * load.gb_per_hour / 1000,
-        "detections, TB": load.hours * load.kept_gb_per_hour / 1000,
+        "sound, TB": tb[0],
+        "kept, TB": tb[1],
         "cost": busy * fleet.cost,
+        "disk cost a month": sum(tb) * fleet.tb_month,
     }
 
 
@@ -152,6 +200,6 @@ def bottleneck(load: Load, fleet: Fleet, found: dict[str, float]) -> str:
         return "too few shares: workers stand idle; give more of them"
     if found["share of the time that workers work"] < 0.85:
         return f"the last shares, of {hours_a_share:.2g} h each: smaller ones even the end out"
-    if fleet.start_hours > 0.1 * hours_a_share:
+    if fleet.start_hours > 0.05 * hours_a_share:
         return f"the start of {load.n_shards} tasks: fewer, larger shares spend less on it"
     return "the workers: more of them are that much faster"

@@ -1,10 +1,13 @@
 """A run as jobs: which, of which tasks, after which, and what each task calls."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from local.cluster.conf import ClusterConf
+
+# Slurm's arrays hold 1001 tasks, unless a site says otherwise (MaxArraySize).
+MAX_TASKS = 1000
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,8 @@ class Job:
     """One job of Slurm; of several tasks it is an array.
 
     after: names of the jobs that must have ended well. stage: whose resources it asks for.
-    threads_of: the stage by whose threads it computes.
+    threads_of: the stage by whose threads it computes. n_parts: jobs that it is one of, where there
+    were too many tasks for one.
     """
 
     name: str
@@ -32,6 +36,7 @@ class Job:
     tasks: list[Task]
     after: list[str]
     threads_of: str = ""
+    n_parts: int = 1
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -74,6 +79,28 @@ class RunRequest:
         if self.seeds is None:
             return [(self.tag, [])]
         return [(f"{self.tag}-seed{seed}", [f"seed={seed}"]) for seed in self.seeds]
+
+
+def in_arrays(jobs: list[Job], most: int = MAX_TASKS) -> list[Job]:
+    """The same jobs, those of more than `most` tasks as several: `detect-part1`, `detect-part2`."""
+    parts = {job.name: range(0, len(job.tasks), most) for job in jobs}
+    names = {
+        name: [f"{name}-part{number}" for number in range(1, len(begins) + 1)]
+        if len(begins) > 1
+        else [name]
+        for name, begins in parts.items()
+    }
+    return [
+        replace(
+            job,
+            name=name,
+            tasks=job.tasks[begin : begin + most],
+            after=[part for before in job.after for part in names[before]],
+            n_parts=len(parts[job.name]),
+        )
+        for job in jobs
+        for name, begin in zip(names[job.name], parts[job.name], strict=True)
+    ]
 
 
 class _Builder:
@@ -143,7 +170,7 @@ def plan_run(request: RunRequest, conf: ClusterConf) -> list[Job]:
             for name, tag in build.each()
         ]
         build.add("submit", "submit", tasks)
-    return build.jobs
+    return in_arrays(build.jobs)
 
 
 def _exp(build: _Builder, tag: tuple[str, list[str]]) -> str:
@@ -247,4 +274,4 @@ def plan_detect(options: list[str], out: Path, conf: ClusterConf) -> list[Job]:
     if n == 1:
         return [Job("detect", "detect", [whole], [], "detect")]
     first = Job("detect", "detect", shards, [], "detect")
-    return [first, Job("gather", "detect", [whole], ["detect"], "detect")]
+    return in_arrays([first, Job("gather", "detect", [whole], ["detect"], "detect")])

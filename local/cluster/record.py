@@ -7,7 +7,7 @@ tasks/<job>-<task>.json    how a task stands, written by itself on its node
 """
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,11 @@ class Home:
 
 @dataclass
 class Submission:
-    """Jobs handed in together. ids: of Slurm, by job's name; given: indices of the tasks in it."""
+    """Jobs handed in together.
+
+    ids: of Slurm, by job's name. given: indices of the tasks in it. cancelled: array elements that
+    `cancel` took back, which the queue forgets.
+    """
 
     folder: Path
     root: str
@@ -68,6 +72,7 @@ class Submission:
     jobs: list[Job]
     ids: dict[str, int]
     given: dict[str, list[int]]
+    cancelled: list[str] = field(default_factory=list)
 
     def save(self) -> None:
         """Write it."""

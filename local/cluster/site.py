@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from local.cluster.conf import STAGES, ClusterConf, Resources, count_gpus, parse_time
+from local.cluster.conf import STAGES, ClusterConf, Resources, count_gres, parse_time
 from local.errors import CanopyError
 from local.files import DISK_FAULTS, disk_fault
 
@@ -66,7 +67,7 @@ def partitions() -> list[Partition]:
             plain,
             int(cpus.rstrip("+")),
             float(memory.rstrip("+")),
-            sum(count_gpus(part) for part in gres.split(",") if part.startswith("gpu")),
+            count_gres(gres),
             None if limit == "n/a" else parse_time(limit),
             name.endswith("*"),
         )
@@ -91,6 +92,22 @@ def check_site(conf: ClusterConf, stages: list[str]) -> None:
     for stage in STAGES:
         if stage in stages:
             _check_stage(f"[{stage}]", conf.of(stage), there)
+
+
+def check_arrays(sizes: dict[str, int]) -> None:
+    """Refuse jobs of more tasks than this cluster's arrays hold.
+
+    Parameters
+    ----------
+    sizes : one more than the highest index of a task, by job.
+    """
+    match = re.search(r"MaxArraySize\s*=\s*(\d+)", ask("scontrol", "show", "config"))
+    for job, size in sizes.items():
+        if match is not None and size > int(match[1]):
+            raise CanopyError(
+                f"{job} has {size} tasks, arrays of this cluster hold {match[1]} (MaxArraySize); "
+                "give fewer shards in conf/slurm.conf"
+            )
 
 
 def _check_stage(where: str, asked: Resources, there: list[Partition]) -> None:

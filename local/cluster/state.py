@@ -118,6 +118,8 @@ def _state_of(
     if own.get("submission") != submission.folder.name:
         own = {}
     queued, reason = queue.get((number, index), ("", ""))
+    if not queued and f"{number}_{index}" in submission.cancelled and own.get("status") != "done":
+        queued = "CANCELLED"
     state, words = _judge(own, queued, reason, culprit)
     log = submission.log(job.name, task.name)
     if not log.is_file():

@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from local.cluster.conf import ClusterConf, Resources
+from local.cluster.conf import FLAGS, ClusterConf, Resources
 from local.cluster.jobs import Job
 from local.cluster.probe import MARKER, check_shared
 from local.cluster.record import Home, Submission, is_done
@@ -73,7 +73,7 @@ def script_of(submission: Submission, job: Job, conf: ClusterConf) -> str:
         for path, word in context["shared"].items()
     ]
     return _SCRIPT.format(
-        header="\n".join(f"#SBATCH --{name}={value}" for name, value in options.items()),
+        header="\n".join(_option(name, value) for name, value in options.items()),
         words=f"{job.name}: {names}",
         root=shlex.quote(root),
         markers="\n".join(markers),
@@ -84,13 +84,21 @@ def script_of(submission: Submission, job: Job, conf: ClusterConf) -> str:
     )
 
 
+def _option(name: str, value: str) -> str:
+    """A line of the header: sbatch reads quotes as a shell does, but for backslashes."""
+    if name in FLAGS and value.lower() in ("yes", "true"):
+        return f"#SBATCH --{name}"
+    if re.search(r"[\\\r\n]", value):
+        raise CanopyError(f"{name} is {value!r}: sbatch takes no backslash there; give another")
+    return f"#SBATCH --{name}={shlex.quote(value)}"
+
+
 def _header(submission: Submission, job: Job, resources: Resources) -> dict[str, str]:
     logs = str(submission.folder / "logs").replace("%", "%%")
-    if re.search(r"[\s\"'\\]", logs):
-        raise CanopyError(f"{logs}: sbatch takes no log folder with spaces or quotes; rename it")
     options = {"job-name": f"{submission.context['title']}-{job.name}"} | resources.options
     indices = submission.given[job.name]
-    most = resources.own["max-parallel"]
+    # Parts of one job run beside each other, and share its bound.
+    most = -(-resources.own["max-parallel"] // job.n_parts)
     options["array"] = ",".join(map(str, indices)) + (f"%{most}" if most else "")
     options["output"] = f"{logs}/{job.name}.%a.slurm"
     options["open-mode"] = "append"

@@ -1,10 +1,11 @@
 """Detection in many recordings: a journal, processes, progress, and the outputs at the end."""
 
 import logging
+import os
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -118,18 +119,18 @@ def _begun(job: Job) -> str:
 
 
 def _job_print(job: Job) -> str:
-    keys = [_key(sound) for sound in job.sounds]
+    keys = [_key(sound)[0] for sound in job.sounds]
     made = {"detection": job.fingerprint, "sounds": keys, "formats": job.formats}
     return fingerprint(made | ({"sites": job.sites.pattern} if job.sites else {}))
 
 
-def _key(sound: SoundFile) -> str:
-    """A recording as the journal knows it: another file in its place has another key."""
+def _key(sound: SoundFile) -> tuple[str, float]:
+    """A recording as the journal knows it, another file in its place by another key; and bytes."""
     try:
-        status = sound.path.stat()
+        status = os.stat(sound.path)
     except OSError:
-        return sound.name
-    return f"{sound.name}|{status.st_size}|{status.st_mtime_ns}"
+        return sound.name, 0.0
+    return f"{sound.name}|{status.st_size}|{status.st_mtime_ns}", float(status.st_size)
 
 
 def run_job(job: Job) -> Outcome:
@@ -148,14 +149,14 @@ def run_job(job: Job) -> Outcome:
         if job.shard is None:
             for path in sorted(work.glob("journal-*of*.jsonl")):
                 journal.absorb(path)
-        keys = [_key(sound) for sound in job.sounds]
+        keys, sizes = map(list, zip(*map(_key, job.sounds), strict=True))
         waiting = [
             index
             for index, key in enumerate(keys)
             if not _is_done(journal.get(key), work) or not _scored(job, index, journal.get(key))
         ]
         if job.shard is not None:
-            share = _share(job, job.shard)
+            share = _share(job, job.shard, sizes)
             waiting = [index for index in waiting if index in share]
         elif len(waiting) < len(keys):
             log.info("%d of %d recordings were done before", len(keys) - len(waiting), len(keys))
@@ -176,22 +177,14 @@ def run_job(job: Job) -> Outcome:
     return outcome
 
 
-def _share(job: Job, shard: Shard) -> set[int]:
+def _share(job: Job, shard: Shard, sizes: Sequence[float]) -> set[int]:
     """Recordings of a share; of partitioned tables whole days of a site, which it then writes."""
     # By size: to ask a million files for their duration takes longer than it evens out.
-    sizes = [_size(sound) for sound in job.sounds]
     if job.sites is None:
         return set(shard.of(sizes))
     days = list(by_day(job.sites, job.sounds).values())
     chosen = shard.of([sum(sizes[index] for index in day) for day in days])
     return {index for number in chosen for index in days[number]}
-
-
-def _size(sound: SoundFile) -> float:
-    try:
-        return float(sound.path.stat().st_size)
-    except OSError:
-        return 0.0
 
 
 def _is_done(entry: dict[str, Any] | None, work: Path) -> bool:

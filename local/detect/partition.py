@@ -83,8 +83,8 @@ class SiteRule:
         site = printable(found.get("site") or found.get("folder") or UNKNOWN)
         if len(file_name(site)) > _MAX_FOLDER_CHARACTERS:
             site = f"{site[:12]}-{fingerprint(site)[:8]}"
-        day = _parsed(found.get("date"), "%Y%m%d")
-        start = _parsed(f"{found.get('date')}{found.get('time')}", "%Y%m%d%H%M%S")
+        day = _parsed(found.get("date"), 8)
+        start = _parsed(f"{found.get('date')}{found.get('time')}", 14)
         return Where(site, day.strftime("%Y-%m-%d") if day else UNKNOWN, start)
 
 
@@ -102,15 +102,18 @@ def site_rule(asked: bool, pattern: str | None, formats: list[str] | None) -> Si
     return SiteRule(PATTERN if pattern is None else pattern)
 
 
-def _parsed(text: str | None, form: str) -> datetime | None:
+def _parsed(text: str | None, n_digits: int) -> datetime | None:
     """A date of digits, whatever stands between them; None where there is none such."""
     digits = re.sub(r"[^0-9]", "", text or "")
+    if len(digits) != n_digits:
+        return None
+    parts = [digits[:4], *(digits[at : at + 2] for at in range(4, n_digits, 2))]
     try:
-        found = datetime.strptime(digits, form) if len(digits) in (8, 14) else None
+        found = datetime(*map(int, parts))  # type: ignore[arg-type]
     except ValueError:
         return None
     # From what a clock that was never set tells, to what some other number may look like.
-    return found if found is not None and 1970 <= found.year <= 2100 else None
+    return found if 1970 <= found.year <= 2100 else None
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,8 @@ it is installed.
 """
 
 import json
+import logging
+import os
 import shutil
 import subprocess
 from collections import Counter
@@ -21,7 +23,10 @@ from local.errors import CanopyError
 
 # Endings that ffmpeg is asked to read.
 FOREIGN = (".m4a", ".mp4", ".aac", ".wma", ".webm", ".mkv", ".mov", ".avi", ".wv", ".ape", ".amr")
+_ENDINGS = SOUND_SUFFIXES + FOREIGN
 _FFMPEG_BLOCK_BYTES = 2**20
+
+log = logging.getLogger("canopy")
 
 
 @dataclass(frozen=True)
@@ -51,30 +56,59 @@ def find_sounds(paths: list[Path], ignore: Path | None = None) -> list[SoundFile
     ----------
     ignore : folder that is passed over (where outputs are written).
     """
-    found: dict[Path, SoundFile] = {}
+    found: dict[str, SoundFile] = {}
+    passed_over = None if ignore is None else ignore.resolve()
     for path in paths:
         if path.is_dir():
-            inside = [
-                one
-                for one in sorted(path.rglob("*"))
-                if one.suffix.lower() in SOUND_SUFFIXES + FOREIGN
-                and one.is_file()
-                and not any(part.startswith(".") for part in one.relative_to(path).parts)
-                and (ignore is None or ignore.resolve() not in one.resolve().parents)
-            ]
-            if not inside:
+            chosen = _inside(path, passed_over)
+            if not chosen:
                 raise CanopyError(
                     f"{path}: no sound file in this folder or below it; name a folder of "
                     "recordings, or the files themselves"
                 )
-            chosen = [(one, str(one.relative_to(path))) for one in inside]
         elif path.exists():
-            chosen = [(path, path.name)]
+            chosen = [(str(path.resolve()), SoundFile(path, path.name))]
         else:
             raise CanopyError(f"{path}: no such file or folder; correct the path")
-        for one, name in chosen:
-            found.setdefault(one.resolve(), SoundFile(one, name))
+        for place, sound in chosen:
+            found.setdefault(place, sound)
     return _told_apart(list(found.values()))
+
+
+def _inside(folder: Path, passed_over: Path | None) -> list[tuple[str, SoundFile]]:
+    """Sound files in and below a folder, in order of name, each with where it truly lies.
+
+    Archives hold millions: the disk is asked for no more than the names in each folder.
+    """
+    found: list[tuple[str, SoundFile]] = []
+
+    def look(place: str, name: str) -> None:
+        if passed_over is not None and os.path.join(real, name) == str(passed_over):
+            return
+        try:
+            with os.scandir(place) as listing:
+                entries = sorted(listing, key=lambda entry: entry.name)
+        except PermissionError:
+            log.warning("%s cannot be looked into and is passed over", place)
+            return
+        for entry in entries:
+            inner = os.path.join(name, entry.name)
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                look(entry.path, inner)
+            elif entry.name.lower().endswith(_ENDINGS) and entry.is_file():
+                lies = os.path.join(real, inner)
+                if entry.is_symlink():
+                    lies = os.path.realpath(entry.path)
+                    if passed_over is not None and passed_over in Path(lies).parents:
+                        continue
+                found.append((lies, SoundFile(Path(entry.path), inner)))
+
+    real = str(folder.resolve())
+    if passed_over is None or passed_over not in folder.resolve().parents:
+        look(str(folder), "")
+    return found
 
 
 def _told_apart(sounds: list[SoundFile]) -> list[SoundFile]:

@@ -240,7 +240,8 @@ def _run_on_nodes(script: Path, options: list[str], together: Together) -> None:
     # Jobs of one user that share a node must not meet at one port.
     port = _PORT + int(os.environ.get("SLURM_JOB_ID", "0")) % 20000
     command = ["srun", f"--nodes={together.nodes}", f"--ntasks={together.nodes}"]
-    command += ["--ntasks-per-node=1", "--kill-on-bad-exit=1"]
+    # Nodes that were asked to stop end one after the other; none is killed while it saves.
+    command += ["--ntasks-per-node=1", "--kill-on-bad-exit=0", f"--wait={2 * _PATIENCE_S:.0f}"]
     if cpus := os.environ.get("SLURM_CPUS_PER_TASK"):
         command.append(f"--cpus-per-task={cpus}")
     command += [sys.executable, str(script), *options, "--master-addr", f"{hosts[0]}:{port}"]
@@ -251,7 +252,8 @@ def _run_on_nodes(script: Path, options: list[str], together: Together) -> None:
             break
         except subprocess.TimeoutExpired:
             if requested() and not asked:
-                process.terminate()
+                # This one it passes on; at SIGTERM it kills what it has started.
+                process.send_signal(signal.SIGUSR1)
                 asked = True
     if asked:
         raise Interrupted(requested(), f"{script.name} {' '.join(options)}")

@@ -42,9 +42,10 @@ class WholeBatch(TorchFunctionMode):
     """Context of a network's forward pass on this rank's windows of a batch of `n`.
 
     Batch normalisation in training takes its statistics over all ranks, with gradients, on any
-    device. Dropout on the CPU draws for the whole batch and takes the rank's part, from torch's
-    global generator, which is left as one process leaves it. Whatever else is drawn (on a GPU, in
-    attention, of whole layers) comes from a stream of the rank's own that begins at `seed`.
+    device. Dropout of values and of channels on the CPU draws for the whole batch and takes the
+    rank's part, from torch's global generator, which is left as one process leaves it. Whatever
+    else is drawn (on a GPU, in attention, of whole layers, in layers that are made again for the
+    gradient) comes from a stream of the rank's own that begins at `seed`.
     """
 
     def __init__(self, ranks: Ranks, n: int, seed: int) -> None:
@@ -76,6 +77,8 @@ class WholeBatch(TorchFunctionMode):
             return self._batch_norm(*args, **kwargs)
         if func is F.dropout:
             return self._dropout(*args, **kwargs)
+        if func in (F.dropout1d, F.dropout2d):
+            return self._dropout_channels(func, *args, **kwargs)
         return func(*args, **kwargs)
 
     def _rows(self, x: torch.Tensor) -> int:
@@ -110,9 +113,32 @@ class WholeBatch(TorchFunctionMode):
             return F.dropout(x, p, training, inplace)
         order = sorted(range(x.ndim), key=lambda axis: -x.stride(axis))
         whole = torch.empty_permuted((self._n * rows, *x.shape[1:]), order, dtype=x.dtype)
+        own = self._kept(whole, rows, p)
+        return x.mul_(own) if inplace else x * own
+
+    def _dropout_channels(
+        self,
+        func: Any,
+        x: torch.Tensor,
+        p: float = 0.5,
+        training: bool = True,
+        inplace: bool = False,
+    ) -> torch.Tensor:
+        """Whole channels of (N, C, T) by `dropout1d`, of (N, C, H, W) by `dropout2d`."""
+        rows = self._rows(x)
+        is_batch = x.ndim == (3 if func is F.dropout1d else 4)
+        if not training or p == 0 or rows == 0 or x.device.type != "cpu" or not is_batch:
+            return func(x, p, training, inplace)
+        shape = (self._n * rows, x.shape[1], *[1] * (x.ndim - 2))
+        own = self._kept(torch.empty(shape, dtype=x.dtype), rows, p)
+        return x.mul_(own) if inplace else x * own
+
+    def _kept(self, whole: torch.Tensor, rows: int, p: float) -> torch.Tensor:
+        """What dropout multiplies this rank's windows by; `whole` is laid out as the batch."""
         whole.bernoulli_(1 - p, generator=self._shared).div_(1 - p)
-        own = [rows * item + row for item in self._ranks.of_batch(self._n) for row in range(rows)]
-        return x.mul_(whole[own]) if inplace else x * whole[own]
+        return whole[
+            [rows * item + row for item in self._ranks.of_batch(self._n) for row in range(rows)]
+        ]
 
 
 class _BatchNorm(torch.autograd.Function):

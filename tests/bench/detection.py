@@ -59,8 +59,9 @@ def main() -> int:
         rng = np.random.default_rng(0)
         sound = (0.05 * rng.standard_normal(RATE * SECONDS)).astype(np.float32)
         soundfile.write(folder / "x.flac", sound, RATE)
+        config = Config.model_validate(CONFIG)
         for title, (family, params, n) in MODELS.items():
-            publish(folder / title, family, params, n)
+            publish(folder / title, config, WINDOW, family, params, n)
             rows += measure(title, folder / title, folder / "x.flac", options.repeats)
     print(f"{'what':<58} {'measured':>9} {'target':>8}  met")
     for what, value, target, met in rows:
@@ -69,35 +70,44 @@ def main() -> int:
     return int(any(met is False for *_, met in rows))
 
 
-def publish(folder: Path, family: str, params: dict, n: int) -> None:
-    """A published folder of `n` untrained networks."""
-    config = Config.model_validate(CONFIG)
+def publish(
+    folder: Path,
+    config: Config,
+    window: int,
+    family: str,
+    params: dict,
+    n: int = 1,
+    with_onnx: bool = True,
+) -> None:
+    """A published folder of `n` untrained networks that see `window` frames at once."""
+    n_bands = 1 if config.features.kind == "wave" else config.features.n_mels
     folder.mkdir()
     networks, any_length, step = [], True, 1
     for fold in range(n):
         torch.manual_seed(fold)
-        model = create_model(family, params, N_CLASSES, 64).eval()
+        model = create_model(family, params, N_CLASSES, n_bands).eval()
         weights, graph = f"fold{fold}.safetensors", f"fold{fold}.onnx"
         save_file(model.state_dict(), folder / weights)
-        any_length &= export_onnx(model, config, WINDOW, folder / graph)
+        if with_onnx:
+            any_length &= export_onnx(model, config, window, folder / graph)
         step = model.step
-        networks.append({"weights": weights, "onnx": graph})
+        networks.append({"weights": weights, "onnx": graph if with_onnx else None})
     plain = config.model_dump(mode="json")
     labels = [f"s{index}" for index in range(N_CLASSES)]
     told = {
         "schema": SCHEMA,
         "classes": [[label, label, None, None] for label in labels],
         "config": {key: plain[key] for key in SECTIONS if key != "model"},
-        "recipe": {"name": family, "params": params, "n_classes": N_CLASSES, "n_bands": 64},
+        "recipe": {"name": family, "params": params, "n_classes": N_CLASSES, "n_bands": n_bands},
         "step": step,
-        "window": WINDOW,
+        "window": window,
         "any_length": any_length,
         "networks": networks,
         "evidence": None,
         "prior_shift": None,
     }
     write_json(folder / MODEL, told)
-    write_sums(folder, [MODEL, *(name for one in networks for name in one.values())])
+    write_sums(folder, [MODEL, *(name for one in networks for name in one.values() if name)])
 
 
 class Timed:

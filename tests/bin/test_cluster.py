@@ -3,6 +3,7 @@ programs that answer as written here; tests/slurm/ does the same with a real one
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -84,6 +85,39 @@ def test_dry_run_prints_the_scripts_and_hands_in_nothing(slurm):
     assert "#SBATCH --job-name=tiny-train-cycle1" in ran.out
     for script in ran.out.split("# ---- sbatch ")[1:]:
         subprocess.run(["bash", "-n"], input=script.partition("\n")[2], text=True, check=True)
+
+
+def test_nothing_of_a_path_or_a_setting_is_run(slurm):
+    """Scripts quote what users name; sbatch reads quotes in its lines as a shell does."""
+    odd = f'it\'s $(touch {slurm.folder}/ran) `x` "y"'
+    conf = conf_of(site=f"{SMALL}comment = {odd}\nexclusive = yes\n")
+    places = ("--dumpdir", f"{slurm.folder}/{odd}", "--expdir", f"{slurm.folder}/{odd} 100%")
+    ran = slurm.submit(*places, "--set", f"model.init={odd}", "--dry-run", conf=conf)
+    assert ran.rc == 0, ran.err
+    for script in ran.out.split("# ---- sbatch ")[1:]:
+        body = script.partition("\n")[2]
+        lines = [line for line in body.splitlines() if line.startswith("#SBATCH ")]
+        header = dict(shlex.split(line)[1].partition("=")[::2] for line in lines)
+        assert header["--comment"] == odd
+        assert header["--output"].startswith(f"{slurm.folder}/{odd} 100%%/tiny/cluster/001/logs/")
+        assert header["--exclusive"] == ""
+        told = subprocess.run(["bash"], input=body, capture_output=True, text=True, check=False)
+        # As on a node that sees none of its folders.
+        assert f"error: {slurm.folder}/{odd} 100%/tiny/.shared of the login node" in told.stderr
+    assert not (slurm.folder / "ran").exists()
+
+
+def test_a_backslash_is_refused_where_sbatch_would_eat_it(slurm):
+    line = fault(slurm.submit(conf=conf_of(site=SMALL + "comment = a\\b\n")))
+    assert "comment is 'a\\\\b': sbatch takes no backslash there" in line
+
+
+def test_more_tasks_than_the_clusters_arrays_hold_are_refused(slurm):
+    conf = conf_of(preprocess=SMALL + "shards = 30\n")
+    small = {"scontrol": "MaxArraySize            = 20"}
+    assert "preprocess has 30 tasks, arrays of this cluster hold 20 (MaxArraySize)" in fault(
+        slurm.submit(conf=conf, **small)
+    )
 
 
 def test_each_stage_is_a_job_after_the_one_before(slurm):
@@ -240,6 +274,12 @@ def test_status_tells_which_task_failed_and_what_follows_on_it(slurm):
     assert "train-cycle0-fold1 (102_1) cancelled: by scancel" in ran.out
     waiting = slurm.run("cancel", str(slurm.exp), squeue="103|0|PENDING|Dependency")
     assert ["scancel", "103_0"] in waiting.calls
+    # What the queue has forgotten was cancelled all the same.
+    (home / "tasks/train-cycle0-fold1.json").unlink()
+    record = json.loads((home / "001/submission.json").read_text())
+    (home / "001/submission.json").write_text(json.dumps({**record, "cancelled": ["102_1"]}))
+    ran = slurm.run("status", str(slurm.exp), squeue="")
+    assert "train-cycle0-fold1 (102_1) cancelled: by scancel" in ran.out
 
 
 def test_force_and_unknown_runs_are_refused(slurm):
@@ -249,8 +289,13 @@ def test_force_and_unknown_runs_are_refused(slurm):
 
 def test_detection_is_dealt_to_shares(slurm):
     site = str(slurm.folder / "site.conf")
-    options = ("exp/demo/a", "sounds", "--out", str(slurm.folder / "found"))
+    model, sounds = slurm.folder / "model", slurm.folder / "sounds"
+    options = (str(model), str(sounds), f"--out={slurm.folder / 'found'}")
     conf = conf_of(detect=SMALL + "shards = 2\n")
+    model.mkdir()
+    line = fault(slurm.run("detect", "--slurm-conf", site, "--", *options, conf=conf))
+    assert f"{sounds}: no such file or folder" in line
+    sounds.mkdir()
     ran = slurm.run("detect", "--slurm-conf", site, "--", *options, conf=conf)
     assert ran.rc == 0, ran.err
     (shares, whole) = sbatches(ran)

@@ -22,8 +22,12 @@ from tests.slurm.world import CLUSTER, MODELS, ROOT, OutOfTime, Skipped, World, 
 
 
 def launcher(world: World) -> str:
-    """Every stage a job, recordings in shares, one cycle of relabelling: as the local run."""
-    options = ("launcher", "launcher", "--n-cycles", 1)
+    """Every stage a job, recordings in shares, one cycle of relabelling: as the local run.
+
+    Training and inference read copies on the nodes' own disks.
+    """
+    cache = world.folder / "slurm/unshared/cache"
+    options = ("launcher", "launcher", "--n-cycles", 1, "--cache", cache)
     exp = world.exp("launcher")
     world.submit(*options)
     n_jobs = len(world.arrays(exp))
@@ -31,8 +35,10 @@ def launcher(world: World) -> str:
     check("submit" in said and "failed" not in said, said)
     names = ("submission.csv", "cycle1/oof.npz", "cycle1/test.npz")
     same(world.short(), exp, *names)
+    logs = [path.read_text() for path in exp.glob("cluster/001/logs/train-cycle0-*.log")]
+    check(any(f"are copied to {cache}" in log for log in logs), logs)
     check("nothing to hand in" in world.submit(*options), "handed in what was done")
-    return f"{n_jobs} jobs; submission.csv and scores the same"
+    return f"{n_jobs} jobs, dump copied to the nodes; submission.csv and scores the same"
 
 
 def sbatch(world: World) -> str:
@@ -126,6 +132,28 @@ def time_limit(world: World) -> str:
     return f"requeued {restarts[0]} and {restarts[1]} times; models the same"
 
 
+def bound(world: World) -> str:
+    """A fold on two nodes that meets its time limit saves; beyond its requeues it is given up."""
+    world.short()
+    world.at_split("bound")
+    exp, nodes = world.exp("bound"), min(2, len(world.nodes()))
+    own = f"nodes = {nodes}\nsignal-seconds = 60\nmax-requeues = 0\ntime = 00:10:00"
+    conf = world.write_conf("bound.conf", train=f"time = 00:10:00|{own}")
+    endless = ("--set", "train.n_epochs=100000", "--set", "train.validate_every=100000")
+    options = (*endless, "--folds", 0, "--n-cycles", 0, "--stage", 2, "--stop-stage", 3)
+    world.submit("bound", "short", *options, conf=conf)
+    world.training(exp, 0)
+    number = world.task(exp, "train-cycle0-fold0")["slurm_job"].split("_")[0]
+    # Two minutes and a part of one from now.
+    spent = world.call("squeue", "-h", "-j", number, "-o", "%M").strip().split(":")[-2]
+    world.call("scontrol", "update", f"JobId={number}", f"TimeLimit={int(spent) + 2}")
+    said = world.wait(exp)
+    check("ran into its time limit 1 times, max-requeues is 0" in said, said)
+    check("follows on train-cycle0-fold0" in said, said)
+    check((exp / "cycle0/fold0/step.pt").is_file(), "it was ended before it had saved")
+    return f"{nodes} nodes saved at epoch {world.epochs(exp, 0)}; the state says why it ended"
+
+
 def node_failure(world: World) -> str:
     """The node dies with all that it runs; Slurm requeues, training goes on."""
     local, long = world.long()
@@ -148,7 +176,7 @@ def node_failure(world: World) -> str:
 
 
 def detection(world: World) -> str:
-    """Detection in shares gives the tables of one process."""
+    """Detection in shares gives the tables of one process, also by site and date."""
     sounds, found = world.folder / "short/data/test", world.folder / "found"
     options = [world.short(), sounds, "--format", "csv"]
     alone, threads = ("--out", world.folder / "found0"), str(world.threads)
@@ -159,7 +187,20 @@ def detection(world: World) -> str:
     check("gather" in said and "failed" not in said, said)
     names = [path.name for path in (world.folder / "found0").glob("*.csv")]
     same(world.folder / "found0", found, *names)
-    return f"2 shares; {', '.join(sorted(names))} the same"
+    trees = []
+    for name in ("days0", "days"):
+        parted = [world.short(), sounds, "--partition", "--out", world.folder / name]
+        if name == "days0":
+            world.call(sys.executable, "bin/detect.py", *parted, OMP_NUM_THREADS=threads)
+        else:
+            world.cluster("detect", "--slurm-conf", world.site, "--", *parted)
+            said = world.wait(world.folder / name)
+            check("gather" in said and "failed" not in said, said)
+        tree = (world.folder / name).rglob("*.parquet")
+        trees.append(sorted(str(path.relative_to(world.folder / name)) for path in tree))
+    check(trees[0] and trees[0] == trees[1], f"{trees}")
+    same(world.folder / "days0", world.folder / "days", *trees[0])
+    return f"2 shares; {', '.join(sorted(names))} and {len(trees[0])} Parquet files the same"
 
 
 def two_nodes(world: World) -> str:
@@ -191,6 +232,7 @@ TESTS = {
     "failing-fold": failing_fold,
     "node-failure": node_failure,
     "time-limit": time_limit,
+    "requeue-bound": bound,
     "scancel": scancel,
     "detection": detection,
 } | refusals.TESTS

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from local.cluster.conf import count_gpus, parse_memory, parse_time, read_conf
+from local.cluster.conf import count_gpus, count_gres, parse_memory, parse_time, read_conf
 from local.cluster.jobs import RunRequest, plan_run
 from local.errors import CanopyError
 
@@ -37,6 +37,41 @@ def test_memory_and_gpus():
     assert parse_memory("1.5T") == 1.5 * 1024 * 1024
     gpus = ("gpu:2", "gpu:a100:4(S:0-1)", "gpu", "2", "a100:3", "(null)", "")
     assert [count_gpus(text) for text in gpus] == [2, 4, 1, 2, 3, 0, 0]
+
+
+def test_other_resources_are_no_gpus():
+    assert count_gres("lscratch:100,gpu:a100:2(S:0,1),gres:gpu:1") == 3
+    assert count_gres("lscratch:100") == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "gpus", "memory_mb"),
+    [
+        ("gpus-per-node = a100:2\nmem-per-gpu = 8G", 2, 16384),
+        ("nodes = 2\ngpus = 4", 2, 0),
+        ("gres = lscratch:40,gpu:1\nmem-per-cpu = 2G\ncpus-per-task = 4", 1, 8192),
+    ],
+)
+def test_gpus_and_memory_of_a_node_however_they_are_asked_for(tmp_path, text, gpus, memory_mb):
+    path = tmp_path / "site.conf"
+    path.write_text(f"[train]\n{text}\n")
+    train = read_conf([path]).of("train")
+    assert (train.gpus, train.memory_mb) == (gpus, memory_mb)
+
+
+def test_a_comment_may_follow_a_value(tmp_path):
+    path = tmp_path / "site.conf"
+    path.write_text("[train]\ngres = gpu:1 # of any kind\n")
+    assert read_conf([path]).of("train").options == {"gres": "gpu:1"}
+
+
+def test_more_ranks_than_gpus_are_refused(tmp_path):
+    path = tmp_path / "site.conf"
+    path.write_text("[train]\nranks = 4\ngres = gpu:2\n")
+    with pytest.raises(CanopyError, match=r"\[train\] ranks is 4, but it asks for 2 GPUs"):
+        read_conf([path])
+    path.write_text("[train]\nranks = 4\n")
+    assert read_conf([path]).of("train").own["ranks"] == 4
 
 
 def test_later_files_change_keys_and_empty_values_take_them_away(tmp_path):

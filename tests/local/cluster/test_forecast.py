@@ -21,6 +21,7 @@ CALM = Fleet(
     max_retries=20,
     bandwidth_gb_s=math.inf,
     cost=2.0,
+    tb_month=20.0,
 )
 
 
@@ -30,8 +31,10 @@ def test_without_failures_it_is_a_division():
     assert found["wall hours"] == pytest.approx(11.0)
     assert found["worker-hours"] == pytest.approx(110.0)
     assert found["cost"] == pytest.approx(220.0)
+    # 0.3 TB, at 20 for a TB and month.
+    assert found["disk cost a month"] == pytest.approx(6.0)
     assert found["ideal wall hours"] == pytest.approx(10.0)
-    assert found["failures"] == found["shares given up"] == 0
+    assert found["shares interrupted"] == found["shares given up"] == 0
 
 
 def test_failures_come_as_often_as_they_are_said_to():
@@ -46,6 +49,19 @@ def test_failures_come_as_often_as_they_are_said_to():
     assert worked == pytest.approx(100.0 + lost, rel=1e-6)
     assert lost / mean == pytest.approx(0.05, rel=0.15)
     assert all(course.n_given_up == 0 for course in courses)
+
+
+def test_a_node_fails_with_all_its_workers():
+    # In step with each other, for they are equally fast: all ten are interrupted, or none.
+    fleet = replace(CALM, mtbf_hours=5.0, start_hours=0.0, repair_hours=2.0, per_node=10)
+    courses = [play(LOAD, fleet, np.random.default_rng(n)) for n in range(60)]
+    times = [course.n_failures / 10 for course in courses]
+    assert all(number.is_integer() for number in times)
+    worked = np.mean([course.busy_hours for course in courses])
+    assert np.mean(times) == pytest.approx(worked / 10 / 5.0, rel=0.2)
+    # The rest of the time it is repaired.
+    idle = [course.wall_hours - course.busy_hours / 10 for course in courses]
+    assert idle == pytest.approx([2.0 * number for number in times])
 
 
 def test_a_share_that_never_ends_is_given_up():
@@ -77,5 +93,7 @@ def test_too_few_shares_are_told():
 def test_numbers_that_mean_nothing_are_refused():
     with pytest.raises(CanopyError, match="--rate is 0"):
         forecast(LOAD, replace(CALM, rate=0.0), 0, 1)
+    with pytest.raises(CanopyError, match="--per-node is 0"):
+        forecast(LOAD, replace(CALM, per_node=0), 0, 1)
     with pytest.raises(CanopyError, match="--workers is 0"):
         forecast(LOAD, replace(CALM, n_workers=0), 0, 1)

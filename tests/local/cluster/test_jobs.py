@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from local.cluster.conf import read_conf
-from local.cluster.jobs import RunRequest, plan_run
+from local.cluster.jobs import RunRequest, plan_detect, plan_run
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -29,3 +29,14 @@ def test_the_cache_is_of_those_that_read_the_dump(cache):
     for job, call in calls(cache):
         given = call[call.index("--cache") + 1] if "--cache" in call else None
         assert given == (cache if job.stage in ("train", "infer") else None), call
+
+
+def test_more_tasks_than_an_array_holds_are_several_jobs(tmp_path):
+    path = tmp_path / "site.conf"
+    path.write_text("[detect]\nshards = 2500\n")
+    *parts, last = plan_detect(["run", "sounds"], tmp_path, read_conf([path]))
+    assert [job.name for job in parts] == [f"detect-part{number}" for number in (1, 2, 3)]
+    assert [len(job.tasks) for job in parts] == [1000, 1000, 500]
+    assert [task.name for job in parts for task in job.tasks][1999] == "shard1999of2500"
+    assert [job.n_parts for job in parts] == [3, 3, 3]
+    assert last.after == [job.name for job in parts]

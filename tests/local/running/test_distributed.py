@@ -1,5 +1,6 @@
 """Processes that train a fold together: what one process would have made of the same batches."""
 
+import copy
 import multiprocessing
 import os
 import signal
@@ -20,11 +21,12 @@ from local.checkpoint import load_checkpoint
 from local.dataset import make_pool
 from local.errors import CanopyError
 from local.experiment import Experiment
+from local.models import create_model
 from local.running.interruption import Interrupted, forget, listen
 from local.running.launching import Together, run_together
 from local.running.ranks import Ranks
 from local.training import FoldTask, Trainer
-from local.training.whole_batch import WholeBatch
+from local.training.whole_batch import WholeBatch, score_whole_batch
 
 ROOT = Path(__file__).resolve().parents[3]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -256,6 +258,69 @@ def test_batch_norm_and_dropout_are_of_the_whole_batch(tmp_path, n, shape):
         for key, value in whole.items():
             torch.testing.assert_close(found[rank][key], value, rtol=1e-5, atol=1e-5)
     assert not torch.equal(found[0]["drawn"], found[1]["drawn"])
+
+
+WAVE = {
+    **{"sample_rate": 32_000, "n_filters": 6, "kernel": 31, "frame_ms": 4.0, "gru": 7},
+    **{"channels": [5, 6], "pool": [2, 2, 2], "de_channels": [3, 4], "de_strides": [2, 3]},
+    **{"de_hidden": [5], "de_dropout": 0.2, "map_dropout": 0.2, "dense": [9, 8]},
+}
+NETWORKS = {
+    "denet": (WAVE, (5, 1024)),
+    "timm": ({"backbone": "resnet10t", "level_norm": True, "activity": True}, (5, 1, 32, 64)),
+    "transformer": ({"width": 16, "n_blocks": 2, "n_heads": 2, "dropout": 0.0}, (5, 1, 32, 64)),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_any_network_learns_as_of_the_whole_batch(tmp_path, name):
+    """Outputs, gradients and running statistics of five windows, of which two ranks have three."""
+    params, shape = NETWORKS[name]
+    torch.manual_seed(4)
+    model = create_model(name, params, 3, 32).train()
+    x = torch.randn(shape) * torch.linspace(0.5, 2, 5).view(5, *[1] * (len(shape) - 1))
+
+    def learn(score, average=lambda parameters: None):
+        network = copy.deepcopy(model)
+        torch.manual_seed(7)
+        outputs = [part for part in score(network) if part is not None]
+        sum((part * part.detach().cos()).sum() for part in outputs).backward()
+        average(network.parameters())
+        grads = {key: value.grad for key, value in network.named_parameters()}
+        return [part.detach() for part in outputs], grads, network.state_dict()
+
+    def work(ranks):
+        found = learn(
+            lambda network: score_whole_batch(network, x, None, ranks, ranks.rank),
+            ranks.average_gradients,
+        )
+        torch.save(found, tmp_path / f"{ranks.rank}.pt")
+
+    assert together(work, 2, tmp_path) == [0, 0]
+    outputs, grads, state = learn(lambda network: network(x))
+    for rank in range(2):
+        found = torch.load(tmp_path / f"{rank}.pt")
+        torch.testing.assert_close(found[0], outputs, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(found[1], grads, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(found[2], state, rtol=1e-5, atol=1e-5)
+
+
+def test_what_is_made_again_for_the_gradient_draws_the_same(tmp_path):
+    """Dropout in layers that keep nothing for the gradient, as a rank draws it both times."""
+    model = create_model("denet", {**WAVE, "checkpoint": True}, 3, 1).train()
+    drawn = []
+    model.enhancement.dropout.register_forward_hook(lambda *call: drawn.append(call[2] == 0))
+
+    def work(ranks):
+        x = torch.randn(4, 1024)
+        with WholeBatch(ranks, 4, 5):
+            loss = model(x).clip_logit.sum()
+        loss.backward()
+        first, again = drawn
+        assert torch.equal(first, again)
+        assert 0.1 < float(first.double().mean()) < 0.3
+
+    assert together(work, 1, tmp_path) == [0]
 
 
 def test_items_of_any_type_are_gathered(tmp_path):
