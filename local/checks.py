@@ -90,11 +90,7 @@ def check_data(run: Run) -> None:
     read_reviewed(reviewed, durations, tables.labels)
     if run.config.prior.given is not None:
         read_prevalence(run.datadir / run.config.prior.given, tables.labels)
-    if run.config.prior.method == "estimated" and not (recordings["subset"] == "test").any():
-        raise CanopyError(
-            "prior.method is estimated, which goes by test recordings, and there are none; set it "
-            "to none or given"
-        )
+    _check_subsets(run.config, set(recordings["subset"]))
     shortest = recordings.loc[recordings["duration"].idxmin()]
     window = run.config.window
     too_short = shortest["duration"] < window.length_s - 1e-6
@@ -103,6 +99,22 @@ def check_data(run: Run) -> None:
             f"recording {shortest['recording_id']} lasts {shortest['duration']:.3f} s, less than "
             f"window.length_s {window.length_s:g}; shorten the window or set window.short to "
             "repeat or silence"
+        )
+
+
+def _check_subsets(config: Config, subsets: set[str]) -> None:
+    """Settings that go by recordings of a subset need some."""
+    if config.prior.method == "estimated" and "test" not in subsets:
+        raise CanopyError(
+            "prior.method is estimated, which goes by test recordings, and there are none; set it "
+            "to none or given"
+        )
+    augment = config.augment
+    unlabelled = augment.background_p > 0 and augment.background_from == "unlabelled"
+    if unlabelled and "unlabelled" not in subsets:
+        raise CanopyError(
+            "augment.background_from is unlabelled, but there are no recordings of that subset; "
+            "set it to random or negative"
         )
 
 

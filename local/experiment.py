@@ -143,6 +143,13 @@ class Experiment:
         own = self.fold_of
         return [name for name in self.dump_ids if name in names and own[name] != fold]
 
+    def lent_ids(self, fold: int) -> list[str]:
+        """Unlabelled recordings of other folds that are laid under windows, where that is asked."""
+        augment = self.run.config.augment
+        if augment.background_p == 0 or augment.background_from != "unlabelled":
+            return []
+        return [name for name in self.ids("unlabelled") if self.fold_of[name] != fold]
+
     @cached_property
     def dump_ids(self) -> list[str]:
         """All readable recordings in table order."""
@@ -154,7 +161,7 @@ class Experiment:
 
     def write_seen(self, cycle: int, fold: int) -> Path:
         """Note which recordings and groups a fold's model sees in training."""
-        names = self.training_ids(cycle, fold)
+        names = list(dict.fromkeys([*self.training_ids(cycle, fold), *self.lent_ids(fold)]))
         path = self.run.fold(cycle, fold) / "seen.csv"
         groups = [self.groups[name] for name in names]
         write_csv(path, pd.DataFrame({"recording_id": names, "group": groups}))

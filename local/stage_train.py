@@ -66,10 +66,11 @@ def train_fold(run: Run, cycle: int, fold: int, ranks: Ranks | None = None) -> N
         write_json(folder / "run.json", environment_record(run.config, run.device))
     events = experiment.events(cycle)
     names = experiment.training_ids(cycle, fold)
-    experiment.dump.bring([*names, *experiment.held_out_ids(fold)])
+    lent = experiment.lent_ids(fold)
+    experiment.dump.bring([*names, *lent, *experiment.held_out_ids(fold)])
     task = FoldTask(
         name=f"cycle{cycle}/fold{fold}",
-        pool=make_pool(experiment.tables, events, names, experiment.dump),
+        pool=make_pool(experiment.tables, events, names, experiment.dump, lent),
         held_out=experiment.held_out_ids(fold),
         events=experiment.tables.events,
         labels=experiment.tables.labels,

@@ -154,10 +154,11 @@ class AugmentConfig(Section):
     noise_colour: Literal["white", "pink", "either"] = "either"
     # Share of that noise which comes and goes within the window, as wind does.
     noise_gusts: Share = 0.0
-    # Another recording's sound laid under the window: around a rejected event, or from anywhere.
+    # Another recording's sound laid under the window: from around a rejected event, from anywhere
+    # in what the fold trains on, or from recordings of subset unlabelled.
     background_p: Share = 0.0
     background_snr_db: tuple[float, float] = (5.0, 20.0)
-    background_from: Literal["negative", "random"] = "negative"
+    background_from: Literal["negative", "random", "unlabelled"] = "negative"
     # From this signal-to-noise ratio on a background is too faint to make known absences unknown;
     # null: it never is.
     background_faint_db: float | None = None

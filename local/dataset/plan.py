@@ -1,5 +1,6 @@
 """What a fold may draw from, and which windows an epoch draws."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,6 +21,8 @@ class Pool:
     0 true positive, 1 true negative, 2 pseudo; the band (E, 2) in hertz, the class's where the row
     says none, NaN where that does not either. Events of a recording stand in the order of
     `events[recording_id]`. `stretched_frames`: `n_frames` in the dump of each stretch factor.
+    `n_lent`: so many at the end are laid under windows, and no window is drawn from them; they may
+    stand before as well.
     """
 
     recording_ids: list[str]
@@ -32,6 +35,12 @@ class Pool:
     event_kind: np.ndarray
     event_band: np.ndarray | None = None
     stretched_frames: dict[float, np.ndarray] = field(default_factory=dict)
+    n_lent: int = 0
+
+    @property
+    def n_own(self) -> int:
+        """Recordings, from the first on, that windows are drawn from."""
+        return len(self.recording_ids) - self.n_lent
 
     def frames_at(self, rows: np.ndarray, factors: np.ndarray | float) -> np.ndarray:
         """Frames of the recordings `rows` in the dumps of their stretch factors."""
@@ -41,10 +50,21 @@ class Pool:
         return n_frames
 
 
-def make_pool(tables: Tables, events: pd.DataFrame, recording_ids: list[str], dump: Dump) -> Pool:
-    """Collect recordings (those that could be read) and `events` that lie in them."""
-    ids = [name for name in recording_ids if name in dump]
-    position = {name: row for row, name in enumerate(ids)}
+def make_pool(
+    tables: Tables,
+    events: pd.DataFrame,
+    recording_ids: list[str],
+    dump: Dump,
+    lent: Sequence[str] = (),
+) -> Pool:
+    """Collect recordings (those that could be read) and `events` that lie in them.
+
+    `lent`: recordings to be laid under windows, whatever is known of them.
+    """
+    own = [name for name in recording_ids if name in dump]
+    lent = [name for name in lent if name in dump]
+    ids = [*own, *lent]
+    position = {name: row for row, name in enumerate(own)}
     mine = events[events["recording_id"].isin(position)]
     mine = mine.sort_values(["recording_id", "onset", "offset", "label"], kind="stable")
     index = {label: row for row, label in enumerate(tables.labels)}
@@ -66,6 +86,7 @@ def make_pool(tables: Tables, events: pd.DataFrame, recording_ids: list[str], du
             factor: np.array([dump.at(factor).n_frames(name) for name in ids], dtype=np.int64)
             for factor in factors
         },
+        n_lent=len(lent),
     )
 
 
@@ -107,7 +128,7 @@ def plan_epoch(
         window / factor frames.
     """
     rule = config.window
-    if not pool.recording_ids:
+    if pool.n_own == 0:
         raise CanopyError(
             "no readable train recording is left for this fold; look at the reasons in manifest.csv"
         )
@@ -147,12 +168,17 @@ def random_windows(
     rng: np.random.Generator,
     dump_factor: np.ndarray | float = 1.0,
     factor: np.ndarray | float = 1.0,
+    lent: bool = False,
 ) -> np.ndarray:
-    """(n, 2) recording positions and first frames, evenly from all time."""
+    """(n, 2) recording positions and first frames, evenly from all time.
+
+    Of the pool's own recordings, or of those that are only `lent`.
+    """
     plan = np.empty((n, 2), dtype=np.int64)
+    rows = np.arange(pool.n_own, len(pool.recording_ids)) if lent else np.arange(pool.n_own)
     # Longer recordings hold more windows, so they are drawn more often.
-    weight = pool.n_frames / pool.n_frames.sum()
-    plan[:, 0] = rng.choice(len(pool.recording_ids), size=n, p=weight)
+    n_frames = pool.n_frames[rows]
+    plan[:, 0] = rng.choice(rows, size=n, p=n_frames / n_frames.sum())
     room = _room(pool, plan[:, 0], window, dump_factor, factor)
     plan[:, 1] = rng.integers(0, room + 1)
     return plan

@@ -69,6 +69,13 @@ def _backgrounds(
     """(n, 2) recording positions and first frames of backgrounds."""
     if config.augment.background_from == "random":
         return random_windows(pool, window, n, rng)
+    if config.augment.background_from == "unlabelled":
+        if pool.n_lent == 0:
+            raise CanopyError(
+                "augment.background_from is unlabelled, but this fold has no readable recordings "
+                "of that subset; set it to random"
+            )
+        return random_windows(pool, window, n, rng, lent=True)
     rows = np.flatnonzero(pool.event_kind == 1)
     if len(rows) == 0:
         raise CanopyError(

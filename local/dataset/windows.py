@@ -1,5 +1,7 @@
 """One window with its targets, however it is read."""
 
+from dataclasses import fields
+
 import numpy as np
 import torch
 from torch.utils.data import Dataset
@@ -127,7 +129,8 @@ class WindowDataset(Dataset):
             found["background"] = dump.crop(name, start, self._window)
         if augment.background_faint_db is None or snr_db < augment.background_faint_db:
             grid = grid_of(self._window, dump.config.hop_s, dump.centred, start, self._step)
-            lay_under(targets, self._targets(row, grid))
+            lent = row >= self._pool.n_own
+            lay_under(targets, unknown(targets) if lent else self._targets(row, grid))
         return found
 
     def _wave(
@@ -177,6 +180,11 @@ def _places(window: int, factor: float) -> tuple[np.ndarray, np.ndarray]:
     places = np.maximum(0.0, (np.arange(window) + 0.5) / factor - 0.5)
     left = places.astype(np.int64)
     return left, (places - left).astype(np.float32)
+
+
+def unknown(like: Targets) -> Targets:
+    """Targets of a window of which nothing is known."""
+    return Targets(*(np.zeros_like(getattr(like, part.name)) for part in fields(like)))
 
 
 def lay_under(targets: Targets, background: Targets) -> None:

@@ -42,17 +42,21 @@ def sounds(seconds=(4.0, 3.0)):
     return {f"r{i}": 0.05 * g.standard_normal(int(s * RATE)) for i, s in enumerate(seconds)}
 
 
-def pool_of(dump):
+def tables_and_events():
     rows = [("r0", "a", 1.0, 1.5, 1, "tp"), ("r1", "b", 0.5, 2.0, -1, "fp")]
     columns = ["recording_id", "label", "onset", "offset", "polarity", "source"]
     events = pd.DataFrame(rows, columns=columns).assign(weight=1.0)
-    tables = Tables(pd.DataFrame(), events, pd.DataFrame({"label": LABELS}))
-    return make_pool(tables, events, ["r0", "r1"], dump)
+    return Tables(pd.DataFrame(), events, pd.DataFrame({"label": LABELS})), events
 
 
-def read(dump, plan, vary, window=100, step=4):
+def pool_of(dump):
+    return make_pool(*tables_and_events(), ["r0", "r1"], dump)
+
+
+def read(dump, plan, vary, window=100, step=4, pool=None):
     """A batch as training collates it."""
-    data = WindowDataset(pool_of(dump), dump, np.asarray(plan), window, step, 2, vary)
+    pool = pool or pool_of(dump)
+    data = WindowDataset(pool, dump, np.asarray(plan), window, step, 2, vary)
     item = default_collate([data[i] for i in range(len(data))])
     item.pop("row")
     return Batch(**item)
@@ -298,6 +302,28 @@ def test_backgrounds_come_from_where_they_are_asked_from(sound_dump):
             # Windows of 1 s that show 0.2 s of the span from 0.5 to 2 s.
             begin = (vary.background[chosen, 1] - 0.5) * 0.01
             assert ((begin + 1.0 > 0.5 + 0.19) & (begin < 2.0 - 0.19)).all()
+
+
+def test_backgrounds_of_unlabelled_recordings(sound_dump):
+    """They lie under windows, no window is drawn from them, and nothing is known of them."""
+    augment_ = {"background_p": 1.0, "background_from": "unlabelled", "background_snr_db": [3, 9]}
+    config = make_config(augment=augment_, data={"annotation": "complete"})
+    dump = sound_dump(sounds(), config)
+    tables, events = tables_and_events()
+    pool = make_pool(tables, events[events["recording_id"] == "r0"], ["r0"], dump, lent=["r1"])
+    vary = vary_epoch(pool, config, 100, 200, np.random.default_rng(0))
+    assert set(vary.background[:, 0]) == {1}
+    plan = plan_epoch(pool, config, 100, 200, np.random.default_rng(0))
+    assert set(plan[:, 0]) == {0}
+    batch = read(dump, plan[:20], Variations.none(20), pool=pool)
+    over = read(dump, plan[:20], vary, pool=pool)
+    known = (batch.frame_target == 0) & (batch.frame_mask > 0)
+    assert known.any()
+    assert not (over.frame_mask[known] > 0).any()
+    present = batch.frame_target > 0
+    assert torch.equal(over.frame_mask[present], batch.frame_mask[present])
+    with pytest.raises(CanopyError, match="no readable recordings of that subset"):
+        vary_epoch(pool_of(dump), config, 100, 5, np.random.default_rng(0))
 
 
 def test_no_rejected_rows_to_take_backgrounds_from(sound_dump):

@@ -32,7 +32,8 @@ def pseudo_rows(*names):
 def groups_trained_on(experiment, cycle, fold):
     """Straight from what training draws windows from, not from what the run noted."""
     events, names = experiment.events(cycle), experiment.training_ids(cycle, fold)
-    pool = make_pool(experiment.tables, events, names, experiment.dump)
+    lent = experiment.lent_ids(fold)
+    pool = make_pool(experiment.tables, events, names, experiment.dump, lent)
     group = experiment.tables.recordings.set_index("recording_id")["group"]
     return set(group[pool.recording_ids])
 
@@ -67,8 +68,13 @@ def finished(toy, script):
         {},
         {"relabel__subsets": ["train", "test", "unlabelled"]},
         {"relabel__subsets": ["train", "test"], "relabel__start": "cycle0"},
+        {
+            "augment__background_p": 1.0,
+            "augment__background_from": "unlabelled",
+            "relabel__subsets": ["train", "unlabelled"],
+        },
     ],
-    ids=["train", "all", "cycle0"],
+    ids=["train", "all", "cycle0", "backgrounds"],
 )
 def test_no_score_that_makes_labels_comes_from_a_model_that_saw_the_group(finished, changes):
     # Defect 38. For every cycle: what each fold's model was trained on is worked out anew from the
