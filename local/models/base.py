@@ -137,6 +137,8 @@ def _check_extent(name: str, build: Callable[[], SedModel]) -> None:
         # What is drawn here must not move the generator that draws the true weights.
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
             model = build()
+    except OSError:
+        return  # of a file or a network: who builds the true one tells it
     except RuntimeError as error:
         raise CanopyError(
             f"model.params: no {name} can be built of them ({first_line(error)}); correct them"

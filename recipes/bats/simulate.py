@@ -78,7 +78,7 @@ def simulate(settings: SimulateConfig, datadir: Path, n_processes: int) -> bool:
     marker, made = datadir / MARKER, settings.model_dump(mode="json")
     if marker.is_file() and read_json(marker) == made:
         return False
-    with lock_folder(datadir, "this simulation", wait_s=math.inf):
+    with lock_folder(datadir, "this simulation", wait_s=math.inf, keep=False):
         if marker.is_file() and read_json(marker) == made:
             return False
         _simulate(settings, datadir, n_processes)
