@@ -4,9 +4,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.special import logit as logit_of
 
-from local.config import Config
+from local.config import RelabelConfig
 from local.event_rules.measures import measure_title
+from local.event_rules.rule import read_rule
 from local.event_rules.thresholds import FALLBACK, Rule, fit_thresholds
 from local.event_rules.tuning import iou_title
 from local.experiment import Experiment
@@ -41,7 +43,7 @@ def build_report(experiment: Experiment, results: dict[str, Any]) -> Report:
         ("prior correction", config.prior.method),
     ]
     oof, _ = train_part(experiment, cycles[-1])
-    threshold = _thresholds(oof, tables.events, config)
+    threshold, rules = event_rules(experiment, oof, cycles[-1])
     return Report(
         title=f"Canopy: {experiment.run.exp.name}",
         facts=facts,
@@ -54,16 +56,32 @@ def build_report(experiment: Experiment, results: dict[str, Any]) -> Report:
         calibration=calibration_of(oof, tables.events),
         changes=changes_of(experiment, results),
         change_examples=examples_of(experiment, cycles),
-        viewer=build_viewer(experiment, cycles, threshold),
+        viewer=build_viewer(experiment, cycles, threshold, rules),
         provenance=results["run"],
     )
 
 
-def _thresholds(oof: Scores, events: pd.DataFrame, config: Config) -> np.ndarray:
-    """(C,) logits from which on the page shows detections: the best F1 on known rows, or 0.5."""
-    evidence = known_evidence(oof, events, config)
+def event_rules(
+    experiment: Experiment, oof: Scores, cycle: int
+) -> tuple[np.ndarray, RelabelConfig]:
+    """How the page makes detections of scores: (C,) logits to reach, and the rest of the rule.
+
+    By the fitted rule of a run that has one; else from the best F1 on known rows on (or 0.5), as
+    relabelling would go on from there.
+    """
+    run = experiment.run
+    fitted = read_rule(run.exp, run.cycle(cycle) / "oof.npz")
+    if fitted is not None:
+        rules = RelabelConfig(
+            threshold=fitted.threshold,
+            low_threshold=fitted.low_threshold,
+            min_duration_s=fitted.min_duration,
+            max_gap_s=fitted.max_gap,
+        )
+        return np.full(len(oof.labels), logit_of(fitted.threshold)), rules
+    evidence = known_evidence(oof, experiment.tables.events, run.config)
     rule = Rule("fixed", FALLBACK) if evidence is None else Rule("best-f1")
-    return fit_thresholds(oof.labels, rule, evidence)["logit"].to_numpy()
+    return fit_thresholds(oof.labels, rule, evidence)["logit"].to_numpy(), run.config.relabel
 
 
 def _polarities(events: pd.DataFrame) -> str:

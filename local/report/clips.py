@@ -12,6 +12,7 @@ import pandas as pd
 from scipy.special import expit
 
 from local.audio import load_part
+from local.config import RelabelConfig
 from local.corpus import source_path
 from local.errors import CanopyError
 from local.experiment import Experiment
@@ -51,14 +52,14 @@ class Place:
 
 
 def build_viewer(
-    experiment: Experiment, cycles: Sequence[int], threshold: np.ndarray
+    experiment: Experiment, cycles: Sequence[int], threshold: np.ndarray, rules: RelabelConfig
 ) -> Viewer | None:
     """The viewer over `report.n_recordings` clips; None when none are asked for or can be shown.
 
-    threshold : (C,) logits from which on a detection is shown.
+    threshold : (C,) logits from which on a detection is shown; `rules` says what else it must be.
     """
     config = experiment.run.config
-    sources = _sources(experiment, cycles, threshold)
+    sources = _sources(experiment, cycles, threshold, rules)
     if config.report.n_recordings == 0 or not sources.last:
         return None
     durations = experiment.tables.recordings.set_index("recording_id")["duration"].to_dict()
@@ -137,7 +138,9 @@ def _note(experiment: Experiment, n_scored: int, cycle: int) -> str:
 # ------------------------------------------------------------------------------ what is known
 
 
-def _sources(experiment: Experiment, cycles: Sequence[int], threshold: np.ndarray) -> Sources:
+def _sources(
+    experiment: Experiment, cycles: Sequence[int], threshold: np.ndarray, rules: RelabelConfig
+) -> Sources:
     run, tables = experiment.run, experiment.tables
     known = known_rows(experiment.known_events)
     truth = _true_events(experiment)
@@ -150,7 +153,7 @@ def _sources(experiment: Experiment, cycles: Sequence[int], threshold: np.ndarra
         last=_tracks(experiment, cycles[-1]),
         first=_tracks(experiment, cycles[0]) if len(cycles) > 1 else None,
         threshold=threshold,
-        rules=run.config.relabel,
+        rules=rules,
         known=rows_of(known),
         pseudo=rows_of(pseudo[pseudo["polarity"] > 0]),
         truth=rows_of(truth) if truth is not None else {},
