@@ -237,6 +237,8 @@ def hanging(clone):
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            # What a shell starts in the background ignores Ctrl-C, and these tests may be there.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
         started.append(process)
         end = time.monotonic() + 60
