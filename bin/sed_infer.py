@@ -45,22 +45,23 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--shard", metavar="K/N", help="with --fold: score this share only")
     args = parser.parse_args(argv)
     shard = parse_shard(args.shard)
-    if shard is not None and (args.fold is None or args.force):
-        parser.error("--shard goes with --fold, and not with --force")
+    if shard is not None and (args.fold is None or len(args.fold) > 1 or args.force):
+        parser.error("--shard goes with one --fold, and not with --force")
     # One fold beside others; merging is one process's alone.
     with started(args, "infer", shared=args.fold is not None) as run:
         if args.fold is not None:
             set_threads()
-            folder, shared = run.fold(args.cycle, args.fold), shard is not None
-            with lock_folder(folder, f"fold {args.fold}", shared=shared):
-                infer_fold(run, args.cycle, args.fold, shard)
+            for fold in args.fold:
+                folder, shared = run.fold(args.cycle, fold), shard is not None
+                with lock_folder(folder, f"fold {fold}", shared=shared):
+                    infer_fold(run, args.cycle, fold, shard)
         else:
             infer_folds(run, args, argv)
     return 0
 
 
 def infer_folds(run: Run, args: Namespace, argv: list[str]) -> None:
-    """Score with the folds asked for, each in a process of its own, then merge them."""
+    """Score with the folds asked for, in processes of their own, then merge them."""
     experiment = Experiment(run)
     folds = chosen_folds(args.folds, run.config.split.n_folds)
     for fold in folds:

@@ -3,7 +3,7 @@
 
     bin/sed_train.py --recipe demo --cycle 0 --folds "0 1"
 
-Folds run in processes of their own, several at a time (one a GPU). Each writes best.pt, last.pt,
+Folds are shared out to processes, several at a time (one a GPU). Each writes best.pt, last.pt,
 previous.pt, log.csv, timing.csv and TensorBoard events to EXPDIR/TAG/cycle<c>/fold<k>/. A fold that
 was stopped goes on from where its state was saved; one that is done is skipped. Exit code 75:
 stopped on request, the same command goes on.
@@ -45,7 +45,14 @@ def parse_args(argv: list[str]) -> Namespace:
     add("--master-addr", default="", help="HOST[:PORT] of the first node, outside Slurm")
     add("--node-rank", type=int, default=-1, help="number of this node, from 0, outside Slurm")
     add("--max-restarts", type=int, default=3, help="how often ranks that died are started again")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if (
+        args.fold is not None
+        and len(args.fold) > 1
+        and (is_rank() or args.ranks * args.n_nodes > 1)
+    ):
+        parser.error("--ranks and --n-nodes go with one --fold")
+    return args
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -68,15 +75,16 @@ def main(argv: list[str] | None = None) -> int:
             train_folds(run, args, argv)
         elif together.alone:
             set_threads()
-            with lock_folder(run.fold(args.cycle, args.fold), f"fold {args.fold}"):
-                train_fold(run, args.cycle, args.fold)
+            for fold in args.fold:
+                with lock_folder(run.fold(args.cycle, fold), f"fold {fold}"):
+                    train_fold(run, args.cycle, fold)
         else:
             train_together(run, args, together, argv)
     return 0
 
 
 def train_folds(run: Run, args: Namespace, argv: list[str]) -> None:
-    """Train the folds asked for that are not trained, each in a process of its own."""
+    """Train the folds asked for that are not trained, in processes of their own."""
     if 0 < args.n_gpus < args.ranks:
         raise CanopyError(f"--ranks is {args.ranks}, more than --n-gpus {args.n_gpus}; lower it")
     experiment = Experiment(run)
@@ -95,10 +103,11 @@ def train_folds(run: Run, args: Namespace, argv: list[str]) -> None:
 def train_together(run: Run, args: Namespace, together: Together, argv: list[str]) -> None:
     """Train one fold in several processes, which are this script again."""
     together.check(run.device)
-    note = run.exp / "logs" / f"cycle{args.cycle}-fold{args.fold}.fault.txt"
+    (fold,) = args.fold
+    note = run.exp / "logs" / f"cycle{args.cycle}-fold{fold}.fault.txt"
     run_together(Path(__file__).resolve(), argv, together, note)
-    if not Experiment(run).training_stamp(args.cycle, args.fold).matches():
-        raise Interrupted("a signal to one of its ranks", f"fold {args.fold}")
+    if not Experiment(run).training_stamp(args.cycle, fold).matches():
+        raise Interrupted("a signal to one of its ranks", f"fold {fold}")
 
 
 if __name__ == "__main__":

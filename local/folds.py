@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
 
 from local.cells import read_cells
 from local.errors import CanopyError
@@ -219,6 +218,9 @@ def _check_enough(
 
 def _stratify(counts: pd.DataFrame, n_folds: int, seed: int) -> pd.Series:
     """Fold of each labelled group: the best of several attempts at iterative stratification."""
+    # Imported here: all stages read folds, one makes them.
+    from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
+
     if counts.empty:
         return pd.Series(dtype=np.int64)
     rows = counts.to_numpy()

@@ -42,7 +42,9 @@ def make_optimizer(
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
     kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
-    return kind(groups, lr=config.lr)
+    # On a GPU PyTorch chooses; on a CPU it would go through parameters and operations one by one.
+    on_cpu = all(p.device.type == "cpu" for group in groups for p in group["params"])
+    return kind(groups, lr=config.lr, fused=True if on_cpu else None)
 
 
 def _groups(parameters: list[nn.Parameter], lr: float, decay: float) -> list[dict[str, Any]]:

@@ -23,7 +23,6 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.special import expit
 from scipy.special import logit as logit_of
-from sklearn.linear_model import LogisticRegression
 
 from local.cells import read_cells
 from local.errors import CanopyError
@@ -222,6 +221,9 @@ def estimate_mean(folds: list[FoldScores]) -> np.ndarray:
     ones among the spans stays in it, so what it says of prevalence is rough. A fold without both
     kinds of spans leaves its scores as they are.
     """
+    # Imported here: this module is in every stage's way, and this estimate seldom asked for.
+    from sklearn.linear_model import LogisticRegression
+
     estimates = []
     for fold in folds:
         logit = _checked_logit(fold.target)

@@ -182,7 +182,13 @@ def folds_parser(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--cycle", type=int, default=0, help="relabelling cycle (default: 0)")
     parser.add_argument("--folds", default="", help='folds to work on, as "0 1" (default: all)')
     parser.add_argument("--n-gpus", type=int, default=0, help="GPUs to use (default: all)")
-    parser.add_argument("--fold", type=int, help="work on this one fold in this very process")
+    parser.add_argument(
+        "--fold",
+        type=int,
+        nargs="+",
+        metavar="K",
+        help="work on this fold, or on these one after another, in this very process",
+    )
     parser.add_argument(
         "--cache",
         metavar="DIR",
@@ -223,7 +229,9 @@ def chosen_folds(text: str, n_folds: int) -> list[int]:
 
 
 def run_folds(run: Run, folds: list[int], n_gpus: int, argv: list[str], n_ranks: int = 1) -> None:
-    """Run the calling script once a fold, in processes of their own, several at a time.
+    """Run the calling script on some folds in processes of their own, several at a time.
+
+    Each process takes its share of the folds one after another: starting one takes seconds.
 
     n_ranks : processes that a fold starts in turn, each on a core or a GPU.
     """
@@ -235,10 +243,11 @@ def run_folds(run: Run, folds: list[int], n_gpus: int, argv: list[str], n_ranks:
     if run.device == "cuda":
         there = torch.cuda.device_count()
         n_parallel = max(1, min(n_gpus or there, there) // n_ranks)
-    script = Path(sys.argv[0]).resolve()
-    run_each(
-        script, [[*argv, "--fold", str(fold)] for fold in folds], n_parallel, run.device, n_ranks
-    )
+    # Ranks that were started together end together: a fold of theirs is a process of its own.
+    n_shares = n_parallel if n_ranks == 1 else len(folds)
+    shares = [share for k in range(n_shares) if (share := folds[k::n_shares])]
+    tasks = [[*argv, "--fold", *map(str, share)] for share in shares]
+    run_each(Path(sys.argv[0]).resolve(), tasks, n_parallel, run.device, n_ranks)
 
 
 def choose_device(name: str) -> str:

@@ -31,6 +31,7 @@ def train_as_rank(args: Namespace) -> int:
     if has_failed_before():
         return 0
     set_threads()
+    (fold,) = args.fold
     try:
         run = plan(args, "train")
         if was_restarted():
@@ -38,9 +39,9 @@ def train_as_rank(args: Namespace) -> int:
         with joined(run.device) as ranks, ExitStack() as locks:
             if ranks.first:
                 start_log(run.exp / "logs" / "train.log")
-                folder = run.fold(args.cycle, args.fold)
-                locks.enter_context(lock_folder(folder, f"fold {args.fold}", wait_s=_LOCK_WAIT_S))
-            train_fold(run, args.cycle, args.fold, ranks)
+                folder = run.fold(args.cycle, fold)
+                locks.enter_context(lock_folder(folder, f"fold {fold}", wait_s=_LOCK_WAIT_S))
+            train_fold(run, args.cycle, fold, ranks)
     except CanopyError as error:
         tell_fault(error)
         return 1

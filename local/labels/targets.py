@@ -109,15 +109,15 @@ def window_targets(
     filled[visible > 0] = coverage(events.onset[visible > 0], events.offset[visible > 0], grid)
     _cut_pseudo(events, filled, visible, grid.hop_s)
     counts = visible_enough(visible, events.offset - events.onset, rule)
+    kinds = _by_kind(events, visible)
     # Later kinds overwrite earlier ones: pseudo, then true negatives, then true positives.
-    for (_, positive, label), members in sorted(_by_kind(events, visible).items()):
-        rows = np.array(members)
+    for (_, positive, label), rows in sorted(kinds.items(), key=lambda kind: kind[0]):
         if positive:
             _put_slivers(targets, label, filled[rows[~counts[rows]]])
             _put_positives(targets, events, rows[counts[rows]], filled, grid, complete)
         else:
             _put_negatives(targets, label, _said(events, rows, filled, grid))
-    _put_clip_negatives(targets, events, filled, grid, rule)
+    _put_clip_negatives(targets, events, kinds, filled, grid, rule)
     return targets
 
 
@@ -131,13 +131,22 @@ def _cut_pseudo(events: EventArrays, filled: np.ndarray, visible: np.ndarray, ho
             visible[event] = filled[event].sum() * hop_s
 
 
-def _by_kind(events: EventArrays, visible: np.ndarray) -> dict[tuple[bool, bool, int], list[int]]:
-    """Rows in sight by (whether people made them, whether they are positive, class)."""
-    rows: dict[tuple[bool, bool, int], list[int]] = {}
+# Whether people said so, whether it is positive, and the class.
+_Kind = tuple[bool, bool, int]
+
+
+def _by_kind(events: EventArrays, visible: np.ndarray) -> dict[_Kind, np.ndarray]:
+    """Rows in sight by kind."""
+    rows: dict[_Kind, list[int]] = {}
     for row in np.flatnonzero(visible > 0).tolist():
         kind = (not events.pseudo[row], bool(events.polarity[row] > 0), int(events.label[row]))
         rows.setdefault(kind, []).append(row)
-    return rows
+    return {kind: np.array(members) for kind, members in rows.items()}
+
+
+def _rows_of(kinds: dict[_Kind, np.ndarray], label: int, *, positive: bool) -> list[np.ndarray]:
+    """Rows of a class and polarity: what a machine said, and what people did."""
+    return [rows for kind, rows in kinds.items() if kind[1:] == (positive, label)]
 
 
 def _said(
@@ -202,22 +211,18 @@ def _put_negatives(targets: Targets, label: int, said: np.ndarray) -> None:
 def _put_clip_negatives(
     targets: Targets,
     events: EventArrays,
+    kinds: dict[_Kind, np.ndarray],
     filled: np.ndarray,
     grid: FrameGrid,
     rule: WindowConfig,
 ) -> None:
     """Known absences of a whole window: the union of negative spans against `negative_cover`."""
-    for label in np.unique(events.label[events.polarity < 0]):
-        of_label = events.label == label
-        if filled[of_label & (events.polarity > 0)].any():
+    for label in {label for _, positive, label in kinds if not positive}:
+        if any(filled[rows].any() for rows in _rows_of(kinds, label, positive=True)):
             continue
-        negative = of_label & (events.polarity < 0) & filled.any(axis=1)
-        covered = 0.0
+        negative = _rows_of(kinds, label, positive=False)
         # Pseudo rows have left the cells of true ones, so the two kinds share no cell.
-        for kind in (events.pseudo, ~events.pseudo):
-            rows = np.flatnonzero(negative & kind)
-            if len(rows):
-                covered += _said(events, rows, filled, grid, np.ones(len(rows))).mean()
-        if covered >= rule.negative_cover - 1e-9:
+        said = [_said(events, rows, filled, grid, np.ones(len(rows))) for rows in negative]
+        if sum(share.mean() for share in said) >= rule.negative_cover - 1e-9:
             targets.clip_target[label] = 0.0
-            targets.clip_mask[label] = events.weight[negative].max()
+            targets.clip_mask[label] = max(events.weight[rows].max() for rows in negative)

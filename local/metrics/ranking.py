@@ -1,11 +1,13 @@
-"""LWLRAP, average precision and AUROC of clip-level scores."""
+"""LWLRAP, average precision and AUROC of clip-level scores.
+
+Scikit-learn is imported where it is used: every stage comes by here, and few need it.
+"""
 
 from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import rankdata
-from sklearn.metrics import average_precision_score, roc_auc_score
 
 from local.errors import CanopyError
 
@@ -159,12 +161,16 @@ def ratio(numerator: float, denominator: float) -> float:
 
 def average_precision(truth: ArrayLike, score: ArrayLike) -> np.ndarray:
     """Average precision (C,) of each class over recordings; NaN for a class without positives."""
+    from sklearn.metrics import average_precision_score
+
     truth, score = checked(truth, score)
     return _by_class(truth, score, average_precision_score, lambda column: column.any())
 
 
 def auroc(truth: ArrayLike, score: ArrayLike) -> np.ndarray:
     """Area under the ROC curve (C,); NaN for a class without positives or without negatives."""
+    from sklearn.metrics import roc_auc_score
+
     truth, score = checked(truth, score)
     return _by_class(truth, score, roc_auc_score, lambda column: column.any() and not column.all())
 

@@ -110,6 +110,20 @@ def same(run, kept):
     assert left <= {".lock"}
 
 
+@pytest.mark.parametrize("kind", ["plain", "workers"])
+def test_a_fold_after_another_is_the_fold_alone(toy, tmp_path, processes, kind):
+    made, log = toy(**{**QUICK, **KINDS[kind]}), tmp_path / "log"
+    folder = made.run.fold(0, 0)
+    assert processes(options=[*made.options, "--fold", "0"], log=str(log)) == 0, log.read_text()
+    kept = contents(folder)
+    begin_anew(folder)
+    both = [*made.options, "--fold", "1", "0"]
+    assert processes(options=both, log=str(log)) == 0, log.read_text()
+    assert (made.run.fold(0, 1) / "best.pt").is_file()
+    found = contents(folder)
+    assert [name for name in FILES if found[name] != kept[name]] == []
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("save_minutes", [0.0, 60.0])
 def test_killed_at_random_steps(fold, kind, save_minutes):
