@@ -35,8 +35,8 @@ class CrnnParams(ConvParams):
     pool: list[tuple[int, int]] = Field(default=[(2, 2), (2, 2), (2, 2), (2, 1)])
     # Convolutions in each block, or one number for all; the first blocks cost the most.
     depth: int | list[int] = 2
-    # How the first block lessens bands and frames: by pooling, or by steps of its convolution, which
-    # sees the same cells (4x4 for a step of 2) and costs a CPU a quarter of it.
+    # How the first block lessens bands and frames: by pooling, or by steps of its convolution:
+    # it sees the same cells (4x4 for a step of 2) and costs a CPU a quarter of it.
     stem: Literal["pool", "stride"] = "pool"
     # Hidden size of each direction of the GRU; 0 leaves it out.
     gru: int = Field(default=64, ge=0)
