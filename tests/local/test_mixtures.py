@@ -113,11 +113,15 @@ def test_a_class_without_a_confirmed_positive_is_nan():
 
 
 @pytest.mark.parametrize("n", [50, 450])
-def test_combined_is_the_mean_in_log_odds_weighted_by_how_many_recordings_there_are(n):
+def test_combined_trusts_the_mixture_less_with_more_recordings_and_above_the_bound(n):
     folds, _ = make_folds(n=n, gap=2.0)
     tail, mixture = (logit_of(estimate(folds)) for estimate in (estimate_tail, estimate_mixture))
     share = 100 / (n + 100)
-    wanted = expit((1 - share) * tail + share * mixture)
+    below, above = mixture < tail, mixture > tail
+    assert below.any() and above.any()
+    wanted = np.where(below, (1 - share) * tail + share * mixture, np.nan)
+    wanted[above] = ((1 - share**2) * tail + share**2 * mixture)[above]
+    wanted = expit(wanted)
     np.testing.assert_allclose(estimate_combined(folds), wanted)
 
 
