@@ -12,8 +12,8 @@ from local.detect.sound import open_sound
 from local.labels import SpanFinder, SpanRule
 from local.sliding import Chunk, slide
 
-# Decoded at once: what stays in the cache until its frames are made.
-BLOCK_S = 2.0
+# Decoded at once: what stays in the cache until its frames are made. Every block costs seeks.
+BLOCK_S = 8.0
 # Frames joined before windows are read from them.
 _JOINED_FRAMES = 2048
 
