@@ -118,7 +118,8 @@ def test_combined_trusts_the_mixture_less_with_more_recordings_and_above_the_bou
     tail, mixture = (logit_of(estimate(folds)) for estimate in (estimate_tail, estimate_mixture))
     share = 100 / (n + 100)
     below, above = mixture < tail, mixture > tail
-    assert below.any() and above.any()
+    assert below.any()
+    assert above.any()
     wanted = np.where(below, (1 - share) * tail + share * mixture, np.nan)
     wanted[above] = ((1 - share**2) * tail + share**2 * mixture)[above]
     wanted = expit(wanted)
