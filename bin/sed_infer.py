@@ -128,8 +128,7 @@ def score_fold(
 
 def merge(experiment: Experiment, cycle: int, folds: list[int]) -> None:
     """Write the out-of-fold and test scores of a cycle."""
-    run = experiment.run
-    folder = run.cycle(cycle)
+    run, folder = experiment.run, experiment.run.cycle(cycle)
     paths = [run.fold(cycle, fold) / "scores.npz" for fold in folds]
     seen = [run.fold(cycle, fold) / "seen.csv" for fold in folds]
     settings = {"inference": run.config.inference.model_dump(mode="json"), "folds": folds}

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from local.annotations import ReadOptions, read_annotations
+from local.checks import check_config
 from local.config import Config, load_config
 from local.files import read_json
 from local.tables import Tables, read_tables
@@ -257,8 +258,6 @@ def plain(encoding: str | None = None) -> Callable[[Path], Any]:
 
 
 def check(path: Path) -> None:
-    from local.checks import check_config
-
     check_config(load_config(path))
 
 
