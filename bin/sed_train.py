@@ -45,14 +45,7 @@ def parse_args(argv: list[str]) -> Namespace:
     add("--master-addr", default="", help="HOST[:PORT] of the first node, outside Slurm")
     add("--node-rank", type=int, default=-1, help="number of this node, from 0, outside Slurm")
     add("--max-restarts", type=int, default=3, help="how often ranks that died are started again")
-    args = parser.parse_args(argv)
-    if (
-        args.fold is not None
-        and len(args.fold) > 1
-        and (is_rank() or args.ranks * args.n_nodes > 1)
-    ):
-        parser.error("--ranks and --n-nodes go with one --fold")
-    return args
+    return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -64,6 +57,8 @@ def main(argv: list[str] | None = None) -> int:
     together = Together(
         args.ranks, args.n_nodes, args.master_addr, args.node_rank, args.max_restarts
     )
+    if len(args.fold or ()) > 1 and (args.master_addr or not together.alone):
+        raise CanopyError("--ranks, --n-nodes and --master-addr go with one --fold; name one")
     # The experiment's lock is held by whoever starts the nodes; the first rank takes the fold's.
     if args.master_addr and args.fold is not None:
         train_together(plan(args, "train"), args, together, argv)

@@ -43,7 +43,7 @@ def make_optimizer(
         return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
     kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
     # On a GPU PyTorch chooses; on a CPU it would go through parameters and operations one by one.
-    on_cpu = all(p.device.type == "cpu" for group in groups for p in group["params"])
+    on_cpu = next(model.parameters()).device.type == "cpu"
     return kind(groups, lr=config.lr, fused=True if on_cpu else None)
 
 

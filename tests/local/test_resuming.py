@@ -103,9 +103,13 @@ def whole_run(run):
     return kept
 
 
+def changed(folder, kept):
+    found = contents(folder)
+    return [name for name in FILES if found[name] != kept[name]]
+
+
 def same(run, kept):
-    found = contents(run.folder)
-    assert [name for name in FILES if found[name] != kept[name]] == []
+    assert changed(run.folder, kept) == []
     left = {path.name for path in run.folder.iterdir() if path.name.startswith(("step", "."))}
     assert left <= {".lock"}
 
@@ -120,8 +124,7 @@ def test_a_fold_after_another_is_the_fold_alone(toy, tmp_path, processes, kind):
     both = [*made.options, "--fold", "1", "0"]
     assert processes(options=both, log=str(log)) == 0, log.read_text()
     assert (made.run.fold(0, 1) / "best.pt").is_file()
-    found = contents(folder)
-    assert [name for name in FILES if found[name] != kept[name]] == []
+    assert changed(folder, kept) == []
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -6,6 +6,7 @@ import pytest
 import scipy.signal
 import torch
 
+from local.models import create_model
 from local.models.common import CommonParams, input_layers, n_channels, smooth_cells
 from local.models.heads import AttentionHead, PoolHead, TokenHead
 from local.models.inputs import FrequencyCoordinate, LevelNorm
@@ -232,3 +233,22 @@ def test_the_level_is_a_channel_beside_the_change():
     assert input_layers(three, BANDS)(x).shape[1] == n_channels(three) == 3
     with pytest.raises(ValueError, match="goes with level_norm"):
         CommonParams(level_channel=True)
+
+
+@pytest.mark.parametrize("shape", [(32, 64), (33, 41)])
+def test_a_striding_stem_sees_what_pooling_sees(shape):
+    # A 3x3 convolution and the mean of 2x2 cells are one 4x4 convolution in steps of 2.
+    params = {"channels": [4, 6], "pool": [[2, 2], [2, 2]], "depth": 1}
+    pooled = create_model("crnn", params, CLASSES, BANDS).blocks
+    striding = create_model("crnn", {**params, "stem": "stride"}, CLASSES, BANDS).blocks
+    small = pooled[0].weight.detach()
+    large = torch.zeros_like(striding[0].weight)
+    for row in range(2):
+        for column in range(2):
+            large[:, :, row : row + 3, column : column + 3] += small / 4
+    x = torch.randn(2, small.shape[1], *shape, generator=torch.Generator().manual_seed(0))
+    expected = torch.nn.functional.avg_pool2d(pooled[0](x), 2)
+    found = torch.nn.functional.conv2d(x, large, stride=2, padding=striding[0].padding)
+    assert striding[0].stride == (2, 2)
+    torch.testing.assert_close(found, expected)
+    assert len(striding) == len(pooled) - 1

@@ -380,22 +380,3 @@ def test_a_cell_of_the_output_lies_over_its_input_frames(case):
 def test_faults_of_the_parameters_are_told(name, params, message):
     with pytest.raises(CanopyError, match=message):
         create_model(name, params, CLASSES, BANDS)
-
-
-@pytest.mark.parametrize("shape", [(32, 64), (33, 41)])
-def test_a_striding_stem_sees_what_pooling_sees(shape):
-    # A 3x3 convolution and the mean of 2x2 cells are one 4x4 convolution in steps of 2.
-    torch.manual_seed(0)
-    pooled = create_model("crnn", {**TINY, "depth": 1}, CLASSES, BANDS).blocks
-    striding = create_model("crnn", {**TINY, "depth": 1, "stem": "stride"}, CLASSES, BANDS).blocks
-    small = pooled[0].weight.detach()
-    large = torch.zeros_like(striding[0].weight)
-    for row in range(2):
-        for column in range(2):
-            large[:, :, row : row + 3, column : column + 3] += small / 4
-    x = torch.randn(2, small.shape[1], *shape)
-    expected = torch.nn.functional.avg_pool2d(pooled[0](x), 2)
-    found = torch.nn.functional.conv2d(x, large, stride=2, padding=striding[0].padding)
-    assert striding[0].stride == (2, 2)
-    torch.testing.assert_close(found, expected)
-    assert len(striding) == len(pooled) - 1
