@@ -29,6 +29,9 @@ _CHUNK_CELLS = 512
 
 def mean_logit(logits: np.ndarray, axis: int = 0) -> np.ndarray:
     """Logit of the mean probability, exact also where a probability rounds to 0 or 1."""
+    if logits.shape[axis] == 1:
+        # The mean of one is that one; to and fro would cost more than a whole window's stitching.
+        return logits.squeeze(axis)
     return logsumexp(log_expit(logits), axis=axis) - logsumexp(log_expit(-logits), axis=axis)
 
 
@@ -105,7 +108,7 @@ def slide(
 
 
 def _mean(parts: list[np.ndarray]) -> np.ndarray:
-    return (parts[0] if len(parts) == 1 else mean_logit(np.stack(parts))).astype(np.float32)
+    return mean_logit(np.stack(parts)).astype(np.float32)
 
 
 # --------------------------------------------------------------------------------------- windows

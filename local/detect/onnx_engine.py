@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError
 from numpy.lib.stride_tricks import sliding_window_view
 from onnx.utils import Extractor
 from scipy.fft import rfft
+from scipy.sparse import csr_array
 
 from local.config import Config
 from local.errors import CanopyError, first_line
@@ -44,8 +45,10 @@ class OnnxEngine:
         graphs = [_load(path) for path in paths]
         if self._has_front:
             self._window = hann_window(config.features)
+            # Sparse, as few bins belong to a filter, and so not in the hands of a BLAS, whose
+            # threads spin in the way of the network's: two cores took longer than one.
             filters = mel_filters(config.features, config.audio.sample_rate)
-            self._filters = filters.T.astype(np.float32)
+            self._filters = csr_array(filters.astype(np.float32))
             graphs = [_behind_front(*pair) for pair in zip(graphs, paths, strict=True)]
         self.scorers = [
             OnnxScorer(_session(graph, n_threads, path), FEATURES if self._has_front else INPUT)
@@ -67,7 +70,8 @@ class OnnxEngine:
         """(k, n_fft) samples -> (k, n_mels), as `features.LogMel` has it."""
         spectrum = rfft(frames * self._window, axis=1)
         power = spectrum.real**2 + spectrum.imag**2
-        return np.log(np.maximum(power @ self._filters, np.float32(self._config.features.floor)))
+        mel = (self._filters @ power.T).T
+        return np.log(np.maximum(mel, np.float32(self._config.features.floor)))
 
 
 class OnnxScorer:
@@ -106,6 +110,8 @@ def _session(graph: onnx.ModelProto, n_threads: int, path: Path) -> onnxruntime.
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = n_threads
     options.log_severity_level = 3
+    # Idle threads of one session would spin on the cores that the next one, or the decoder, needs.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     try:
         return onnxruntime.InferenceSession(
             graph.SerializeToString(),

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -150,7 +151,21 @@ def open_sound(path: Path, config: AudioConfig, block_s: float) -> OpenSound:
     if path.suffix.lower() in FOREIGN:
         rate, channels, duration = _ffprobe(path)
         return OpenSound(duration, _ffmpeg_blocks(path, config, rate, channels))
-    return OpenSound(probe(path).duration, stream_audio(path, config, block_s))
+    return OpenSound(probe(path).duration, read_ahead(stream_audio(path, config, block_s)))
+
+
+def read_ahead(blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    """The same blocks; each is read in a thread of its own while the one before it is used.
+
+    Decoders and networks both let go of the interpreter while they compute, so a disk or a decoder
+    that takes its time is waited for only where it takes longer than the network. What reading
+    raises is raised in its place. Two blocks are held at most.
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as thread:
+        coming = thread.submit(next, blocks, None)
+        while (block := coming.result()) is not None:
+            coming = thread.submit(next, blocks, None)
+            yield block
 
 
 # ---------------------------------------------------------------------------------------- ffmpeg

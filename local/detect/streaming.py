@@ -15,7 +15,7 @@ from local.sliding import Chunk, slide
 # Decoded at once: what stays in the cache until its frames are made. Every block costs seeks.
 BLOCK_S = 8.0
 # Frames joined before windows are read from them.
-_JOINED_FRAMES = 2048
+_JOINED_FRAMES = 512
 
 
 class FrameStream:

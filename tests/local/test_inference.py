@@ -81,6 +81,12 @@ def test_mean_logit_is_the_logit_of_the_mean_probability():
     )
 
 
+def test_mean_logit_of_one_is_that_one_to_the_bit():
+    values = np.random.default_rng(0).normal(0, 50, (1, 3, 7)).astype(np.float32)
+    np.testing.assert_array_equal(mean_logit(values), values[0])
+    np.testing.assert_array_equal(mean_logit(values.transpose(1, 0, 2), axis=1), values[0])
+
+
 def test_mean_logit_does_not_saturate():
     # Near 1 the mean is that of the small rests: 1 - p ~ exp(-z).
     high = np.array([60.0, 62.0])

@@ -179,3 +179,11 @@ def test_detection_by_onnx_runtime_imports_no_pytorch(published):
     root = Path(__file__).resolve().parents[3]
     result = subprocess.run(command, capture_output=True, text=True, check=True, cwd=root)
     assert result.stdout.strip() == "False"
+
+
+def test_threads_of_a_session_rest_between_its_runs(published):
+    engine = detector(published, n_threads=2).engine
+    for scorer in engine.scorers:
+        options = scorer._session.get_session_options()
+        assert options.get_session_config_entry("session.force_spinning_stop") == "1"
+        assert options.intra_op_num_threads == 2
