@@ -31,6 +31,7 @@ import numpy as np
 import soundfile
 from threadpoolctl import threadpool_limits
 
+from local.config import Config
 from local.detect.model import Request, load
 from tests.bench.detection import CONFIG, N_CLASSES, RATE, WINDOW, detect, publish
 
@@ -140,7 +141,8 @@ def main() -> int:
         rng = np.random.default_rng(0)
         sound = (0.05 * rng.standard_normal(RATE * options.seconds)).astype(np.float32)
         soundfile.write(folder / "x.flac", sound, RATE)
-        publish(folder / "model", "timm", {"backbone": BACKBONE}, 1)
+        config = Config.model_validate(CONFIG)
+        publish(folder / "model", config, WINDOW, "timm", {"backbone": BACKBONE})
         ours = load(Request([folder / "model"], engine="onnx"))
         rival = Rival(python, folder / "x.flac")
         rows = measure(ours, rival, folder / "x.flac", options.repeats)
