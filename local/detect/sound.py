@@ -150,8 +150,10 @@ def open_sound(path: Path, config: AudioConfig, block_s: float) -> OpenSound:
     """Open any sound file for one reading from start to end."""
     if path.suffix.lower() in FOREIGN:
         rate, channels, duration = _ffprobe(path)
-        return OpenSound(duration, _ffmpeg_blocks(path, config, rate, channels))
-    return OpenSound(probe(path).duration, read_ahead(stream_audio(path, config, block_s)))
+        blocks = _ffmpeg_blocks(path, config, rate, channels)
+    else:
+        duration, blocks = probe(path).duration, stream_audio(path, config, block_s)
+    return OpenSound(duration, read_ahead(blocks))
 
 
 def read_ahead(blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
