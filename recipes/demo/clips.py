@@ -2,7 +2,9 @@
 
 Clips are cut into the pieces that sound (padding and pauses of silence fall away), so that a box
 is as long as the sound. A source, which may have given several clips, serves either the train or
-the test set, never both; backgrounds obey the same rule.
+the test set, never both; backgrounds obey the same rule. In the train set a source of calls lives
+at one site, as an animal does: folds that keep sites whole then hold out sources as well, so that
+scores out of fold are of animals never heard, as those of the test set are.
 """
 
 from dataclasses import dataclass
@@ -146,8 +148,41 @@ def split_sources(clips: list[Clip], share: float, seed: int) -> dict[str, str]:
     return side
 
 
+def settle_sources(
+    sources: dict[str, set[str]], n_sites: int, seed: int
+) -> dict[str, list[set[str]]]:
+    """For each class, the sources that live at each train site, none at two if they suffice.
+
+    `sources` has those of each class. A source settles once, whatever classes it serves; where a
+    class has fewer sources than there are sites, sites share.
+    """
+    home: dict[str, int] = {}
+    settled = {}
+    for name, own in sources.items():
+        sites: list[set[str]] = [set() for _ in range(n_sites)]
+        # Those that came with an earlier class have their site already.
+        drawn = [str(source) for source in generator(seed, "settle", name).permutation(sorted(own))]
+        for source in sorted(drawn, key=lambda source: source not in home):
+            emptiest = min(range(n_sites), key=lambda site: len(sites[site]))
+            sites[home.setdefault(source, emptiest)].add(source)
+        inhabited = [site for site in sites if site]
+        empty = [place for place, site in enumerate(sites) if not site]
+        for turn, place in enumerate(empty):
+            sites[place] = inhabited[turn % len(inhabited)]
+        settled[name] = sites
+    return settled
+
+
+@dataclass(frozen=True)
+class Caller:
+    """What an individual may be heard as, and its speed of playing."""
+
+    pieces: list[Piece]
+    speed: float
+
+
 class ClipVoices:
-    """Pieces of real clips as calls; see `mixing.Voices`. A caller is a speed of playing."""
+    """Pieces of real clips as calls; see `mixing.Voices`."""
 
     def __init__(self, settings: DemoSettings) -> None:
         self._settings = settings
@@ -167,15 +202,23 @@ class ClipVoices:
                         f"prepare.clips: the {subset} clips of class {name!r} are all silent; "
                         "replace them"
                     )
+        sources = {
+            name: {piece.source for piece in self.pieces[name, "train"]} for name in self.names
+        }
+        self._sources_at = settle_sources(sources, settings.n_train_sites, settings.seed)
 
-    def caller(self, pair: int, subset: str, rng: np.random.Generator) -> float:
-        """A speed of playing."""
-        return float(np.exp(rng.uniform(-0.06, 0.06)))
+    def caller(self, pair: int, subset: str, site: int, rng: np.random.Generator) -> Caller:
+        """The sources of that side, or of that train site, at a speed of playing."""
+        name = self.names[pair]
+        pieces = self.pieces[name, subset]
+        if subset == "train":
+            pieces = [piece for piece in pieces if piece.source in self._sources_at[name][site]]
+        return Caller(pieces, float(np.exp(rng.uniform(-0.06, 0.06))))
 
-    def call(self, pair: int, caller: float, subset: str, rng: np.random.Generator) -> Call:
-        """A piece of a clip of that side, cut when it is long."""
-        pieces = self.pieces[self.names[pair], subset]
-        return self._cut(pieces[rng.integers(len(pieces))], caller, rng)
+    def call(self, pair: int, caller: Caller, rng: np.random.Generator) -> Call:
+        """A piece of one of the caller's clips, cut when it is long."""
+        pieces = caller.pieces
+        return self._cut(pieces[rng.integers(len(pieces))], caller.speed, rng)
 
     def decoy(self, rng: np.random.Generator) -> Call | None:
         """None: real clips have no double."""

@@ -41,7 +41,7 @@ from recipes.demo.settings import DemoSettings
 from recipes.demo.synthetic import SyntheticVoices
 
 # Raised whenever the same settings give other sounds or tables than before.
-GENERATOR = 1
+GENERATOR = 2
 
 RECORD = "simulation.json"
 _STARTED = "simulation.started.json"

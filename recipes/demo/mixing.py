@@ -25,10 +25,10 @@ class Voices(Protocol):
     pairs: list[tuple[int, int]]
     names: list[str]
 
-    def caller(self, pair: int, subset: str, rng: np.random.Generator) -> object:
-        """An individual of the pair's class."""
+    def caller(self, pair: int, subset: str, site: int, rng: np.random.Generator) -> object:
+        """An individual of the pair's class, as it is heard at that site of that side."""
 
-    def call(self, pair: int, caller: object, subset: str, rng: np.random.Generator) -> Call:
+    def call(self, pair: int, caller: object, rng: np.random.Generator) -> Call:
         """One call of that individual."""
 
     def decoy(self, rng: np.random.Generator) -> Call | None:
@@ -106,9 +106,10 @@ def _place_calls(
     events = []
     for pair, labelled in plan.calls:
         if pair not in callers:
-            callers[pair] = (voices.caller(pair, plan.subset, rng), _draw_snr(settings, rng))
+            caller = voices.caller(pair, plan.subset, plan.site, rng)
+            callers[pair] = (caller, _draw_snr(settings, rng))
         caller, snr_db = callers[pair]
-        call = voices.call(pair, caller, plan.subset, rng)
+        call = voices.call(pair, caller, rng)
         spans = taken.setdefault(voices.pairs[pair][0], [])
         onset = _find_room(call.duration, settings, spans, rng)
         if onset is None:

@@ -25,11 +25,11 @@ class SyntheticVoices:
         ]
         self._sites: dict[int, Site] = {}
 
-    def caller(self, pair: int, subset: str, rng: np.random.Generator) -> Individual:
+    def caller(self, pair: int, subset: str, site: int, rng: np.random.Generator) -> Individual:
         """An individual: pitch, tempo, reverberation."""
         return draw_individual(rng)
 
-    def call(self, pair: int, caller: Individual, subset: str, rng: np.random.Generator) -> Call:
+    def call(self, pair: int, caller: Individual, rng: np.random.Generator) -> Call:
         """One rendition by that individual."""
         return self._render(self._songs[pair], caller, rng)
 

@@ -8,7 +8,14 @@ import pytest
 import soundfile
 
 from local.errors import CanopyError
-from recipes.demo.clips import ClipVoices, _find_pieces, clips_digest, list_clips, split_sources
+from recipes.demo.clips import (
+    ClipVoices,
+    _find_pieces,
+    clips_digest,
+    list_clips,
+    settle_sources,
+    split_sources,
+)
 from recipes.demo.competition import identity, simulate
 from recipes.demo.settings import settings_from
 
@@ -51,6 +58,16 @@ def settings(root: Path, **more):
     return settings_from(values)
 
 
+def heard(voices: ClipVoices, subset: str, site: int, rng: np.random.Generator) -> set[int]:
+    """Numbers of the sources of barks that are heard at a site, by their pitch."""
+    found = set()
+    for _ in range(40):
+        call = voices.call(0, voices.caller(0, subset, site, rng), rng)
+        spectrum = np.abs(np.fft.rfft(call.wave, 16000))
+        found.add(round((int(np.argmax(spectrum)) - 500) / 200))
+    return found
+
+
 def test_pieces_are_what_sounds(clips):
     clip = list_clips(settings(clips))[0]
     first, second = _find_pieces(clip)
@@ -79,16 +96,34 @@ def test_calls_of_test_come_from_test_sources(clips):
     voices = ClipVoices(settings(clips))
     side = split_sources(list_clips(settings(clips)), 0.3, 0)
     rng = np.random.default_rng(0)
-    heard = {"train": set(), "test": set()}
-    for subset, found in heard.items():
-        for _ in range(40):
-            call = voices.call(0, 1.0, subset, rng)
-            spectrum = np.abs(np.fft.rfft(call.wave, 16000))
-            found.add(round((int(np.argmax(spectrum)) - 500) / 200))
-    expected = {
-        subset: {i for i in range(6) if side[f"bark{i}"] == subset} for subset in ("train", "test")
-    }
-    assert heard == expected
+    expected = {i for i in range(6) if side[f"bark{i}"] == "test"}
+    assert all(heard(voices, "test", site, rng) == expected for site in range(3))
+
+
+def test_a_source_of_the_train_side_lives_at_one_site(clips):
+    choice = settings(clips, n_train_sites=3)
+    side = split_sources(list_clips(choice), 0.3, 0)
+    voices, rng = ClipVoices(choice), np.random.default_rng(0)
+    found = [heard(voices, "train", site, rng) for site in range(3)]
+    assert sorted(source for site in found for source in site) == [
+        i for i in range(6) if side[f"bark{i}"] == "train"
+    ]
+    assert all(found)
+    # More sites than sources: some sites share, none is mute.
+    voices = ClipVoices(settings(clips, n_train_sites=9))
+    shared = [heard(voices, "train", site, rng) for site in range(9)]
+    assert all(len(site) == 1 for site in shared)
+    assert set.union(*shared) == set.union(*found)
+
+
+def test_a_source_of_two_classes_settles_once():
+    sources = {"bark": {"a", "b", "c", "d"}, "crow": {"a", "b", "e"}}
+    settled = settle_sources(sources, 2, 0)
+    assert [len(site) for site in settled["bark"]] == [2, 2]
+    bark, crow = settled["bark"], settled["crow"]
+    assert all({"a", "b"} & crow[site] == {"a", "b"} & bark[site] for site in range(2))
+    assert set.union(*crow) == sources["crow"]
+    assert settle_sources(sources, 2, 0) == settled
 
 
 def test_template_examples_are_of_the_train_side(clips):
