@@ -18,7 +18,6 @@ import os
 import sys
 from pathlib import Path
 
-from bin.detect import parse_args as parse_detect
 from local.cluster.jobs import Job, plan_detect, plan_run
 from local.cluster.record import Home, Submission
 from local.cluster.request import read_cluster_conf, request_of, run_context, stages_of
@@ -34,6 +33,7 @@ from local.cluster.submission import (
     to_run,
 )
 from local.cluster.task import run_task
+from local.detect.options import parse_args as parse_detect
 from local.detect.partition import site_rule
 from local.errors import CanopyError
 from local.runs import run_script, stage_parser

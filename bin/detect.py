@@ -21,58 +21,19 @@ import argparse
 import logging
 import os
 import sys
-from pathlib import Path
 
 from local.detect.job import Job, check_out, check_place, run_job
-from local.detect.model import ENGINES, Request, chosen_engine, describe, fingerprint_of
-from local.detect.outputs import FORMATS, SCORE_FORMATS
+from local.detect.model import Request, chosen_engine, describe, fingerprint_of
+from local.detect.options import CPU_BATCH, parse_args
 from local.detect.partition import site_rule
 from local.detect.rules import choose_thresholds, prior_shift, span_rules, use_event_rule
 from local.detect.sound import find_sounds
 from local.errors import CanopyError
-from local.event_rules.thresholds import RULES
 from local.running.locks import lock_folder
 from local.running.shards import parse_shard
 from local.runs import run_script
 
-log, CPU_BATCH = logging.getLogger("canopy"), 4
-
-
-def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("model", type=Path, metavar="MODEL", help="run, checkpoint or published folder")
-    add("paths", nargs="+", type=Path, metavar="PATH", help="sound files and folders of them")
-    add("--out", type=Path, required=True, metavar="DIR", help="folder to write")
-    add("--with", dest="others", type=Path, action="append", default=[], metavar="MODEL",
-        help="one more model of an ensemble; may be given again")  # fmt: skip
-    add("--format", nargs="+", choices=FORMATS, help="(raven csv; partitioned: parquet)")
-    add("--partition", action="store_true", help="a folder a site and date, for large archives")
-    add("--site-date-pattern", metavar="REGEX", help="of paths; groups site, date and time")
-    add("--scores", choices=SCORE_FORMATS, help="write scores over time as well")
-    add("--threshold", help=f"{RULES} (default: best-f1 where out-of-fold scores are, else 0.5)")
-    add("--low-threshold", type=float, metavar="P",
-        help="detections grow from the threshold down to this probability")  # fmt: skip
-    add("--min-duration", type=float, metavar="S", help="seconds (default: as in relabel)")
-    add("--max-duration", type=float, metavar="S", help="leave out longer ones (default: none)")
-    add("--max-gap", type=float, metavar="S", help="gaps to close (default: as in relabel)")
-    add("--prior", choices=("none", "run"), default="none",
-        help="run: with the run's correction for its test set (%(default)s)")  # fmt: skip
-    add("--engine", choices=ENGINES, default="auto", help="auto: ONNX Runtime where it can be")
-    add("--device", choices=("auto", "cpu", "cuda"), default="cpu", help="%(default)s")
-    add("--batch-size", type=int, help=f"windows at once (default: {CPU_BATCH}; GPU: the run's)")
-    add("--no-tta", action="store_true", help="leave out the run's test-time augmentation")
-    add("--jobs", type=int, default=1, help="processes; above 1 each has one thread (%(default)s)")
-    add("--cycle", default="last", help="of a run: last, or N (%(default)s)")
-    add("--conf", type=Path, help="of a checkpoint: the config.yaml of its run")
-    add("--dumpdir", type=Path, help="of a run: its tables and features (default: as it noted)")
-    add("--max-invalid-share", type=float, default=0.0, help="unreadable files borne (%(default)s)")
-    add("--force", action="store_true", help="write over what is in DIR")
-    add("--shard", metavar="K/N", help="detect in this share only")
-    return parser.parse_args(argv)
+log = logging.getLogger("canopy")
 
 
 def plan(args: argparse.Namespace) -> Job:
@@ -125,7 +86,7 @@ def plan(args: argparse.Namespace) -> Job:
 
 def main(argv: list[str] | None = None) -> int:
     """Detect; the exit code tells whether too many files were unreadable."""
-    args = parse_args(argv)
+    args = parse_args(argv, __doc__)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
     job = plan(args)
     check_place(args.out)

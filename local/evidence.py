@@ -20,16 +20,9 @@ from local.seeds import generator
 log = logging.getLogger("canopy")
 
 
-def wants_insertions(experiment: Experiment) -> bool:
-    """Whether section `prior` estimates prevalence with inserted calls."""
-    prior = experiment.run.config.prior
-    compares = prior.method == "estimated" and prior.estimator in ("combined", "mixture", "tail")
-    return compares and prior.n_insertions > 0
-
-
 def insertions_done(experiment: Experiment, cycle: int, fold: int) -> bool:
     """Whether a fold needs no (further) insertions."""
-    if not wants_insertions(experiment):
+    if not experiment.run.config.prior.inserts_calls:
         return True
     scores = experiment.run.fold(cycle, fold) / "scores.npz"
     return scores.is_file() and _stamp(experiment, cycle, fold).is_done(experiment.run.force)
@@ -120,7 +113,7 @@ def _spans(held_out: Scores, events: pd.DataFrame) -> np.ndarray | None:
 
 
 def _read_inserted(experiment: Experiment, cycle: int, fold: int) -> np.ndarray | None:
-    if not wants_insertions(experiment):
+    if not experiment.run.config.prior.inserts_calls:
         return None
     path = experiment.run.fold(cycle, fold) / "inserted.npz"
     try:

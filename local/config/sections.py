@@ -184,6 +184,12 @@ class PriorConfig(Section):
     # The ratio of odds is kept within [1/max_odds_ratio, max_odds_ratio].
     max_odds_ratio: Annotated[float, Field(gt=1.0)] = 1000.0
 
+    @property
+    def inserts_calls(self) -> bool:
+        """Whether prevalence is estimated with inserted calls."""
+        compares = self.method == "estimated" and self.estimator in ("combined", "mixture", "tail")
+        return compares and self.n_insertions > 0
+
     @model_validator(mode="after")
     def _given_has_a_file(self) -> "PriorConfig":
         if (self.method == "given") != (self.given is not None):
