@@ -50,9 +50,9 @@ make = put("a", "x")
 def eat(path): return b"x" * (200 * 2**20)
 def run(path): canary(path.parent).mkdir()
 def crash(path): raise ValueError("oops")
-corpus.TIME_LIMIT_S = 1
+corpus.TIME_LIMIT_S = 10
 corpus.KINDS = [
-    Kind("crash", make, crash, "x"), Kind("hang", make, lambda path: time.sleep(9), "x"),
+    Kind("crash", make, crash, "x"), Kind("hang", make, lambda path: time.sleep(99), "x"),
     Kind("eat", make, eat), Kind("run", make, run), Kind("taken", make, str, "x"),
     Kind("wrong", make, str, check=lambda got: False), Kind("fine", make, str),
 ]
