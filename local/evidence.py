@@ -56,7 +56,11 @@ def insert_fold(experiment: Experiment, cycle: int, fold: int, model: SedModel) 
 
 
 def fold_evidence(experiment: Experiment, cycle: int) -> list[FoldScores]:
-    """Each fold's scores of its held-out train recordings, and of test recordings it never saw."""
+    """Each fold's scores of its held-out train recordings, and of test recordings it never saw.
+
+    A fold whose training saw the groups of all test recordings has nothing to compare: it is left
+    out where others have.
+    """
     tables, pool = experiment.tables, experiment.run.config.inference.pool
     evidence = []
     for fold in experiment.folds:
@@ -77,7 +81,7 @@ def fold_evidence(experiment: Experiment, cycle: int) -> list[FoldScores]:
                 spans=_spans(scores.take(held_out), tables.events),
             )
         )
-    return evidence
+    return [fold for fold in evidence if len(fold.target)] or evidence
 
 
 def _stamp(experiment: Experiment, cycle: int, fold: int) -> Stamp:

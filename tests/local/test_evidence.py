@@ -50,6 +50,20 @@ def test_each_fold_inserts_its_own_held_out_calls_only(trained, monkeypatch):
         assert not {experiment.groups[name] for name in sources | targets} & seen
 
 
+def test_a_fold_that_saw_the_sites_of_all_test_recordings_does_not_count(trained, monkeypatch):
+    _, experiment = trained(**ESTIMATED)
+    seen = Experiment.seen_groups
+    tested = {experiment.groups[name] for name in experiment.ids("test")}
+    both = fold_evidence(experiment, 0)
+
+    def with_all_tested(self, cycle, fold):
+        return seen(self, cycle, fold) | (tested if fold == 0 else set())
+
+    monkeypatch.setattr(Experiment, "seen_groups", with_all_tested)
+    (left,) = fold_evidence(experiment, 0)
+    np.testing.assert_array_equal(left.target, both[1].target)
+
+
 def test_what_was_inserted_is_skipped_and_what_is_damaged_is_told(trained, script):
     made, experiment = trained(**ESTIMATED)
     path = made.run.fold(0, 1) / "inserted.npz"
