@@ -8,7 +8,7 @@ from local.detect.model import ENGINES
 from local.detect.outputs import FORMATS, SCORE_FORMATS
 from local.event_rules.thresholds import RULES
 
-# Windows at once without a GPU: more only cost memory.
+# Windows at once without a GPU: few, for the memory they take.
 CPU_BATCH = 4
 
 

@@ -106,8 +106,8 @@ def _place_calls(
     events = []
     for pair, labelled in plan.calls:
         if pair not in callers:
-            caller = voices.caller(pair, plan.subset, plan.site, rng)
-            callers[pair] = (caller, _draw_snr(settings, rng))
+            individual = voices.caller(pair, plan.subset, plan.site, rng)
+            callers[pair] = (individual, _draw_snr(settings, rng))
         caller, snr_db = callers[pair]
         call = voices.call(pair, caller, rng)
         spans = taken.setdefault(voices.pairs[pair][0], [])
