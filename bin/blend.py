@@ -21,16 +21,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from local.ensemble.blend import METHODS
-from local.ensemble.blending import blend_members
-from local.ensemble.members import check_alike, check_sections, open_member
-from local.errors import CanopyError
-from local.files import write_csv, write_json
-from local.inference import save_scores
-from local.ledger import blend_row, ledger_path, record
-from local.running.locks import lock_folder
-from local.runs import run_script
-from local.submission import join_submission
+from local.detect.ensemble.averaging import METHODS
+from local.detect.ensemble.blending import blend_members
+from local.detect.ensemble.members import check_alike, check_sections, open_member
+from local.inference.scores import save_scores
+from local.io.errors import CanopyError
+from local.io.files import write_csv, write_json
+from local.jobs.locks import lock_folder
+from local.relabel.correction import join_submission
+from local.report.ledger import blend_row, ledger_path, record
+from local.stages.runs import run_script
 
 log = logging.getLogger("canopy")
 

@@ -11,9 +11,9 @@ the experiment's folder it takes the lock, which run.sh keeps for all stages.
 
 import sys
 
-from local.checks import check_config, check_data
-from local.errors import CanopyError
-from local.runs import run_script, stage_parser, started
+from local.io.errors import CanopyError
+from local.stages.checks import check_config, check_data
+from local.stages.runs import run_script, stage_parser, started
 
 
 def main(argv: list[str] | None = None) -> int:

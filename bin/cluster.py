@@ -18,12 +18,16 @@ import os
 import sys
 from pathlib import Path
 
-from local.cluster.jobs import Job, plan_detect, plan_run
-from local.cluster.record import Home, Submission
-from local.cluster.request import read_cluster_conf, request_of, run_context, stages_of
-from local.cluster.site import ask, check_arrays, check_epoch, check_folders, check_site
-from local.cluster.state import describe, live_ids, states_of
-from local.cluster.submission import (
+from local.detect.options import parse_args as parse_detect
+from local.detect.partition import site_rule
+from local.io.errors import CanopyError
+from local.slurm.job_graph import Job, plan_detect, plan_run
+from local.slurm.node_task import run_task
+from local.slurm.record import Home, Submission
+from local.slurm.request import read_cluster_conf, request_of, run_context, stages_of
+from local.slurm.site import ask, check_arrays, check_epoch, check_folders, check_site
+from local.slurm.status import describe, live_ids, states_of
+from local.slurm.submitting import (
     check_idle,
     hand_in,
     make_submission,
@@ -32,11 +36,7 @@ from local.cluster.submission import (
     script_of,
     to_run,
 )
-from local.cluster.task import run_task
-from local.detect.options import parse_args as parse_detect
-from local.detect.partition import site_rule
-from local.errors import CanopyError
-from local.runs import run_script, stage_parser
+from local.stages.runs import run_script, stage_parser
 
 log = logging.getLogger("canopy")
 

@@ -15,17 +15,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from local.annotations import (
-    FORMATS,
-    SUFFIXES,
-    ReadOptions,
-    read_annotations,
-    table_stem,
-    write_annotations,
-)
-from local.errors import CanopyError
-from local.running.locks import lock_folder
-from local.runs import run_script
+from local.data.annotations.formats import FORMATS, SUFFIXES, read_annotations, write_annotations
+from local.data.annotations.shared import ReadOptions, table_stem
+from local.io.errors import CanopyError
+from local.jobs.locks import lock_folder
+from local.stages.runs import run_script
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:

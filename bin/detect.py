@@ -22,16 +22,16 @@ import logging
 import os
 import sys
 
+from local.detect.class_rules import choose_thresholds, prior_shift, span_rules, use_event_rule
+from local.detect.detectors import Request, chosen_engine, describe, fingerprint_of
 from local.detect.job import Job, check_out, check_place, run_job
-from local.detect.model import Request, chosen_engine, describe, fingerprint_of
 from local.detect.options import CPU_BATCH, parse_args
 from local.detect.partition import site_rule
-from local.detect.rules import choose_thresholds, prior_shift, span_rules, use_event_rule
 from local.detect.sound import find_sounds
-from local.errors import CanopyError
-from local.running.locks import lock_folder
-from local.running.shards import parse_shard
-from local.runs import run_script
+from local.io.errors import CanopyError
+from local.jobs.locks import lock_folder
+from local.jobs.shards import parse_shard
+from local.stages.runs import run_script
 
 log = logging.getLogger("canopy")
 
@@ -48,7 +48,7 @@ def plan(args: argparse.Namespace) -> Job:
     sounds = find_sounds(args.paths, args.out)
     device = args.device
     if device != "cpu":
-        from local.runs import choose_device
+        from local.stages.runs import choose_device
 
         device = choose_device(device)
     cores = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)

@@ -17,12 +17,12 @@ import logging
 import sys
 from pathlib import Path
 
-from local.ensemble.members import Member, open_member
-from local.errors import CanopyError
-from local.publish.build import publish
-from local.publish.folder import UNFINISHED, is_published
-from local.running.locks import LOCK_NAME, lock_folder
-from local.runs import chosen_folds, run_script
+from local.detect.ensemble.members import Member, open_member
+from local.detect.publish.export import publish
+from local.detect.publish.folder import UNFINISHED, is_published
+from local.io.errors import CanopyError
+from local.jobs.locks import LOCK_NAME, lock_folder
+from local.stages.runs import chosen_folds, run_script
 
 log = logging.getLogger("canopy")
 

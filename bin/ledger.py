@@ -14,9 +14,9 @@ import shutil
 import sys
 from pathlib import Path
 
-from local.errors import CanopyError
-from local.ledger import HAND_COLUMNS, agreements, fill_in, read_ledger
-from local.report.ledger import agreement_lines, ledger_table, write_scatter
+from local.io.errors import CanopyError
+from local.report.ledger import HAND_COLUMNS, agreements, fill_in, read_ledger
+from local.report.ledger_view import agreement_lines, ledger_table, write_scatter
 
 DEFAULT = Path("exp/ledger.csv")
 

@@ -17,13 +17,13 @@ import math
 import sys
 from pathlib import Path
 
-from local.corpus import all_there
-from local.errors import CanopyError
-from local.features import stretched_folder
+from local.data.tables import read_table
+from local.features.corpus import all_there
+from local.features.npz import stretched_folder
 from local.features.pack import pack_files, packed_files, remove_originals, verify
-from local.running.locks import lock_folder
-from local.runs import log, plan, run_script, stage_parser
-from local.tables import read_table
+from local.io.errors import CanopyError
+from local.jobs.locks import lock_folder
+from local.stages.runs import log, plan, run_script, stage_parser
 
 SIZE_MB = 256
 

@@ -15,8 +15,8 @@ import json
 import math
 import sys
 
-from local.cluster.forecast import Fleet, Load, bottleneck, forecast
-from local.runs import run_script
+from local.slurm.forecast import Fleet, Load, bottleneck, forecast
+from local.stages.runs import run_script
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:

@@ -13,10 +13,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from local.errors import CanopyError
-from local.metrics.psds import SETTINGS
-from local.plots import FORMATS, Page, save
-from local.plots.inputs import draw_recording, draw_systems
+from local.io.errors import CanopyError
+from local.report.plots.from_files import draw_recording, draw_systems
+from local.report.plots.page import FORMATS, Page, save
+from local.scoring.metrics.psds import SETTINGS
 
 
 def _shared() -> argparse.ArgumentParser:

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from local.checkpoint import load_checkpoint, load_model, read_recipe
-from local.errors import CanopyError
-from local.files import atomic_path, write_csv
+from local.io.errors import CanopyError
+from local.io.files import atomic_path, write_csv
 from local.models import create_model, without_start
+from local.models.checkpoint import load_checkpoint, load_model, read_recipe
 from local.models.sinc import SincFilters, filter_response
 from local.report.filters import filters_figure
 from local.report.theme import to_png, to_svg

@@ -17,8 +17,8 @@ import os
 import sys
 from pathlib import Path
 
-from local.checks import check_data
-from local.corpus import (
+from local.data.tables import Tables, read_tables
+from local.features.corpus import (
     JOURNAL_NAME,
     all_there,
     check_corpus,
@@ -27,15 +27,15 @@ from local.corpus import (
     make_features,
     source_path,
 )
-from local.errors import CanopyError
-from local.features import stretched_folder
+from local.features.npz import stretched_folder
 from local.features.pack import remove_packs
-from local.files import write_csv, write_json
-from local.running.locks import lock_folder
-from local.running.shards import Shard, parse_shard
-from local.running.stamps import Stamp
-from local.runs import Run, log, run_script, set_threads, stage_parser, started
-from local.tables import Tables, read_tables
+from local.io.errors import CanopyError
+from local.io.files import write_csv, write_json
+from local.jobs.locks import lock_folder
+from local.jobs.shards import Shard, parse_shard
+from local.stages.checks import check_data
+from local.stages.runs import Run, log, run_script, set_threads, stage_parser, started
+from local.stages.stamps import Stamp
 
 
 def main(argv: list[str] | None = None) -> int:

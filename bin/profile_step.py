@@ -15,11 +15,11 @@ import sys
 import torch
 
 from local.config import load_config
-from local.dataset import window_frames
-from local.errors import CanopyError
+from local.io.errors import CanopyError
+from local.labels.windows import window_frames
 from local.models import create_model
-from local.profiling import profile_step
-from local.training import amp_dtype
+from local.training.profiling import profile_step
+from local.training.steps import amp_dtype
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:

@@ -11,19 +11,19 @@ import sys
 
 import numpy as np
 
-from local.experiment import Experiment
-from local.files import file_digest, write_csv
-from local.inference import load_scores
-from local.limits import spreadsheet_safe
-from local.relabel import (
+from local.inference.scores import load_scores
+from local.io.files import file_digest, write_csv
+from local.io.limits import spreadsheet_safe
+from local.relabel.pseudo_labels import (
     bound_by_prevalence,
     check_provenance,
     make_pseudo_events,
     summarise,
 )
-from local.results import corrected_test
-from local.running.stamps import Stamp
-from local.runs import Run, log, run_script, stage_parser, started
+from local.stages.experiment import Experiment
+from local.stages.results import corrected_test
+from local.stages.runs import Run, log, run_script, stage_parser, started
+from local.stages.stamps import Stamp
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -15,21 +15,15 @@ import argparse
 import sys
 from pathlib import Path
 
-from local.errors import CanopyError
-from local.evaluation import (
-    BoardOptions,
-    EventOptions,
-    format_board,
-    lay_ground,
-    make_board,
-    named_paths,
-    read_system,
-    read_truth_file,
-)
-from local.evaluation.board import LEVELS
-from local.files import write_csv, write_json
-from local.limits import MAX_RESAMPLES, spreadsheet_safe
-from local.metrics.psds import SETTINGS
+from local.io.errors import CanopyError
+from local.io.files import write_csv, write_json
+from local.io.limits import MAX_RESAMPLES, spreadsheet_safe
+from local.scoring.evaluation.comparison_table import LEVELS, BoardOptions, make_board
+from local.scoring.evaluation.level_measures import EventOptions
+from local.scoring.evaluation.score_sources import named_paths, read_system, read_truth_file
+from local.scoring.evaluation.scoring_set import lay_ground
+from local.scoring.evaluation.table_text import format_board
+from local.scoring.metrics.psds import SETTINGS
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:

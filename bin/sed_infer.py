@@ -17,16 +17,21 @@ from contextlib import closing
 
 import torch
 
-from local.checkpoint import load_model
-from local.evidence import insert_fold, insertions_done
-from local.experiment import Experiment
-from local.files import fingerprint
-from local.inference import KeptScores, clip_logits, load_scores, save_scores, score_recordings
+from local.inference.scores import (
+    KeptScores,
+    clip_logits,
+    load_scores,
+    save_scores,
+    score_recordings,
+)
+from local.io.files import fingerprint
+from local.jobs.locks import lock_folder
+from local.jobs.shards import Shard, parse_shard
 from local.models import SedModel
-from local.running.locks import lock_folder
-from local.running.shards import Shard, parse_shard
-from local.running.stamps import Stamp
-from local.runs import (
+from local.models.checkpoint import load_model
+from local.stages.evidence import insert_fold, insertions_done
+from local.stages.experiment import Experiment
+from local.stages.runs import (
     Run,
     chosen_folds,
     folds_parser,
@@ -36,6 +41,7 @@ from local.runs import (
     set_threads,
     started,
 )
+from local.stages.stamps import Stamp
 
 
 def main(argv: list[str] | None = None) -> int:

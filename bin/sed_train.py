@@ -17,13 +17,11 @@ from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
 
-from local.errors import CanopyError
-from local.experiment import Experiment
-from local.running.interruption import Interrupted
-from local.running.launching import Together, run_together
-from local.running.locks import lock_folder
-from local.running.ranks import is_rank
-from local.runs import (
+from local.io.errors import CanopyError
+from local.jobs.interruption import Interrupted
+from local.jobs.locks import lock_folder
+from local.stages.experiment import Experiment
+from local.stages.runs import (
     Run,
     chosen_folds,
     folds_parser,
@@ -33,7 +31,9 @@ from local.runs import (
     set_threads,
     started,
 )
-from local.stage_train import train_as_rank, train_fold
+from local.stages.train import train_as_rank, train_fold
+from local.training.launching import Together, run_together
+from local.training.ranks import is_rank
 
 
 def parse_args(argv: list[str]) -> Namespace:

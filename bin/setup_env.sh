@@ -43,7 +43,7 @@ import sys
 
 def clone_around(folder):
     while True:
-        marks = [os.path.join(folder, "bin", "setup_env.sh"), os.path.join(folder, "local", "errors.py")]
+        marks = [os.path.join(folder, "bin", "setup_env.sh"), os.path.join(folder, "local", "io", "errors.py")]
         if all(map(os.path.isfile, marks)):
             return folder
         if folder == os.path.dirname(folder):

@@ -9,10 +9,10 @@ positives and known negatives of each class are spread evenly.
 
 import sys
 
-from local.folds import assign_folds, write_folds
-from local.running.stamps import Stamp
-from local.runs import Run, log, run_script, stage_parser, started
-from local.tables import read_tables
+from local.data.folds import assign_folds, write_folds
+from local.data.tables import read_tables
+from local.stages.runs import Run, log, run_script, stage_parser, started
+from local.stages.stamps import Stamp
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -15,10 +15,16 @@ from typing import Any
 
 import pandas as pd
 
-from local.errors import CanopyError
-from local.event_rules.measures import measure_events
-from local.event_rules.rule import RULE
-from local.event_rules.tuning import (
+from local.inference.scores import load_scores
+from local.io.errors import CanopyError
+from local.io.files import write_csv, write_json
+from local.relabel.correction import join_submission
+from local.report.collect import build_report
+from local.report.html import write_report
+from local.report.ledger import ledger_path, record, run_row
+from local.scoring.event_rules.event_measures import measure_events
+from local.scoring.event_rules.rule_file import RULE
+from local.scoring.event_rules.tuning import (
     OOF_EVENTS,
     TEST_EVENTS,
     RuleGrid,
@@ -26,13 +32,8 @@ from local.event_rules.tuning import (
     tune,
     write_events,
 )
-from local.experiment import Experiment
-from local.files import write_csv, write_json
-from local.inference import load_scores
-from local.ledger import ledger_path, record, run_row
-from local.report.build import build_report
-from local.report.html import write_report
-from local.results import (
+from local.stages.experiment import Experiment
+from local.stages.results import (
     CorrectedTest,
     collect,
     corrected_test,
@@ -40,9 +41,8 @@ from local.results import (
     table_of_cycles,
     train_part,
 )
-from local.running.stamps import Stamp
-from local.runs import Run, log, run_script, stage_parser, started
-from local.submission import join_submission
+from local.stages.runs import Run, log, run_script, stage_parser, started
+from local.stages.stamps import Stamp
 
 
 def main(argv: list[str] | None = None) -> int:

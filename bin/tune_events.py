@@ -14,14 +14,14 @@ import argparse
 import sys
 from pathlib import Path
 
-from local.errors import CanopyError
-from local.event_rules.tuning import RuleGrid, table_of_events, tune, write_events
-from local.folds import read_folds
-from local.inference import load_scores
-from local.limits import MAX_RESAMPLES
-from local.running.locks import lock_folder
-from local.runs import run_script
-from local.tables import read_tables
+from local.data.folds import read_folds
+from local.data.tables import read_tables
+from local.inference.scores import load_scores
+from local.io.errors import CanopyError
+from local.io.limits import MAX_RESAMPLES
+from local.jobs.locks import lock_folder
+from local.scoring.event_rules.tuning import RuleGrid, table_of_events, tune, write_events
+from local.stages.runs import run_script
 
 GRID = ("thresholds", "drops", "durations", "gaps")
 

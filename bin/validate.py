@@ -17,25 +17,29 @@ from pathlib import Path
 
 import pandas as pd
 
-from local.audio import SOUND_SUFFIXES
-from local.cells import read_cells
-from local.corpus import source_path
-from local.errors import CanopyError
-from local.files import write_csv
-from local.limits import safe_name, spreadsheet_safe
-from local.quality import (
-    Finding,
-    Survey,
+from local.data.tables import (
+    CLASS_COLUMNS,
+    EVENT_COLUMNS,
+    RECORDING_COLUMNS,
+    check_source,
+    read_table,
+)
+from local.features.audio import SOUND_SUFFIXES
+from local.features.corpus import source_path
+from local.io.cells import read_cells
+from local.io.errors import CanopyError
+from local.io.files import write_csv
+from local.io.limits import safe_name, spreadsheet_safe
+from local.jobs.workers import Killed, run_all
+from local.stages.quality.corpus_faults import (
     findings_table,
     fold_findings,
     sound_findings,
     summary,
-    survey,
     table_findings,
 )
-from local.running.workers import Killed, run_all
-from local.runs import Run, plan, run_script, stage_parser
-from local.tables import CLASS_COLUMNS, EVENT_COLUMNS, RECORDING_COLUMNS, check_source, read_table
+from local.stages.quality.sound_faults import Finding, Survey, survey
+from local.stages.runs import Run, plan, run_script, stage_parser
 
 COLUMNS = {"recordings": RECORDING_COLUMNS, "events": EVENT_COLUMNS, "classes": CLASS_COLUMNS}
 

@@ -18,11 +18,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from local.checkpoint import load_checkpoint
 from local.config import load_config
-from local.inference import load_scores
-from local.metrics import lwlrap
-from local.tables import read_tables
+from local.data.tables import read_tables
+from local.inference.scores import load_scores
+from local.models.checkpoint import load_checkpoint
+from local.scoring.metrics.ranking import lwlrap
 from recipes.demo.competition import simulate
 from recipes.demo.prepare import PrepareConfig
 from recipes.demo.settings import settings_from

@@ -51,7 +51,7 @@ def clone(tmp_path):
     shutil.copy(ROOT / "bin/setup_env.sh", folder / "bin")
     for name in ("conf/demo/default.yaml", "conf/mice/default.yaml", "conf/mice/loud.yaml"):
         (folder / name).write_text("")
-    for name in ("recipes/demo/prepare.py", "recipes/mice/prepare.py", "local/errors.py"):
+    for name in ("recipes/demo/prepare.py", "recipes/mice/prepare.py", "local/io/errors.py"):
         (folder / name).write_text("")
     (folder / "requirements.txt").write_text("# none\n")
     venv = folder / ".venv"

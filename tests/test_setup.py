@@ -14,7 +14,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
 SECOND_RUN_LIMIT_S = 300  # far above any machine: stops a test that waits for a lock for ever
-WHERE = "import local.errors; print(local.errors.__file__)"
+WHERE = "import local.io.errors; print(local.io.errors.__file__)"
 
 
 def set_up(clone: Path, *options: str, **environment: str) -> subprocess.CompletedProcess:
@@ -36,7 +36,7 @@ def make_clone(folder: Path) -> Path:
     (folder / "bin").mkdir(parents=True)
     (folder / "local").mkdir()
     shutil.copy(ROOT / "bin/setup_env.sh", folder / "bin")
-    (folder / "local/errors.py").write_text("")
+    (folder / "local/io/errors.py").write_text("")
     (folder / "bin/where.py").write_text(WHERE)
     (folder / "requirements.txt").write_text("# nothing\n")
     return folder
@@ -87,7 +87,7 @@ def test_changed_requirements_are_noticed(shared):
 def test_each_clone_gets_its_own_code(shared, tmp_path):
     folder, clones = shared
     python = folder / "env/bin/python"
-    first, second = (str(clone / "local/errors.py") for clone in clones)
+    first, second = (str(clone / "local/io/errors.py") for clone in clones)
     assert where(python, str(clones[0] / "bin/where.py"), cwd=tmp_path) == first
     assert where(python, str(clones[1] / "bin/where.py"), cwd=clones[0]) == second
     assert where(python, "-c", WHERE, cwd=clones[1] / "bin") == second
@@ -114,7 +114,7 @@ def test_an_interrupted_install_is_made_anew(tmp_path):
     assert set_up(clone, "--check").returncode == 0
     # An environment inside a clone leads there from everywhere.
     assert where(clone / ".venv/bin/python", "-c", WHERE, cwd=tmp_path) == str(
-        clone / "local/errors.py"
+        clone / "local/io/errors.py"
     )
 
 

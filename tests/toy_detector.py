@@ -5,10 +5,10 @@ import torch
 from safetensors.torch import save_file
 
 from local.config import Config
-from local.files import write_json, write_text
+from local.detect.publish.folder import MODEL, SCHEMA, SECTIONS, write_sums
+from local.detect.publish.onnx_graph import export_onnx
+from local.io.files import write_json, write_text
 from local.models import create_model
-from local.publish.folder import MODEL, SCHEMA, SECTIONS, write_sums
-from local.publish.onnx_graph import export_onnx
 
 LABELS = ["a", "b", "c"]
 RATE = 1000

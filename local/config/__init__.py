@@ -5,16 +5,10 @@ and validates the whole: unknown keys are refused with the nearest known one, ev
 range, and all faults are told at once. The result is immutable; every fold gets the same one.
 """
 
-from local.config.base import Count, Positive, Section, Share
 from local.config.built import BuiltModel
-from local.config.learning import (
-    AugmentConfig,
-    LossConfig,
-    ModelConfig,
-    TrainConfig,
-    WindowConfig,
-)
+from local.config.learning import AugmentConfig, LossConfig, ModelConfig, TrainConfig, WindowConfig
 from local.config.loading import dump_config, load_config, parse_section
+from local.config.section_base import Count, Positive, Section, Share
 from local.config.sections import (
     AudioConfig,
     Config,

@@ -4,8 +4,8 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from local.config.base import Section
-from local.limits import label_fault
+from local.config.section_base import Section
+from local.io.limits import label_fault
 
 
 class BuiltModel(Section):

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from local.config.base import Count, FrozenDict, Positive, Section, Settings, Share, Some
+from local.config.section_base import Count, FrozenDict, Positive, Section, Settings, Share, Some
 
 # How many times as long; beyond these bounds a call is another call.
 StretchFactor = Annotated[float, Field(ge=0.5, le=2.0)]

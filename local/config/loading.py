@@ -7,11 +7,11 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from local.config.base import Section, SectionType
+from local.config.section_base import Section, SectionType
 from local.config.sections import Config
 from local.config.strict_yaml import parse_yaml
-from local.errors import CanopyError
-from local.limits import MAX_YAML_BYTES, MAX_YAML_DEPTH, read_text
+from local.io.errors import CanopyError
+from local.io.limits import MAX_YAML_BYTES, MAX_YAML_DEPTH, read_text
 
 # Files of a chain of `base:`.
 _MAX_BASES = 16

@@ -7,7 +7,6 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from local.config.base import Count, Positive, Section, Settings, Share, Some
 from local.config.learning import (
     AugmentConfig,
     LossConfig,
@@ -16,7 +15,8 @@ from local.config.learning import (
     TrainConfig,
     WindowConfig,
 )
-from local.limits import MAX_RESAMPLES
+from local.config.section_base import Count, Positive, Section, Settings, Share, Some
+from local.io.limits import MAX_RESAMPLES
 
 # Weights of the mel filters: more would take memory by gigabytes.
 _MAX_FILTER_WEIGHTS = 2**26

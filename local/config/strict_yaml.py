@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from local.limits import MAX_YAML_DEPTH, MAX_YAML_NODES
+from local.io.limits import MAX_YAML_DEPTH, MAX_YAML_NODES
 
 # What PyYAML lets through of values that are not of the kind they look like.
 _ODD_VALUES = (ValueError, TypeError, OverflowError, LookupError, AttributeError, RecursionError)

@@ -17,9 +17,9 @@ from local.detect.outputs import (
 )
 from local.detect.partition import Heard, Partitions, SiteRule, keep_days, write_by_date
 from local.detect.sound import SoundFile, printable
-from local.files import fingerprint, write_csv, write_json
-from local.limits import spreadsheet_safe
-from local.running.journal import Journal
+from local.io.files import fingerprint, write_csv, write_json
+from local.io.limits import spreadsheet_safe
+from local.jobs.journal import Journal
 
 if TYPE_CHECKING:
     from local.detect.job import Job

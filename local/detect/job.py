@@ -16,20 +16,20 @@ import pandas as pd
 from tqdm import tqdm
 
 from local import __version__
+from local.detect.detectors import Described, Detector, Request, load
 from local.detect.finish import RECORD, WORK, Outcome, finish, write_days
-from local.detect.model import Described, Detector, Request, load
 from local.detect.outputs import ScoreFile, save_part, score_path
 from local.detect.partition import SiteRule, by_day
 from local.detect.sound import SoundFile, duration_of, printable
 from local.detect.streaming import find_events
-from local.errors import CanopyError, MachineError
-from local.files import fingerprint, make_folder, read_json, write_text
-from local.labels import SpanRule
-from local.running.interruption import Interrupted, requested, stop_if_asked
-from local.running.journal import Journal
-from local.running.locks import LOCK_NAME
-from local.running.shards import Shard
-from local.running.workers import KILLED, Killed, run_all
+from local.io.errors import CanopyError, MachineError
+from local.io.files import fingerprint, make_folder, read_json, write_text
+from local.jobs.interruption import Interrupted, requested, stop_if_asked
+from local.jobs.journal import Journal
+from local.jobs.locks import LOCK_NAME
+from local.jobs.shards import Shard
+from local.jobs.workers import KILLED, Killed, run_all
+from local.labels.spans import SpanRule
 
 log = logging.getLogger("canopy")
 

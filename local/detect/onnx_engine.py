@@ -17,10 +17,10 @@ from scipy.fft import rfft
 from scipy.sparse import csr_array
 
 from local.config import Config
-from local.errors import CanopyError, first_line
+from local.detect.publish.folder import CLIP, FEATURES, FRAME, INPUT, RUNTIME_ERRORS
 from local.features.framing import stream_frames
 from local.features.mel import hann_window, mel_filters
-from local.publish.folder import CLIP, FEATURES, FRAME, INPUT, RUNTIME_ERRORS
+from local.io.errors import CanopyError, first_line
 
 # Frames of the front end at once, which stay in the cache; always as many, so that blocks of
 # samples do not matter.

@@ -4,9 +4,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from local.detect.model import ENGINES
+from local.detect.detectors import ENGINES
 from local.detect.outputs import FORMATS, SCORE_FORMATS
-from local.event_rules.thresholds import RULES
+from local.scoring.event_rules.thresholds import RULES
 
 # Windows at once without a GPU: few, for the memory they take.
 CPU_BATCH = 4

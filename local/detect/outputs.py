@@ -10,11 +10,12 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
-from local.annotations import write_audacity, write_raven
+from local.data.annotations.audacity import write_audacity
+from local.data.annotations.raven import write_raven
 from local.detect.sound import SoundFile, printable
 from local.detect.streaming import Found
-from local.errors import CanopyError
-from local.files import (
+from local.io.errors import CanopyError
+from local.io.files import (
     atomic_path,
     disk_fault,
     fingerprint,
@@ -23,7 +24,7 @@ from local.files import (
     write_csv,
     write_npz,
 )
-from local.limits import spreadsheet_safe
+from local.io.limits import spreadsheet_safe
 
 FORMATS = ("raven", "audacity", "csv", "parquet")
 # Of 255 that a name may have; the rest is for endings and for names of files in the making.

@@ -22,11 +22,11 @@ from scipy.special import expit
 
 from local.detect.outputs import COLUMNS, detections, load_part, write_beside
 from local.detect.sound import SoundFile, printable
-from local.errors import CanopyError
-from local.files import fingerprint, write_bytes, write_csv
-from local.limits import file_name, spreadsheet_safe
-from local.running.interruption import stop_if_asked
-from local.running.journal import Journal
+from local.io.errors import CanopyError
+from local.io.files import fingerprint, write_bytes, write_csv
+from local.io.limits import file_name, spreadsheet_safe
+from local.jobs.interruption import stop_if_asked
+from local.jobs.journal import Journal
 
 # The folder of a file, and its name as AudioMoth, Song Meters, SwiftOnes and BARs write it:
 # 20210314_053000.WAV, SITE_20210314_053000.wav, 20210314T053000+1000_REC.flac.

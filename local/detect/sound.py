@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 import soxr
 
-from local.audio import SOUND_SUFFIXES, probe, stream_audio
 from local.config import AudioConfig
-from local.errors import CanopyError
+from local.features.audio import SOUND_SUFFIXES, probe, stream_audio
+from local.io.errors import CanopyError
 
 # Endings that ffmpeg is asked to read.
 FOREIGN = (".m4a", ".mp4", ".aac", ".wma", ".webm", ".mkv", ".mov", ".avi", ".wv", ".ape", ".amr")

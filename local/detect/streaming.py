@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 from scipy.special import expit
 
-from local.detect.model import Detector
+from local.detect.detectors import Detector
 from local.detect.sound import open_sound
-from local.labels import SpanFinder, SpanRule
-from local.sliding import Chunk, slide
+from local.inference.sliding import Chunk, slide
+from local.labels.spans import SpanFinder, SpanRule
 
 # Decoded at once: what stays in the cache until its frames are made. Every block costs seeks.
 BLOCK_S = 8.0
@@ -82,7 +82,7 @@ def score_stream(
             readers = [i for i, view in enumerate(detector.views) if view.stretch == stretch]
             blocks = open_blocks()
             if stretch != 1.0:
-                from local.features import stretch_stream
+                from local.features.tempo import stretch_stream
 
                 blocks = stretch_stream(blocks, stretch, detector.config.features.n_fft)
             streams[stretch] = FrameStream(detector.engine.features(blocks), readers)

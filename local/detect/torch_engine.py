@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from local.config import Config
-from local.features import LogMel, stream_features
-from local.inference import TorchScorer
+from local.features.logmel import LogMel, stream_features
+from local.inference.scores import TorchScorer
 from local.models import SedModel
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from local.config import FeatureConfig
-from local.errors import CanopyError
+from local.io.errors import CanopyError
 
 
 def mel_edges(config: FeatureConfig, sample_rate: int) -> np.ndarray:

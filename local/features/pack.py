@@ -21,11 +21,11 @@ from typing import Any
 
 import pandas as pd
 
-from local.errors import CanopyError
-from local.files import atomic_path, disk_fault, write_csv
-from local.running.interruption import stop_if_asked
-from local.running.locks import lock_folder
-from local.tables import read_table
+from local.data.tables import read_table
+from local.io.errors import CanopyError
+from local.io.files import atomic_path, disk_fault, write_csv
+from local.jobs.interruption import stop_if_asked
+from local.jobs.locks import lock_folder
 
 log = logging.getLogger("canopy")
 

@@ -4,8 +4,15 @@ Every model maps a batch of windows to a `SedOutput`; `create_model(name, ...)` 
 own typed parameters. A family is one file that registers its builders.
 """
 
-from local.models.base import Mix, SedModel, SedOutput, create_model, model_names, without_start
 from local.models.pretrained import fit_hint
+from local.models.registry import (
+    Mix,
+    SedModel,
+    SedOutput,
+    create_model,
+    model_names,
+    without_start,
+)
 
 # Importing a family registers its models.
 from local.models import cnn14, conformer, crnn, denet, sincnet, timm_sed, transformer  # isort: skip

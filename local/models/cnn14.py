@@ -22,7 +22,6 @@ import torch
 from pydantic import Field, field_validator
 from torch import nn
 
-from local.models.base import SedModel, SedOutput, register
 from local.models.common import (
     ConvParams,
     channel_layers,
@@ -33,6 +32,7 @@ from local.models.common import (
 )
 from local.models.heads import attend
 from local.models.pretrained import read_weights, take_weights
+from local.models.registry import SedModel, SedOutput, register
 
 log = logging.getLogger("canopy")
 

@@ -8,13 +8,7 @@ from torch import nn
 
 from local.config import Section
 from local.models.heads import AttentionHead, PoolHead
-from local.models.inputs import (
-    BandNorm,
-    Copies,
-    FrequencyCoordinate,
-    LevelNorm,
-    WithLevel,
-)
+from local.models.input_layers import BandNorm, Copies, FrequencyCoordinate, LevelNorm, WithLevel
 from local.models.pcen import Pcen
 
 Above0 = Annotated[float, Field(gt=0.0)]

@@ -11,7 +11,6 @@ import torch
 from pydantic import Field, model_validator
 from torch import nn
 
-from local.models.base import SedModel, register
 from local.models.common import (
     ConvParams,
     fold_frequency,
@@ -22,6 +21,7 @@ from local.models.common import (
     smooth_cells,
 )
 from local.models.pretrained import start_from
+from local.models.registry import SedModel, register
 
 _MAX_DEPTH = 64
 

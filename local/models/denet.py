@@ -11,8 +11,8 @@ import torch
 from pydantic import Field, model_validator
 from torch import nn
 
-from local.models.base import SedModel, register
 from local.models.pretrained import start_from
+from local.models.registry import SedModel, register
 from local.models.wave import WaveParams, WaveSed, require_samples
 
 # Added to the variance: the square of the published 1e-6 on the standard deviation.

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from local.models.base import SedOutput
+from local.models.registry import SedOutput
 
 
 def attend(frame_logit: torch.Tensor, attention: torch.Tensor) -> torch.Tensor:

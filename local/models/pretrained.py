@@ -12,9 +12,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from local.archives import check_any_checkpoint, check_safetensors, check_tensors
-from local.errors import UNPACKING_ERRORS, CanopyError, first_line
-from local.models.base import SedModel, create_model, model_names
+from local.io.archives import check_any_checkpoint, check_safetensors, check_tensors
+from local.io.errors import UNPACKING_ERRORS, CanopyError, first_line
+from local.models.registry import SedModel, create_model, model_names
 
 log = logging.getLogger("canopy")
 

@@ -12,7 +12,6 @@ import torch
 from pydantic import Field, model_validator
 from torch import nn
 
-from local.models.base import SedModel
 from local.models.common import (
     CommonParams,
     hidden_layer,
@@ -22,6 +21,7 @@ from local.models.common import (
     smooth_cells,
 )
 from local.models.heads import TokenHead
+from local.models.registry import SedModel
 
 
 class SequenceParams(CommonParams):

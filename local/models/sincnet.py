@@ -9,8 +9,8 @@ import torch
 from pydantic import Field, model_validator
 from torch import nn
 
-from local.models.base import SedModel, register
 from local.models.pretrained import start_from
+from local.models.registry import SedModel, register
 from local.models.wave import Above0, WaveParams, WaveSed, require_samples
 
 

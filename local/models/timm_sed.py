@@ -17,8 +17,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from local.errors import CanopyError
-from local.models.base import SedModel, register
+from local.io.errors import CanopyError
 from local.models.common import (
     ConvParams,
     fold_frequency,
@@ -29,6 +28,7 @@ from local.models.common import (
     smooth_cells,
 )
 from local.models.pretrained import fit_hint, plain_name, read_weights, take_weights
+from local.models.registry import SedModel, register
 
 log = logging.getLogger("canopy")
 

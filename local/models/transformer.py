@@ -3,8 +3,8 @@
 import torch
 from torch import nn
 
-from local.models.base import SedModel, register
 from local.models.pretrained import start_from
+from local.models.registry import SedModel, register
 from local.models.sequence import SequenceParams, SequenceSed
 
 

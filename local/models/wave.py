@@ -12,9 +12,9 @@ from pydantic import Field, model_validator
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from local.errors import CanopyError
-from local.models.base import SedModel
+from local.io.errors import CanopyError
 from local.models.common import HeadParams, make_head
+from local.models.registry import SedModel
 from local.models.sinc import Above0, SincFilters, SincParams
 
 # Below this root mean square (-120 dB of full scale) a window is silent and is left as it is.

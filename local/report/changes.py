@@ -4,9 +4,9 @@ from typing import Any
 
 import pandas as pd
 
-from local.experiment import Experiment
-from local.report.data import ChangeExample, ChangeRow
-from local.tables import EVENT_COLUMNS, read_table
+from local.data.tables import EVENT_COLUMNS, read_table
+from local.report.records import ChangeExample, ChangeRow
+from local.stages.experiment import Experiment
 
 # Examples that the page lists of each kind.
 N_EXAMPLES = 8

@@ -11,19 +11,20 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
-from local.audio import load_part
 from local.config import RelabelConfig
-from local.corpus import source_path
-from local.errors import CanopyError
-from local.experiment import Experiment
-from local.features import FeatureReader, mel_filters
-from local.files import fingerprint
-from local.inference import load_scores
-from local.report.data import Clip, Detection, EventKind, Item, Media, Viewer
+from local.data.tables import EVENT_COLUMNS, read_table
+from local.features.audio import load_part
+from local.features.corpus import source_path
+from local.features.mel import mel_filters
+from local.features.npz import FeatureReader
+from local.inference.scores import load_scores
+from local.io.errors import CanopyError
+from local.io.files import fingerprint
 from local.report.detections import Row, Sources, Track, items_of, rows_of, tracks_of
 from local.report.media import encode_picture, encode_sound, expansion_of
-from local.scoring import known_rows, read_truth_events
-from local.tables import EVENT_COLUMNS, read_table
+from local.report.records import Clip, Detection, EventKind, Item, Media, Viewer
+from local.scoring.known_labels import known_rows, read_truth_events
+from local.stages.experiment import Experiment
 
 log = logging.getLogger("canopy")
 

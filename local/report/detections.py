@@ -10,9 +10,10 @@ from scipy.special import expit
 from scipy.special import logit as logit_of
 
 from local.config import RelabelConfig
-from local.inference import Scores
-from local.labels import FrameGrid, frames_to_events
-from local.report.data import NAN, Item
+from local.inference.scores import Scores
+from local.labels.grid import FrameGrid
+from local.labels.spans import frames_to_events
+from local.report.records import NAN, Item
 
 # A rejection speaks of a detection when they share at least this much of the shorter of the two.
 MIN_SHARED = 0.5

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from string import Template
 
-from local import files
-from local.report.data import Report
+from local.io import files
 from local.report.elements import definitions, escape
-from local.report.sections import Section, sections_of
+from local.report.page_sections import Section, sections_of
+from local.report.records import Report
 from local.report.theme import css_variables
 from local.report.viewer import shelve
 

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
-from local.inference import Scores
-from local.labels import overlap
-from local.report.data import CalibrationBin, Confusion
-from local.scoring import known_rows
+from local.inference.scores import Scores
+from local.labels.grid import overlap
+from local.report.records import CalibrationBin, Confusion
+from local.scoring.known_labels import known_rows
 
 
 def confusion_of(scores: Scores, events: pd.DataFrame, threshold: np.ndarray) -> Confusion | None:

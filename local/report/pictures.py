@@ -15,17 +15,10 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator
 from scipy.special import expit
 
-from local import files
-from local.report.data import Detection, EventKind, RecordingPanel
+from local.io import files
+from local.report.records import Detection, EventKind, RecordingPanel
 from local.report.text import shorten
-from local.report.theme import (
-    LIGHT,
-    SERIES_COLOURS,
-    drawing,
-    new_figure,
-    place,
-    to_png,
-)
+from local.report.theme import LIGHT, SERIES_COLOURS, drawing, new_figure, place, to_png
 
 WIDE_PX = 900
 NARROW_PX = 350

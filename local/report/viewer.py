@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from local import files
-from local.report.data import Clip, Detection, EventKind, Item, Media, Viewer
+from local.io import files
 from local.report.elements import escape
+from local.report.records import Clip, Detection, EventKind, Item, Media, Viewer
 from local.report.text import printable
 
 _HERE = Path(__file__).parent

@@ -5,9 +5,3 @@
 - `state`: all of it in a checkpoint, to the state of every random generator
 - `fold`: epochs, validation, what is kept and when; signals
 """
-
-from local.training.fold import Trainer
-from local.training.steps import amp_dtype
-from local.training.task import FoldTask, Progress
-
-__all__ = ["FoldTask", "Progress", "Trainer", "amp_dtype"]

@@ -11,21 +11,27 @@ import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from local.augment import Batch, FrontEnd, augment
-from local.checkpoint import load_weights, save_checkpoint
 from local.config import Config
-from local.dataset import Dump, WindowDataset, plan_epoch, training_window, vary_epoch
-from local.errors import CanopyError
-from local.files import write_json
-from local.losses import Objective
+from local.features.store import Dump
+from local.io.errors import CanopyError
+from local.io.files import write_json
+from local.io.seeds import generator, named_seed, seed_torch
+from local.jobs.gpu_memory import batch_advice, peak_bytes, told_of_rank
+from local.jobs.interruption import Interrupted, leave_to_parent, requested
+from local.labels.windows import training_window
 from local.models import SedModel, SedOutput, create_model
-from local.optimisation import lr_factor, make_optimizer
-from local.running.interruption import Interrupted, leave_to_parent, requested
-from local.running.memory import batch_advice, peak_bytes, told_of_rank
-from local.running.ranks import Ranks
-from local.seeds import generator, named_seed, seed_torch
-from local.training.state import RandomState, training_state
-from local.training.task import FoldTask, Progress
+from local.models.checkpoint import load_weights, save_checkpoint
+from local.training.augment.batch import Batch
+from local.training.augment.chain import augment
+from local.training.augment.input_kind import FrontEnd
+from local.training.epoch_plan import plan_epoch
+from local.training.examples import WindowDataset
+from local.training.fold_task import FoldTask, Progress
+from local.training.losses.objective import Objective
+from local.training.optimisation import lr_factor, make_optimizer
+from local.training.ranks import Ranks
+from local.training.resume_state import RandomState, training_state
+from local.training.variation import vary_epoch
 from local.training.whole_batch import score_whole_batch
 
 log = logging.getLogger("canopy")

@@ -13,7 +13,7 @@ import torch.nn.functional as F  # noqa: N812 (torch's own habit)
 from torch.overrides import TorchFunctionMode
 
 from local.models import Mix, SedModel, SedOutput
-from local.running.ranks import Ranks
+from local.training.ranks import Ranks
 
 
 def score_whole_batch(

@@ -19,11 +19,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from local.audio import load_audio
-from local.classical import EnergyDetector, EnergyParams
+from local.baselines.energy import EnergyDetector, EnergyParams
 from local.config import AudioConfig, parse_section
-from local.errors import CanopyError
-from local.event_rules.tuning import (
+from local.data.folds import read_folds
+from local.data.tables import read_table, read_tables
+from local.features.audio import load_audio
+from local.inference.scores import Scores
+from local.io.errors import CanopyError
+from local.io.files import read_json, write_csv
+from local.io.seeds import generator
+from local.scoring.event_rules.tuning import (
     OOF_EVENTS,
     RuleGrid,
     count_matches,
@@ -31,13 +36,8 @@ from local.event_rules.tuning import (
     pooled_f1,
     tune,
 )
-from local.files import read_json, write_csv
-from local.folds import read_folds
-from local.inference import Scores
-from local.metrics.bootstrap import generic_interval
-from local.runs import run_script
-from local.seeds import generator
-from local.tables import read_table, read_tables
+from local.scoring.metrics.bootstrap import generic_interval
+from local.stages.runs import run_script
 from recipes.bats.settings import SimulateConfig
 from recipes.bats.simulate import MARKER, RATE, plan
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from local.audio import SOUND_SUFFIXES, probe
-from local.errors import CanopyError
-from local.seeds import generator
-from local.tables import EVENT_COLUMNS
+from local.data.tables import EVENT_COLUMNS
+from local.features.audio import SOUND_SUFFIXES, probe
+from local.io.errors import CanopyError
+from local.io.seeds import generator
 from recipes.bats.attach import Voice, group_syllables
 from recipes.bats.reading import FILE_INFO, LEFT_OUT, BatFile, Faults
 from recipes.bats.settings import CONTEXTS, PrepareConfig

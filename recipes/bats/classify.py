@@ -18,17 +18,18 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import recall_score
 
-from local.classical import GmmClassifier, GmmParams, mfcc, segment_frames
+from local.baselines.cepstra import mfcc, segment_frames
+from local.baselines.gmm import GmmClassifier, GmmParams
 from local.config import load_config
-from local.dataset import Dump
-from local.files import write_csv
-from local.folds import read_folds
-from local.inference import Scores, load_scores
-from local.labels import coverage
-from local.metrics.bootstrap import generic_interval
-from local.runs import run_script
-from local.seeds import generator
-from local.tables import read_tables
+from local.data.folds import read_folds
+from local.data.tables import read_tables
+from local.features.store import Dump
+from local.inference.scores import Scores, load_scores
+from local.io.files import write_csv
+from local.io.seeds import generator
+from local.labels.grid import coverage
+from local.scoring.metrics.bootstrap import generic_interval
+from local.stages.runs import run_script
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -16,12 +16,12 @@ import numpy as np
 import pandas as pd
 
 from local.config import parse_section
-from local.errors import CanopyError
-from local.files import write_csv
-from local.limits import spreadsheet_safe
-from local.preparation import prepare_arguments, prepare_tables
-from local.runs import run_script
-from local.tables import EVENT_COLUMNS, Tables, write_tables
+from local.data.tables import EVENT_COLUMNS, Tables, write_tables
+from local.io.errors import CanopyError
+from local.io.files import write_csv
+from local.io.limits import spreadsheet_safe
+from local.stages.preparation import prepare_arguments, prepare_tables
+from local.stages.runs import run_script
 from recipes.bats.attach import DISAGREEMENT_COLUMNS, attach
 from recipes.bats.choose import (
     Labelled,

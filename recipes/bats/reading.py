@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from local.errors import CanopyError
+from local.io.errors import CanopyError
 
 FILE_INFO, ANNOTATIONS = "FileInfo.csv", "Annotations.csv"
 ANNOTATION_COLUMNS = (

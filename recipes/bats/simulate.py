@@ -21,10 +21,10 @@ import numpy as np
 import soundfile
 from scipy.signal import butter, sosfilt, welch
 
-from local.files import atomic_path, read_json, write_json, write_text
-from local.running.locks import lock_folder
-from local.running.workers import run_all
-from local.seeds import generator
+from local.io.files import atomic_path, read_json, write_json, write_text
+from local.io.seeds import generator
+from local.jobs.locks import lock_folder
+from local.jobs.workers import run_all
 from recipes.bats.reading import ANNOTATION_COLUMNS, ANNOTATIONS, FILE_INFO
 from recipes.bats.settings import SimulateConfig
 

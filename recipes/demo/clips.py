@@ -16,11 +16,11 @@ import pandas as pd
 import soxr
 from tqdm import tqdm
 
-from local.audio import SOUND_SUFFIXES, load_audio, probe
 from local.config import AudioConfig
-from local.errors import CanopyError
-from local.files import file_digest, fingerprint
-from local.seeds import generator
+from local.features.audio import SOUND_SUFFIXES, load_audio, probe
+from local.io.errors import CanopyError
+from local.io.files import file_digest, fingerprint
+from local.io.seeds import generator
 from recipes.demo.backgrounds import draw_site, render_background
 from recipes.demo.calls import Call
 from recipes.demo.settings import DemoSettings

@@ -19,8 +19,8 @@ import pandas as pd
 import soundfile
 from tqdm import tqdm
 
-from local.errors import CanopyError
-from local.files import (
+from local.io.errors import CanopyError
+from local.io.files import (
     atomic_path,
     fingerprint,
     make_folder,
@@ -29,10 +29,10 @@ from local.files import (
     write_csv,
     write_json,
 )
-from local.running.interruption import stop_if_asked
-from local.running.locks import LOCK_NAME, lock_folder
-from local.running.workers import KILLED, Killed, run_all
-from local.seeds import generator
+from local.io.seeds import generator
+from local.jobs.interruption import stop_if_asked
+from local.jobs.locks import LOCK_NAME, lock_folder
+from local.jobs.workers import KILLED, Killed, run_all
 from recipes.demo.clips import ClipVoices, clips_digest
 from recipes.demo.lookalikes import FrontEnd, Template, front_end, make_template
 from recipes.demo.mixing import Voices, mix_recording

@@ -5,7 +5,7 @@ from typing import Protocol
 
 import numpy as np
 
-from local.seeds import generator
+from local.io.seeds import generator
 from recipes.demo.calls import Call
 from recipes.demo.lookalikes import FrontEnd, Matcher, Template
 from recipes.demo.planning import RecordingPlan

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from local.errors import CanopyError
-from local.seeds import generator
+from local.io.errors import CanopyError
+from local.io.seeds import generator
 from recipes.demo.settings import PUBLISHED_PREVALENCE, DemoSettings
 
 # A generated vector runs from this most common class down to this rarest, both as published.

@@ -16,8 +16,8 @@ import typing
 from pathlib import Path
 from typing import Any
 
-from local.errors import CanopyError
-from local.runs import run_script
+from local.io.errors import CanopyError
+from local.stages.runs import run_script
 from recipes.demo.competition import simulate
 from recipes.demo.settings import DemoSettings, settings_from
 

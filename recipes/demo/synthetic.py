@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from local.seeds import generator
+from local.io.seeds import generator
 from recipes.demo.backgrounds import Site, draw_site, render_background
 from recipes.demo.calls import SONGS, Call, Individual, Song, draw_individual, lookalike, render
 from recipes.demo.settings import DemoSettings

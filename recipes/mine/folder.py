@@ -8,11 +8,10 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from local.annotations import file_stem
-from local.annotations.shared import find_column, read_delimited, read_text
-from local.audio import SOUND_SUFFIXES, probe
-from local.errors import CanopyError
-from local.limits import MAX_NAME_CHARACTERS, id_fault
+from local.data.annotations.shared import file_stem, find_column, read_delimited, read_text
+from local.features.audio import SOUND_SUFFIXES, probe
+from local.io.errors import CanopyError
+from local.io.limits import MAX_NAME_CHARACTERS, id_fault
 from recipes.mine.settings import PrepareConfig
 
 

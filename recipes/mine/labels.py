@@ -7,9 +7,10 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from local.annotations import file_stem, guess_format, read_annotations, table_stem
-from local.errors import CanopyError
-from local.limits import label_fault
+from local.data.annotations.formats import guess_format, read_annotations
+from local.data.annotations.shared import file_stem, table_stem
+from local.io.errors import CanopyError
+from local.io.limits import label_fault
 from recipes.mine.settings import PrepareConfig
 
 log = logging.getLogger("canopy")

@@ -15,14 +15,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from local.audio import SOUND_SUFFIXES
 from local.config import Config, parse_section
-from local.errors import CanopyError
-from local.files import write_csv
-from local.limits import spreadsheet_safe
-from local.preparation import prepare_arguments, prepare_tables
-from local.runs import run_script
-from local.tables import EVENT_COLUMNS, Tables, check_events, write_tables
+from local.data.tables import EVENT_COLUMNS, Tables, check_events, write_tables
+from local.features.audio import SOUND_SUFFIXES
+from local.io.errors import CanopyError
+from local.io.files import write_csv
+from local.io.limits import spreadsheet_safe
+from local.stages.preparation import prepare_arguments, prepare_tables
+from local.stages.runs import run_script
 from recipes.mine.folder import (
     assign_groups,
     assign_subsets,

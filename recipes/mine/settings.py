@@ -6,8 +6,9 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from local.annotations import Format, ReadOptions
 from local.config import Section, Share
+from local.data.annotations.formats import Format
+from local.data.annotations.shared import ReadOptions
 
 Subset = Literal["train", "test", "unlabelled"]
 

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from local.errors import CanopyError
+from local.io.errors import CanopyError
 
 SLUG = "rfcx-species-audio-detection"
 PAGE = f"https://www.kaggle.com/competitions/{SLUG}"

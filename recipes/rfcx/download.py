@@ -16,8 +16,8 @@ from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
 
-from local.errors import CanopyError
-from local.files import atomic_path, write_json
+from local.io.errors import CanopyError
+from local.io.files import atomic_path, write_json
 from recipes.rfcx.client import PAGE, SLUG, call_client
 
 log = logging.getLogger("canopy")

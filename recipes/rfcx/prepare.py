@@ -18,15 +18,15 @@ import pandas as pd
 from pydantic import Field
 from tqdm import tqdm
 
-from local.annotations import read_rainforest
-from local.audio import SOUND_SUFFIXES, probe
 from local.config import Section, parse_section
-from local.errors import CanopyError
-from local.files import write_csv
-from local.limits import spreadsheet_safe
-from local.preparation import prepare_arguments, prepare_tables
-from local.runs import run_script
-from local.tables import Tables, check_events, fail_at, read_table, write_tables
+from local.data.annotations.rainforest import read_rainforest
+from local.data.tables import Tables, check_events, fail_at, read_table, write_tables
+from local.features.audio import SOUND_SUFFIXES, probe
+from local.io.errors import CanopyError
+from local.io.files import write_csv
+from local.io.limits import spreadsheet_safe
+from local.stages.preparation import prepare_arguments, prepare_tables
+from local.stages.runs import run_script
 from recipes.rfcx.download import fetch
 
 

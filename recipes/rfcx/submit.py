@@ -12,10 +12,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from local.errors import CanopyError
-from local.metrics import read_clip_table
-from local.runs import run_script
-from local.submission import check_submission
+from local.io.errors import CanopyError
+from local.relabel.correction import check_submission
+from local.scoring.metrics.clip_tables import read_clip_table
+from local.stages.runs import run_script
 from recipes.rfcx.client import PAGE, SLUG, call_client
 
 

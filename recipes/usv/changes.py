@@ -16,7 +16,7 @@ import soundfile
 from scipy.ndimage import uniform_filter
 from scipy.signal import istft, resample_poly, stft
 
-from local.files import atomic_path
+from local.io.files import atomic_path
 
 BAND_HZ = (20_000.0, 110_000.0)
 _WINDOW, _HOP = 512, 128

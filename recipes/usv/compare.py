@@ -14,14 +14,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from local.audio import load_audio
-from local.classical import EnergyDetector, EnergyParams
+from local.baselines.energy import EnergyDetector, EnergyParams
 from local.config import AudioConfig
-from local.errors import CanopyError
-from local.event_rules.tuning import COLUMNS
-from local.files import write_csv
-from local.runs import run_script
-from local.tables import read_tables
+from local.data.tables import read_tables
+from local.features.audio import load_audio
+from local.io.errors import CanopyError
+from local.io.files import write_csv
+from local.scoring.event_rules.tuning import COLUMNS
+from local.stages.runs import run_script
 from recipes.usv.prepare import LABEL, read_calls
 
 

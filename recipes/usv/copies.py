@@ -14,8 +14,8 @@ import soundfile
 from pydantic import Field
 
 from local.config import Section
-from local.seeds import generator
-from local.tables import EVENT_COLUMNS
+from local.data.tables import EVENT_COLUMNS
+from local.io.seeds import generator
 from recipes.usv.changes import Sound, any_of_them, write_sound
 from recipes.usv.simulate import simulated
 

@@ -16,14 +16,15 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from local.annotations import ReadOptions, read_plain
-from local.audio import probe
 from local.config import Config, parse_section
-from local.errors import CanopyError
-from local.files import write_csv
-from local.preparation import prepare_arguments, prepare_tables
-from local.runs import run_script
-from local.tables import EVENT_COLUMNS, Tables, write_tables
+from local.data.annotations.plain import read_plain
+from local.data.annotations.shared import ReadOptions
+from local.data.tables import EVENT_COLUMNS, Tables, write_tables
+from local.features.audio import probe
+from local.io.errors import CanopyError
+from local.io.files import write_csv
+from local.stages.preparation import prepare_arguments, prepare_tables
+from local.stages.runs import run_script
 from recipes.mine.folder import find_files
 from recipes.usv.copies import CopyConfig, make_copies
 

@@ -25,15 +25,15 @@ import numpy as np
 import pandas as pd
 import soundfile
 
-from local.errors import CanopyError
-from local.event_rules.tuning import COLUMNS, count_matches, event_list, pooled_f1
-from local.files import write_csv
-from local.folds import read_folds
-from local.metrics.bootstrap import generic_interval
-from local.running.interruption import stop_if_asked
-from local.runs import run_script
-from local.seeds import generator
-from local.tables import Tables, read_table, read_tables
+from local.data.folds import read_folds
+from local.data.tables import Tables, read_table, read_tables
+from local.io.errors import CanopyError
+from local.io.files import write_csv
+from local.io.seeds import generator
+from local.jobs.interruption import stop_if_asked
+from local.scoring.event_rules.tuning import COLUMNS, count_matches, event_list, pooled_f1
+from local.scoring.metrics.bootstrap import generic_interval
+from local.stages.runs import run_script
 from recipes.usv.changes import TRIED, Change, Sound, write_sound
 from recipes.usv.compare import energy_events
 from recipes.usv.simulate import simulated

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 
-from local.errors import CanopyError
+from local.io.errors import CanopyError
 from tests.badfiles import arrays, models, sounds, texts
 from tests.badfiles.kinds import MIB, Kind, canary
 

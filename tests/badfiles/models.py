@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
-from local.checkpoint import load_model, save_checkpoint
 from local.config import Config
 from local.models import create_model
+from local.models.checkpoint import load_model, save_checkpoint
 from tests.badfiles.kinds import Kind
 
 PARAMS = {"channels": [4], "pool": [[2, 2]], "depth": 1, "gru": 0}
@@ -147,7 +147,7 @@ def tensor(shape: list[int], start: int, end: int) -> dict[str, Any]:
 
 def read_all(folder: Path) -> Any:
     """The folder, and its networks as detection loads them."""
-    from local.detect.model import Request, describe
+    from local.detect.detectors import Request, describe
 
     models = describe(Request(paths=[folder], engine="torch"))
     return [network for model in models for network in model.load()]

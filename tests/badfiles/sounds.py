@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from local.audio import load_audio, probe
 from local.config import AudioConfig
-from local.quality import survey
+from local.features.audio import load_audio, probe
+from local.stages.quality.sound_faults import survey
 from tests.badfiles.kinds import MIB, Kind, changed, cut, endless, here, pipe, put
 
 RATE = 16_000

@@ -5,11 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from local.annotations import ReadOptions, read_annotations
-from local.checks import check_config
 from local.config import Config, load_config
-from local.files import read_json
-from local.tables import Tables, read_tables
+from local.data.annotations.formats import read_annotations
+from local.data.annotations.shared import ReadOptions
+from local.data.tables import Tables, read_tables
+from local.io.files import read_json
+from local.stages.checks import check_config
 from tests.badfiles.kinds import Kind, canary, endless, here, pipe, put
 
 RECORDINGS = """recording_id,path,subset,duration,sample_rate,channels,group

@@ -24,13 +24,13 @@ from safetensors.torch import save_file
 from threadpoolctl import threadpool_limits
 
 from local.config import Config
-from local.detect.model import Detector, Request, load
+from local.detect.detectors import Detector, Request, load
+from local.detect.publish.folder import MODEL, SCHEMA, SECTIONS, write_sums
+from local.detect.publish.onnx_graph import export_onnx
 from local.detect.streaming import find_events
-from local.files import write_json
-from local.labels import SpanRule
+from local.io.files import write_json
+from local.labels.spans import SpanRule
 from local.models import create_model
-from local.publish.folder import MODEL, SCHEMA, SECTIONS, write_sums
-from local.publish.onnx_graph import export_onnx
 
 RATE, SECONDS, N_CLASSES = 32_000, 120, 24
 WINDOW = 256

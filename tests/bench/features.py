@@ -20,10 +20,12 @@ import soundfile
 import torch
 from threadpoolctl import threadpool_limits
 
-from local.audio import load_audio
 from local.config import AudioConfig, FeatureConfig
-from local.features import FeatureReader, LogMel, process_recording, write_features
+from local.features.audio import load_audio
+from local.features.logmel import LogMel
+from local.features.npz import FeatureReader, write_features
 from local.features.pack import pack_files, packed_files
+from local.features.recording import process_recording
 
 SAMPLE_RATE = 48_000
 SECONDS = 60

@@ -32,7 +32,7 @@ import soundfile
 from threadpoolctl import threadpool_limits
 
 from local.config import Config
-from local.detect.model import Request, load
+from local.detect.detectors import Request, load
 from tests.bench.detection import CONFIG, N_CLASSES, RATE, WINDOW, detect, publish
 
 VERSION = "0.13.2"

@@ -9,10 +9,10 @@ import time
 
 import numpy as np
 
-from local.evaluation.ground import Ground
-from local.evaluation.measures import EventOptions, event_statistics
-from local.metrics.comparison import draw_counts, measure
-from local.metrics.matching import EventList
+from local.scoring.evaluation.level_measures import EventOptions, event_statistics
+from local.scoring.evaluation.scoring_set import Ground
+from local.scoring.metrics.comparison import draw_counts, measure
+from local.scoring.metrics.matching import EventList
 
 N_RECORDINGS, N_CLASSES, LENGTH_S = 2000, 24, 60.0
 

@@ -25,14 +25,16 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from local.config import Config, load_config
-from local.dataset import Dump, make_pool
-from local.detect.model import Request, load
-from local.features import process_recording
-from local.files import write_csv
+from local.data.tables import EVENT_COLUMNS, RECORDING_COLUMNS, Tables
+from local.detect.detectors import Request, load
+from local.features.recording import process_recording
+from local.features.store import Dump
+from local.inference.views import inference_window
+from local.io.files import write_csv
 from local.models import create_model
-from local.tables import EVENT_COLUMNS, RECORDING_COLUMNS, Tables
-from local.training import FoldTask, Trainer
-from local.views import inference_window
+from local.training.epoch_plan import make_pool
+from local.training.fold_loop import Trainer
+from local.training.fold_task import FoldTask
 from tests.bench.detection import N_CLASSES, detect, publish
 
 # What the recordings of each are like, in hertz, and how long, in seconds.

@@ -6,7 +6,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from local.annotations import read_annotations, write_raven
+from local.data.annotations.formats import read_annotations
+from local.data.annotations.raven import write_raven
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -15,13 +15,14 @@ import pytest
 import soundfile
 from scipy.special import expit
 
-from local.annotations import read_audacity, read_raven
+from local.data.annotations.audacity import read_audacity
+from local.data.annotations.raven import read_raven
 from local.detect import outputs as detect_outputs
 from local.detect.sound import printable
-from local.errors import CanopyError
-from local.files import disk_fault
-from local.running import locks
-from local.running.locks import lock_folder
+from local.io.errors import CanopyError
+from local.io.files import disk_fault
+from local.jobs import locks
+from local.jobs.locks import lock_folder
 from tests.toy_detector import LABELS, RATE, make_published, sound
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -10,8 +10,8 @@ import pytest
 import soundfile
 
 from local.detect import partition as partition_room
-from local.errors import CanopyError
-from local.running.interruption import Interrupted
+from local.io.errors import CanopyError
+from local.jobs.interruption import Interrupted
 from tests.toy_detector import LABELS, RATE, make_published, sound
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,8 +8,8 @@ import pytest
 import soundfile
 from PIL import Image
 
-from local.metrics.curves import ranked_curve
-from local.plots.recording import RecordingPicture, decibels
+from local.report.plots.recording_figure import RecordingPicture, decibels
+from local.scoring.metrics.threshold_curves import ranked_curve
 
 SCRIPT = Path(__file__).resolve().parents[2] / "bin/plot.py"
 RATE = 16000

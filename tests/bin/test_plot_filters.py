@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from local.checkpoint import model_state, save_checkpoint
 from local.models import create_model
+from local.models.checkpoint import model_state, save_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 PARAMS = {

@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from local.files import write_npz
-from local.metrics import chance_score, constant_row_score, lwlrap
+from local.io.files import write_npz
+from local.scoring.metrics.named import chance_score, constant_row_score
+from local.scoring.metrics.ranking import lwlrap
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "bin/score.py"

@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 from scipy.special import logit
 
-from local.errors import CanopyError
-from local.event_rules.rule import read_rule
-from local.files import write_csv
-from local.folds import write_folds
-from local.inference import Scores, save_scores
-from local.tables import EVENT_COLUMNS, RECORDING_COLUMNS, Tables, write_tables
+from local.data.folds import write_folds
+from local.data.tables import EVENT_COLUMNS, RECORDING_COLUMNS, Tables, write_tables
+from local.inference.scores import Scores, save_scores
+from local.io.errors import CanopyError
+from local.io.files import write_csv
+from local.scoring.event_rules.rule_file import read_rule
 
 ROOT = Path(__file__).resolve().parents[2]
 _SPEC = importlib.util.spec_from_file_location("script_tune", ROOT / "bin" / "tune_events.py")

@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 import soundfile
 
-from local.cells import read_cells
-from local.runs import run_script
-from local.tables import CLASS_COLUMNS, EVENT_COLUMNS, RECORDING_COLUMNS
+from local.data.tables import CLASS_COLUMNS, EVENT_COLUMNS, RECORDING_COLUMNS
+from local.io.cells import read_cells
+from local.stages.runs import run_script
 
 RATE = 8000
 CONF = """

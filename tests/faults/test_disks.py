@@ -13,10 +13,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from local import files
-from local.checkpoint import save_checkpoint
-from local.errors import CanopyError
-from local.files import (
+from local.io import files
+from local.io.errors import CanopyError
+from local.io.files import (
     DISK_FAULTS,
     atomic_path,
     remove_leftovers,
@@ -25,8 +24,9 @@ from local.files import (
     write_npz,
     write_text,
 )
-from local.running.journal import Journal
-from local.running.locks import lock_folder
+from local.jobs.journal import Journal
+from local.jobs.locks import lock_folder
+from local.models.checkpoint import save_checkpoint
 
 
 def mount(*options: str) -> None:

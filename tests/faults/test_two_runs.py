@@ -15,8 +15,8 @@ import pytest
 import soundfile
 import yaml
 
-from local.running.locks import LOCK_NAME, lock_folder
-from local.tables import EVENT_COLUMNS, RECORDING_COLUMNS, Tables, write_tables
+from local.data.tables import EVENT_COLUMNS, RECORDING_COLUMNS, Tables, write_tables
+from local.jobs.locks import LOCK_NAME, lock_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 RATE, N = 8000, 60

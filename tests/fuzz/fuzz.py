@@ -25,19 +25,19 @@ from typing import Any
 
 import torch
 
-from local.annotations import read_annotations
-from local.checkpoint import load_checkpoint
 from local.config import load_config
-from local.errors import CanopyError
-from local.files import read_json
-from local.folds import read_folds
-from local.inference import load_scores
-from local.limits import file_name, id_fault, label_fault
-from local.metrics.clips import read_clip_table
+from local.data.annotations.formats import read_annotations
+from local.data.folds import read_folds
+from local.data.tables import read_tables
+from local.inference.scores import load_scores
+from local.io.errors import CanopyError
+from local.io.files import read_json
+from local.io.limits import file_name, id_fault, label_fault
+from local.models.checkpoint import load_checkpoint
 from local.models.pretrained import read_weights
-from local.priors import read_prevalence
-from local.runs import chosen_folds
-from local.tables import read_tables
+from local.relabel.priors import read_prevalence
+from local.scoring.metrics.clip_tables import read_clip_table
+from local.stages.runs import chosen_folds
 from tests.badfiles import arrays, sounds, texts
 from tests.badfiles.kinds import put
 

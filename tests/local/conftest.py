@@ -11,14 +11,13 @@ import soundfile
 import yaml
 
 from local.config import Config
-from local.corpus import make_features
-from local.dataset import Dump
-from local.features import stretched_folder
-from local.features.dump import write_features
-from local.files import write_csv
-from local.folds import assign_folds, write_folds
-from local.runs import Run, stage_parser, start
-from local.tables import EVENT_COLUMNS, RECORDING_COLUMNS, Tables, write_tables
+from local.data.folds import assign_folds, write_folds
+from local.data.tables import EVENT_COLUMNS, RECORDING_COLUMNS, Tables, write_tables
+from local.features.corpus import make_features
+from local.features.npz import stretched_folder, write_features
+from local.features.store import Dump
+from local.io.files import write_csv
+from local.stages.runs import Run, stage_parser, start
 
 LABELS = ["a", "b", "c"]
 # Frames of 0.1 s, eight bands, a model of two blocks that trains in a blink.

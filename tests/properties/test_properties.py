@@ -12,20 +12,10 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from local.annotations import read_annotations, write_annotations
 from local.config.learning import WindowConfig
 from local.config.sections import DataConfig
-from local.labels import (
-    EventArrays,
-    FrameGrid,
-    coverage,
-    frames_to_events,
-    overlap,
-    subtract_spans,
-    window_targets,
-)
-from local.limits import file_name, id_fault, label_fault, spreadsheet_plain, spreadsheet_safe
-from local.tables import (
+from local.data.annotations.formats import read_annotations, write_annotations
+from local.data.tables import (
     CLASS_COLUMNS,
     EVENT_COLUMNS,
     RECORDING_COLUMNS,
@@ -33,7 +23,11 @@ from local.tables import (
     read_tables,
     write_tables,
 )
-from local.windows import Stitcher, n_cells, window_starts
+from local.io.limits import file_name, id_fault, label_fault, spreadsheet_plain, spreadsheet_safe
+from local.labels.grid import FrameGrid, coverage, overlap
+from local.labels.spans import frames_to_events, subtract_spans
+from local.labels.targets import EventArrays, window_targets
+from local.labels.windows import Stitcher, n_cells, window_starts
 
 settings.register_profile(
     "suite",

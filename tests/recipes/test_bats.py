@@ -9,10 +9,10 @@ import pytest
 import soundfile
 
 from local.config import load_config
-from local.errors import CanopyError
-from local.folds import write_folds
-from local.inference import Scores
-from local.tables import read_tables
+from local.data.folds import write_folds
+from local.data.tables import read_tables
+from local.inference.scores import Scores
+from local.io.errors import CanopyError
 from recipes.bats.attach import attach, group_syllables
 from recipes.bats.baselines import by_level, folds_of
 from recipes.bats.classify import by_mixtures, by_network, compared

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import soundfile
 
-from local.errors import CanopyError
+from local.io.errors import CanopyError
 from recipes.demo.clips import (
     ClipVoices,
     _find_pieces,

@@ -5,8 +5,8 @@ import shutil
 import pandas as pd
 import pytest
 
-from local.errors import CanopyError
-from local.tables import read_tables
+from local.data.tables import read_tables
+from local.io.errors import CanopyError
 from recipes.demo.prepare import main
 
 

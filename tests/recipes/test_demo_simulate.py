@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import soundfile
 
-from local.errors import CanopyError
+from local.io.errors import CanopyError
 from recipes.demo import competition
 from recipes.demo.competition import BOX_COLUMNS, RECORD, simulate
 from recipes.demo.planning import class_prevalence, make_plans

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.signal import butter, sosfiltfilt
 
-from local.seeds import generator
+from local.io.seeds import generator
 from recipes.demo.backgrounds import draw_site, render_background
 from recipes.demo.calls import SONGS, Individual, draw_individual, render
 from recipes.demo.lookalikes import MARGIN_S, Matcher, front_end, make_template

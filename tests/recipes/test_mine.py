@@ -10,11 +10,12 @@ import pytest
 import soundfile
 import yaml
 
-from local.annotations import write_annotations, write_raven
-from local.checks import check_config
 from local.config import load_config, parse_section
-from local.errors import CanopyError
-from local.tables import read_tables
+from local.data.annotations.formats import write_annotations
+from local.data.annotations.raven import write_raven
+from local.data.tables import read_tables
+from local.io.errors import CanopyError
+from local.stages.checks import check_config
 from recipes.mine.folder import make_ids
 from recipes.mine.prepare import main
 from recipes.mine.settings import PrepareConfig

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 import soundfile
 
-from local.errors import CanopyError
+from local.io.errors import CanopyError
 from recipes.rfcx import client, download, submit
 from recipes.rfcx.client import SLUG, call_client, find_client
 from recipes.rfcx.download import fetch, unpack

@@ -14,9 +14,9 @@ from scipy.special import logit as logit_of
 from sklearn.metrics import label_ranking_average_precision_score
 
 from local.config import load_config
-from local.errors import CanopyError
-from local.files import write_csv, write_json, write_npz
-from local.tables import read_tables
+from local.data.tables import read_tables
+from local.io.errors import CanopyError
+from local.io.files import write_csv, write_json, write_npz
 from recipes.demo.competition import simulate
 from recipes.demo.prepare import PrepareConfig
 from recipes.demo.prepare import main as prepare

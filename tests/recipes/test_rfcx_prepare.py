@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 import soundfile
 
-from local.errors import CanopyError
-from local.tables import read_tables
+from local.data.tables import read_tables
+from local.io.errors import CanopyError
 from recipes.rfcx.prepare import convert, main
 
 HEADER = "recording_id,species_id,songtype_id,t_min,f_min,t_max,f_max\n"

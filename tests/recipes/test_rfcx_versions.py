@@ -16,21 +16,20 @@ import pandas as pd
 import pytest
 import torch
 
-from local.checkpoint import load_checkpoint, load_model
 from local.config import Config, load_config
-from local.dataset import window_frames
-from local.experiment import Experiment
-from local.inference import load_scores
+from local.inference.scores import load_scores
+from local.io.seeds import seed_torch
+from local.labels.windows import n_cells, window_frames, window_starts
 from local.models import create_model, without_start
-from local.runs import Run, stage_parser, start
-from local.seeds import seed_torch
+from local.models.checkpoint import load_checkpoint, load_model
+from local.stages.experiment import Experiment
+from local.stages.runs import Run, stage_parser, start
 from local.training import steps as training_steps
-from local.windows import n_cells, window_starts
 from recipes.demo.competition import simulate
 from recipes.demo.settings import settings_from
 
 ROOT = Path(__file__).resolve().parents[2]
-# Ultrasound needs other recordings than the bench's; tests/local/test_config.py takes a step of it.
+# Ultrasound needs other recordings than the bench's: tests/local/config/test_config.py steps one.
 SHIPPED = sorted(
     path.relative_to(ROOT).as_posix()
     for recipe in ("demo", "mine", "rfcx")

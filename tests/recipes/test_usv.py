@@ -7,11 +7,13 @@ import pandas as pd
 import pytest
 import soundfile
 
-from local.checks import check_config
 from local.config import DataConfig, WindowConfig, load_config
-from local.errors import CanopyError
-from local.labels import events_by_recording, frames_to_events, grid_of, window_targets
-from local.tables import read_tables
+from local.data.tables import read_tables
+from local.io.errors import CanopyError
+from local.labels.grid import grid_of
+from local.labels.spans import frames_to_events
+from local.labels.targets import events_by_recording, window_targets
+from local.stages.checks import check_config
 from recipes.usv.compare import others
 from recipes.usv.prepare import main
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy.signal import stft
 
-from local.tables import Tables
+from local.data.tables import Tables
 from recipes.usv import changes, robustness
 from recipes.usv.changes import TRIED, Sound, any_of_them, floor_of
 from recipes.usv.simulate import SHAPES, make_call, simulated

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from local.cluster.record import Home, Submission
-from local.cluster.state import live_ids
-from local.files import read_json
+from local.io.files import read_json
+from local.slurm.record import Home, Submission
+from local.slurm.status import live_ids
 
 ROOT = Path(__file__).resolve().parents[2]
 CLUSTER = ROOT / "tests/slurm/cluster.sh"

@@ -15,9 +15,9 @@ import sys
 from pathlib import Path
 
 from local.config import load_config
-from local.errors import CanopyError
-from local.files import write_json, write_text
-from local.runs import run_script
+from local.io.errors import CanopyError
+from local.io.files import write_json, write_text
+from local.stages.runs import run_script
 from recipes.rfcx.ladder.climb import (
     ROOT,
     Plan,

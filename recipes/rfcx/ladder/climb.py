@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from local.config import Config
-from local.errors import CanopyError
-from local.files import atomic_path, fingerprint, is_temporary, read_json, write_json
-from local.running.locks import LOCK_NAME
+from local.io.errors import CanopyError
+from local.io.files import atomic_path, fingerprint, is_temporary, read_json, write_json
+from local.jobs.locks import LOCK_NAME
 from recipes.rfcx.ladder.rungs import BLENDED, COMMON, RUNS, LadderRun
 
 ROOT = Path(__file__).resolve().parents[3]

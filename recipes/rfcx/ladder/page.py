@@ -4,8 +4,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-from local.errors import CanopyError
-from local.files import read_json, write_text
+from local.io.errors import CanopyError
+from local.io.files import read_json, write_text
 from recipes.rfcx.ladder.climb import Clock, Plan, commands, data_command, minutes, shown
 from recipes.rfcx.ladder.rungs import Rung
 from recipes.rfcx.ladder.scores import KINDS, Estimate, Measured

@@ -11,15 +11,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from local.errors import CanopyError
-from local.files import read_json
-from local.inference import load_scores
-from local.metrics import chance_score, constant_row_score, lwlrap_parts
-from local.metrics.bootstrap import percentiles, resample_counts
-from local.priors import odds_shift
-from local.scoring import read_truth
-from local.seeds import generator
-from local.submission import merge_columns, read_columns
+from local.inference.scores import load_scores
+from local.io.errors import CanopyError
+from local.io.files import read_json
+from local.io.seeds import generator
+from local.relabel.correction import merge_columns, read_columns
+from local.relabel.priors import odds_shift
+from local.scoring.known_labels import read_truth
+from local.scoring.metrics.bootstrap import percentiles, resample_counts
+from local.scoring.metrics.named import chance_score, constant_row_score
+from local.scoring.metrics.ranking import lwlrap_parts
 from recipes.rfcx.ladder.climb import Plan
 from recipes.rfcx.ladder.rungs import Rung
 

@@ -7,7 +7,7 @@ import pytest
 
 from local.detect.partition import PATTERN, SiteRule, by_day, site_rule
 from local.detect.sound import SoundFile
-from local.errors import CanopyError
+from local.io.errors import CanopyError
 
 
 def where(path, pattern=PATTERN):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from local.detect.sound import read_ahead
-from local.errors import CanopyError
+from local.io.errors import CanopyError
 
 WAIT_S = 20.0
 

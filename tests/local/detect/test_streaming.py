@@ -10,14 +10,15 @@ import pytest
 import soundfile
 import torch
 
-from local.audio import load_audio
 from local.config import Config
 from local.detect import streaming
-from local.detect.model import Request, load
+from local.detect.detectors import Request, load
 from local.detect.streaming import FrameStream, find_events, score_stream
-from local.features import LogMel
-from local.inference import average_scores, score_recordings
-from local.labels import FrameGrid, SpanRule, frames_to_events
+from local.features.audio import load_audio
+from local.features.logmel import LogMel
+from local.inference.scores import average_scores, score_recordings
+from local.labels.grid import FrameGrid
+from local.labels.spans import SpanRule, frames_to_events
 
 RULE = SpanRule(0.5, -0.5, 0.2, 0.3)
 
@@ -171,8 +172,8 @@ def test_frames_are_held_only_as_long_as_somebody_may_ask(monkeypatch):
 
 def test_detection_by_onnx_runtime_imports_no_pytorch(published):
     code = (
-        "import sys; from pathlib import Path; import local.detect.job, local.runs; "
-        "from local.detect.model import Request, load; load(Request([Path(sys.argv[1])])); "
+        "import sys; from pathlib import Path; import local.detect.job, local.stages.runs; "
+        "from local.detect.detectors import Request, load; load(Request([Path(sys.argv[1])])); "
         "print('torch' in sys.modules)"
     )
     command = [sys.executable, "-c", code, str(published)]

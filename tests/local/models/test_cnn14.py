@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from local.errors import CanopyError
+from local.io.errors import CanopyError
 from local.models import create_model
 
 PUBLIC = [64, 128, 256, 512, 1024, 2048]

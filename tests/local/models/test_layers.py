@@ -9,7 +9,7 @@ import torch
 from local.models import create_model
 from local.models.common import CommonParams, input_layers, n_channels, smooth_cells
 from local.models.heads import AttentionHead, PoolHead, TokenHead
-from local.models.inputs import FrequencyCoordinate, LevelNorm
+from local.models.input_layers import FrequencyCoordinate, LevelNorm
 from local.models.pcen import Pcen
 from local.models.sequence import positions
 

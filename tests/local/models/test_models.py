@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from local.checkpoint import load_model, model_state, save_checkpoint
-from local.errors import CanopyError
+from local.io.errors import CanopyError
 from local.models import create_model, model_names
-from local.models.base import _REGISTRY, SedModel, SedOutput
+from local.models.checkpoint import load_model, model_state, save_checkpoint
+from local.models.registry import _REGISTRY, SedModel, SedOutput
 
 BANDS, CLASSES = 32, 3
 LABELS = ["a", "b", "c"]

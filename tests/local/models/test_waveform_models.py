@@ -6,18 +6,19 @@ import pytest
 import torch
 from torch import nn
 
-from local.checks import check_config
 from local.config import Config, DataConfig, WindowConfig
-from local.dataset import Dump
-from local.errors import CanopyError
-from local.features import write_features
-from local.files import write_csv
-from local.inference import score_recordings
-from local.labels import EventArrays, grid_of, window_targets
+from local.features.npz import write_features
+from local.features.store import Dump
+from local.inference.scores import score_recordings
+from local.io.errors import CanopyError
+from local.io.files import write_csv
+from local.labels.grid import grid_of
+from local.labels.targets import EventArrays, window_targets
 from local.models import create_model
 from local.models.denet import DenetParams, Enhancement
 from local.models.sinc import SincFilters, SincParams, filter_response, start_edges
 from local.models.wave import ExclusiveClasses
+from local.stages.checks import check_config
 
 BAT = 250_000
 SMALL = {

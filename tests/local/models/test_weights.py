@@ -8,9 +8,9 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from local.checkpoint import load_model, model_state, save_checkpoint
-from local.errors import CanopyError
+from local.io.errors import CanopyError
 from local.models import create_model, fit_hint, without_start
+from local.models.checkpoint import load_model, model_state, save_checkpoint
 
 BANDS, CLASSES = 32, 3
 LABELS = ["a", "b", "c"]

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from local.report.data import (
+from local.report.media import encode_picture, encode_sound
+from local.report.records import (
     Baseline,
     CalibrationBin,
     ChangeExample,
@@ -20,7 +21,6 @@ from local.report.data import (
     ScoreRow,
     Viewer,
 )
-from local.report.media import encode_picture, encode_sound
 
 NAN = float("nan")
 

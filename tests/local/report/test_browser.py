@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from local.report.data import ClassRow, Clip, Item, Media, Report
+from local.data.reviewed import read_reviewed
+from local.data.tables import EVENT_COLUMNS
 from local.report.html import write_report
-from local.reviewed import read_reviewed
-from local.tables import EVENT_COLUMNS
+from local.report.records import ClassRow, Clip, Item, Media, Report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 OPTIONS = (

@@ -3,10 +3,10 @@ import pytest
 from scipy.special import logit as logit_of
 
 from local.config import RelabelConfig
-from local.labels import FrameGrid
+from local.labels.grid import FrameGrid
 from local.report.clips import Part, choose, parts_of
-from local.report.data import Item
 from local.report.detections import Row, Sources, Track, items_of
+from local.report.records import Item
 
 NAN = float("nan")
 RULES = RelabelConfig(min_duration_s=0.0, max_gap_s=0.0)

@@ -7,7 +7,8 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from local.report.data import (
+from local.report.html import render, write_report
+from local.report.records import (
     Baseline,
     ChangeExample,
     ChangeRow,
@@ -16,7 +17,6 @@ from local.report.data import (
     Report,
     ScoreRow,
 )
-from local.report.html import render, write_report
 
 HOSTILE = "<script>alert('x')</script>\"' onerror=\"x\" & $title ${facts} \x00\u202e"
 VOID = {"meta", "img", "source", "br", "link", "hr", "input"}

@@ -3,9 +3,9 @@ import pandas as pd
 import pytest
 from scipy.special import logit as logit_of
 
-from local.inference import Scores
+from local.data.tables import EVENT_COLUMNS
+from local.inference.scores import Scores
 from local.report.knowledge import calibration_of, confusion_of
-from local.tables import EVENT_COLUMNS
 
 
 def made(probability, rows):

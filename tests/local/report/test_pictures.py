@@ -3,7 +3,6 @@ import pytest
 from PIL import Image
 from scipy.special import expit
 
-from local.report.data import Detection, EventKind
 from local.report.pictures import (
     frequency_ticks,
     panel_figure,
@@ -12,6 +11,7 @@ from local.report.pictures import (
     trace,
     write_panel_picture,
 )
+from local.report.records import Detection, EventKind
 from local.report.theme import to_svg
 
 

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from scipy.special import expit, logit
 
-from local.event_rules.rule import RULE
-from local.experiment import Experiment
-from local.files import file_digest, write_json
-from local.inference import Scores, load_scores, save_scores
-from local.report.build import event_rules
+from local.inference.scores import Scores, load_scores, save_scores
+from local.io.files import file_digest, write_json
+from local.report.collect import event_rules
+from local.scoring.event_rules.rule_file import RULE
+from local.stages.experiment import Experiment
 
 RULES = {"threshold": 0.6, "low_threshold": 0.3, "min_duration": 0.2, "max_gap": 0.1}
 

@@ -1,0 +1,1 @@
+"""The three tables, annotation formats, folds, reviewed rows."""

@@ -1,0 +1,283 @@
+"""Stage 0 over a whole corpus: many recordings in many processes, one npz each, one manifest.
+
+What is done is in the journal beside it, recording by recording, with its statistics: a run that
+was killed goes on behind the last one, and a later one makes only what changed. The corpus is never
+in memory.
+"""
+
+import base64
+import logging
+import shutil
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from local.config import Config
+from local.data.tables import read_table
+from local.features.band_statistics import RunningStats
+from local.features.mel import check_filters
+from local.features.npz import FeatureReader
+from local.features.pack import Packed, forget, packed_files
+from local.features.recording import process_recording
+from local.io.errors import CanopyError
+from local.io.files import copy_file, fingerprint, remove_leftovers
+from local.jobs.interruption import stop_if_asked
+from local.jobs.journal import Journal
+from local.jobs.shards import Shard
+from local.jobs.workers import KILLED, Killed, run_all
+
+log = logging.getLogger("canopy")
+
+JOURNAL_NAME = "preprocess.journal"
+
+# Head-room on the disk beyond the estimated size of the dump.
+_DISK_RESERVE_BYTES = 200 * 2**20
+
+
+@dataclass(frozen=True)
+class Job:
+    """One recording to be made into one npz; `packed` is where it lies in a pack, if it does."""
+
+    recording_id: str
+    source: Path
+    target: Path
+    packed: Packed | None = None
+
+
+def source_path(datadir: Path, path: str) -> Path:
+    """Where a recording lies: absolute, or relative to the data folder."""
+    return Path(path) if Path(path).is_absolute() else datadir / path
+
+
+def check_corpus(recordings: pd.DataFrame, folder: Path, config: Config) -> None:
+    """Faults that would only show after hours: rates, mel filters, disk."""
+    if config.features.kind == "logmel":
+        check_filters(config.features, config.audio.sample_rate)
+    if config.audio.other_rates == "refuse":
+        other = recordings[recordings["sample_rate"] != config.audio.sample_rate]
+        if len(other):
+            row = other.iloc[0]
+            raise CanopyError(
+                f"{row['path']}: sample rate is {row['sample_rate']:.0f} Hz, audio.sample_rate is "
+                f"{config.audio.sample_rate} ({len(other)} such recordings); set the true rate, or "
+                "audio.other_rates to resample"
+            )
+    needed = estimate_bytes(float(recordings["duration"].sum()), config)
+    free = shutil.disk_usage(folder).free
+    if needed + _DISK_RESERVE_BYTES > free:
+        raise CanopyError(
+            f"{folder}: the features need about {needed} bytes, and {_DISK_RESERVE_BYTES} for what "
+            f"follows, {free} bytes are free; make room or give another --dumpdir"
+        )
+
+
+def estimate_bytes(seconds: float, config: Config) -> int:
+    """Size of the dump of so many seconds of sound, with its stretched ones."""
+    seconds *= 1 + sum(config.features.stretches)
+    wave = seconds * config.audio.sample_rate * 2
+    if config.features.kind == "wave":
+        return int(wave)
+    bytes_each = np.dtype(config.features.dtype).itemsize
+    features = seconds / config.hop_s * config.features.n_mels * bytes_each
+    return int(features + wave * config.features.keep_wave)
+
+
+def make_features(
+    recordings: pd.DataFrame,
+    datadir: Path,
+    folder: Path,
+    config: Config,
+    device: str,
+    nj: int,
+    stretch: float = 1.0,
+    shard: Shard | None = None,
+) -> tuple[pd.DataFrame, RunningStats, int]:
+    """Make the npz of every recording, played `stretch` times as long, or of a share of them.
+
+    A share keeps a journal of its own, which the run over all recordings takes over.
+
+    Returns
+    -------
+    manifest : recording_id, file, n_frames, duration, status, reason; in the order of `recordings`.
+    stats : per mel band, over all usable recordings, in the order of `recordings`.
+    n_made : how many were made; the others were there already.
+    """
+    jobs = _jobs(recordings, datadir, folder)
+    made_by = _fingerprint(folder, config, stretch)
+    name = JOURNAL_NAME
+    if shard is not None:
+        jobs = [jobs[row] for row in shard.of(recordings["duration"].tolist())]
+        name = f"{JOURNAL_NAME}.{shard.name}"
+        if not (folder / name).is_file() and (folder / JOURNAL_NAME).is_file():
+            # What an earlier run made is not made again.
+            copy_file(folder / JOURNAL_NAME, folder / name)
+    with Journal(folder / name, made_by) as journal:
+        if shard is None:
+            for path in journals_of_shards(folder):
+                journal.absorb(path)
+        waiting = [job for job in jobs if not _is_made(job, journal.get(job.recording_id))]
+        forget(folder, [job.target.name for job in waiting if job.packed is not None])
+        sources = [_source(job) for job in waiting]
+        with closing(_run(waiting, config, device, nj, stretch)) as results:
+            bar = tqdm(results, total=len(waiting), desc="preprocess", disable=None)
+            for (job, result), source in zip(bar, sources, strict=True):
+                journal.add(job.recording_id, **_entry(job, result, source))
+                if result["status"] != "ok":
+                    log.warning("invalid recording: %s", result["message"])
+                stop_if_asked(f"recording {job.recording_id}")
+        # Of processes that were killed and borne.
+        remove_leftovers(folder)
+        # In the order of the table, whatever was made when.
+        journal.compact([job.recording_id for job in jobs])
+        entries = [journal.get(job.recording_id) or {} for job in jobs]
+    stats = RunningStats(config.features.n_mels if config.features.kind == "logmel" else 1)
+    for entry in entries:
+        if entry["status"] == "ok":
+            stats.merge(_unpack(entry["stats"]))
+    manifest = pd.DataFrame(entries, columns=["n_frames", "duration", "status", "reason"])
+    manifest.insert(0, "recording_id", [job.recording_id for job in jobs])
+    manifest.insert(1, "file", [job.target.name for job in jobs])
+    return manifest, stats, len(waiting)
+
+
+def _jobs(recordings: pd.DataFrame, datadir: Path, folder: Path) -> list[Job]:
+    packed = packed_files(folder)
+    return [
+        Job(name, source_path(datadir, path), folder / f"{name}.npz", packed.get(f"{name}.npz"))
+        for name, path in recordings[["recording_id", "path"]].itertuples(index=False)
+    ]
+
+
+def journals_of_shards(folder: Path) -> list[Path]:
+    """What jobs that made a share each have left."""
+    return sorted(folder.glob(f"{JOURNAL_NAME}.*of*"))
+
+
+def all_there(folder: Path) -> bool:
+    """Whether each recording that the manifest calls usable has a whole file still."""
+    path = folder / "manifest.csv"
+    if not path.is_file():
+        return False
+    manifest = read_table(path, ("file", "status"))
+    reader = FeatureReader()
+    try:
+        packed = packed_files(folder)
+        for name in manifest["file"][manifest["status"] == "ok"]:
+            reader.read_header(packed.get(name, folder / name))
+    except CanopyError as error:
+        log.warning("%s", error)
+        return False
+    return True
+
+
+def check_invalid_share(manifest: pd.DataFrame, limit: float) -> None:
+    """Stop when more recordings than allowed could not be used."""
+    invalid = manifest[manifest["status"] != "ok"]
+    if len(invalid) > limit * len(manifest):
+        raise CanopyError(
+            f"{len(invalid)} of {len(manifest)} recordings cannot be used, more than "
+            f"audio.max_invalid_share {limit:g}; the first: {invalid['reason'].iloc[0]}"
+        )
+
+
+def _fingerprint(folder: Path, config: Config, stretch: float) -> str:
+    """Of all that decides what is made of a recording; the folder's name holds the tables'."""
+    audio = config.audio.model_dump(mode="json", exclude={"max_invalid_share"})
+    features = config.features.model_dump(mode="json", exclude={"stretches"})
+    return fingerprint({"folder": folder.name, "audio": audio, "features": features, "x": stretch})
+
+
+def _is_made(job: Job, entry: dict[str, Any] | None) -> bool:
+    """Whether the journal holds this very recording, and what was made of it is there still.
+
+    What could not be used is tried again (a right on the file may have been given since), but for
+    what kills its process.
+    """
+    if entry is None or entry["source"] is None or entry["source"] != _source(job):
+        return False
+    if entry["status"] != "ok":
+        return entry["killed"]
+    try:
+        place = job.packed or job.target
+        size = job.packed.size if job.packed else job.target.stat().st_size
+        return size == entry["bytes"] and (
+            FeatureReader().read_header(place).n_frames == entry["n_frames"]
+        )
+    except (FileNotFoundError, CanopyError):
+        return False
+
+
+def _source(job: Job) -> list[int] | None:
+    """Size and time of change by which a recording is known as the same; None when it is gone.
+
+    Equal or not: which is newer says nothing where clocks differ or were set back.
+    """
+    try:
+        status = job.source.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _entry(job: Job, result: dict[str, Any], source: list[int] | None) -> dict[str, Any]:
+    """What the journal keeps of a recording."""
+    ok = result["status"] == "ok"
+    return {
+        "status": result["status"],
+        "reason": result["message"],
+        "killed": result.get("killed", False),
+        "source": source,
+        "n_frames": result["n_frames"],
+        "duration": result["duration"],
+        "bytes": job.target.stat().st_size if ok else 0,
+        "stats": _pack(result["stats"]) if ok else None,
+    }
+
+
+def _pack(stats: RunningStats) -> list[Any]:
+    numbers = np.stack([stats.mean, stats.m2]).astype("<f8")
+    return [stats.count, base64.b64encode(numbers.tobytes()).decode("ascii")]
+
+
+def _unpack(packed: list[Any]) -> RunningStats:
+    count, text = packed
+    mean, m2 = np.frombuffer(base64.b64decode(text), dtype="<f8").reshape(2, -1)
+    stats = RunningStats(len(mean))
+    stats.count, stats.mean, stats.m2 = count, mean.copy(), m2.copy()
+    return stats
+
+
+def _run(
+    jobs: list[Job], config: Config, device: str, nj: int, stretch: float
+) -> Iterator[tuple[Job, dict[str, Any]]]:
+    """Results in the order of the jobs: on a GPU from one process, else from `nj` of one thread."""
+    work = partial(_work, config=config, device=device, stretch=stretch)
+    n_processes = min(nj, len(jobs))
+    if device != "cpu" or n_processes <= 1:
+        yield from zip(jobs, map(work, jobs), strict=True)
+        return
+    # spawn: a forked process may inherit a locked thread pool of torch and hang.
+    for job, result in run_all(work, jobs, n_processes, "spawn", _one_thread):
+        yield job, _killed(job) if isinstance(result, Killed) else result
+
+
+def _killed(job: Job) -> dict[str, Any]:
+    message = f"{job.source}: {KILLED}; shorten it or leave it out"
+    invalid = {"status": "invalid", "n_frames": 0, "duration": float("nan"), "stats": None}
+    return {**invalid, "message": message, "killed": True}
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def _work(job: Job, config: Config, device: str, stretch: float) -> dict[str, Any]:
+    return process_recording(job.source, job.target, config.audio, config.features, device, stretch)

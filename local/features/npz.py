@@ -1,0 +1,398 @@
+"""The npz of one recording: written whole, read in crops without touching the rest.
+
+Members: `feats` (n_mels, T) float16 or float32, or `wave` (n,) int16; and the scalars
+`sample_rate`, `hop_length` (1 for waveforms), `duration` in seconds and `schema`. `wave` may lie
+beside `feats`, for augmentation: then the file counts as features, and the waveform is read by
+`read_wave`. A dump of recordings that are played faster or slower has a folder of its own beside
+the plain one (`stretched_folder`), with times and durations in its own, stretched time. Nothing is
+compressed, and `feats` is stored in Fortran order, frame after frame, so that a crop in time is one
+contiguous stretch of the file. `numpy.load` reads these files as any other npz. A file may also lie
+in a pack, byte for byte (`pack`): a place is a path, or a file's stretch of a pack.
+"""
+
+import io
+import os
+import struct
+import zipfile
+from dataclasses import dataclass, replace
+from math import isfinite, prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.lib import format as npy_format
+
+from local.config import Config
+from local.features.pack import Packed, Place, Window
+from local.io.archives import UNREADABLE, check_archive, check_stored, read_npy_header
+from local.io.errors import CanopyError
+from local.io.files import fingerprint, write_npz
+from local.io.limits import regular_size
+
+# Raised when the meaning or the layout of the members changes; older dumps are then refused.
+SCHEMA = 1
+
+_DTYPES = {"feats": ("float16", "float32"), "wave": ("int16",)}
+_SCALARS = ("sample_rate", "hop_length", "duration", "schema")
+_MAX_SCALAR_BYTES = 1024
+# Full scale of 16-bit sound: libsndfile divides by it, so whole numbers come back exactly.
+_FULL_SCALE = 32768.0
+
+
+@dataclass(frozen=True)
+class FeatureInfo:
+    """What a feature file says of itself.
+
+    `n_frames` counts frames of `hop_length` samples (samples themselves for waveforms), `n_mels` is
+    0 for waveforms, `sample_rate` is that of the samples behind the features, `duration` is the
+    recording's in seconds.
+    """
+
+    n_frames: int
+    n_mels: int
+    sample_rate: int
+    hop_length: int
+    duration: float
+    schema: int
+
+    @property
+    def kind(self) -> str:
+        """`logmel` or `wave`, as in the configuration."""
+        return "logmel" if self.n_mels else "wave"
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Where the arrays of a file lie, and by what the file is recognised as unchanged.
+
+    `wave` is that of the waveform that lies beside features, if one does.
+    """
+
+    info: FeatureInfo
+    dtype: np.dtype
+    fortran: bool
+    offset: int
+    stamp: tuple[int, int, int]
+    wave: "_Layout | None" = None
+
+
+def feature_id(config: Config, preparation_fingerprint: str) -> str:
+    """Ten hex digits that name the dump of a front end over a preparation's tables.
+
+    Everything that shapes the numbers goes in: the audio and features sections, the preparation,
+    and the schema of the files. How many invalid recordings are borne does not, nor do the further
+    dumps that stretch the recordings; whether waveforms are kept does where they are.
+    """
+    without = {"stretches"} if config.features.keep_wave else {"stretches", "keep_wave"}
+    return fingerprint(
+        {
+            "audio": config.audio.model_dump(exclude={"max_invalid_share"}),
+            "features": config.features.model_dump(exclude=without),
+            "preparation": preparation_fingerprint,
+            "schema": SCHEMA,
+        }
+    )[:10]
+
+
+def stretched_folder(folder: Path, factor: float) -> Path:
+    """Where the dump lies whose recordings last `factor` times as long; `folder` itself for 1."""
+    return folder if factor == 1.0 else folder.with_name(f"{folder.name}_x{factor:g}")
+
+
+def wave_to_int16(wave: np.ndarray) -> np.ndarray:
+    """Floating-point samples to 16 bits, rounded; what lies outside [-1, 1) is clipped."""
+    return np.clip(np.rint(wave * _FULL_SCALE), -_FULL_SCALE, _FULL_SCALE - 1).astype(np.int16)
+
+
+def wave_to_float(wave: np.ndarray) -> np.ndarray:
+    """16-bit samples to float32 in [-1, 1), the inverse of `wave_to_int16`."""
+    return wave.astype(np.float32) / np.float32(_FULL_SCALE)
+
+
+def write_features(
+    path: Path | str,
+    array: np.ndarray,
+    *,
+    sample_rate: int,
+    hop_length: int,
+    duration: float,
+    wave: np.ndarray | None = None,
+) -> None:
+    """Write the features or the waveform of one recording, whole or not at all.
+
+    Parameters
+    ----------
+    path
+        The npz to write.
+    array
+        (n_mels, T) float16 or float32, written as `feats`; or (n,) int16, written as `wave`.
+    sample_rate, hop_length
+        In hertz and samples; `hop_length` is 1 for a waveform.
+    duration
+        Of the recording, in seconds.
+    wave
+        (n,) int16, the waveform behind features, where it is kept.
+    """
+    member = {1: "wave", 2: "feats"}.get(array.ndim)
+    if member is None or array.dtype.name not in _DTYPES[member] or array.size == 0:
+        raise ValueError(
+            f"{path}: expected (n_mels, T) float16 or float32, or (n,) int16, not empty, found "
+            f"{array.dtype} of shape {array.shape}"
+        )
+    arrays = {member: np.asfortranarray(array)}
+    if wave is not None:
+        arrays["wave"] = wave
+    write_npz(
+        path,
+        **arrays,
+        sample_rate=np.int64(sample_rate),
+        hop_length=np.int64(hop_length),
+        duration=np.float64(duration),
+        schema=np.int64(SCHEMA),
+    )
+
+
+class FeatureReader:
+    """Random access to many feature files.
+
+    The place of the array in each file is found once and remembered while the file stays the same
+    (inode, size and time of change), so that a crop costs one open and one read. No file is kept
+    open, nothing is shared between processes, and the object may be sent to workers.
+    """
+
+    def __init__(self) -> None:
+        self._layouts: dict[str | Packed, _Layout] = {}
+
+    def read_header(self, place: Place) -> FeatureInfo:
+        """What the file says of itself.
+
+        Raises
+        ------
+        CanopyError
+            Missing or damaged file, compressed or unknown members, another schema, or sizes that
+            contradict each other.
+        """
+        with self._open(place) as stream:
+            return self._layout(place, stream).info
+
+    def read_crop(self, place: Place, start: int, stop: int) -> np.ndarray:
+        """Frames [start, stop) of a file: (n_mels, stop - start), or (stop - start,) of a waveform.
+
+        The array is new, writable and of the stored type, float16, float32 or int16 (see
+        `wave_to_float`); features lie frame after frame in memory.
+
+        Raises
+        ------
+        CanopyError
+            As `read_header`; or the frames are not all there.
+        """
+        with self._open(place) as stream:
+            layout = self._layout(place, stream)
+            if not 0 <= start <= stop <= layout.info.n_frames:
+                raise CanopyError(
+                    f"{place}: frames {start} to {stop} were asked for but it has "
+                    f"{layout.info.n_frames}; its manifest is older than the file, run stage "
+                    "preprocess again"
+                )
+            return _read(place, stream, layout, start, stop)
+
+    def n_samples(self, place: Place) -> int:
+        """Samples of the waveform that lies beside the features.
+
+        Raises
+        ------
+        CanopyError
+            As `read_header`; or the file has none.
+        """
+        with self._open(place) as stream:
+            return self._wave(place, stream).info.n_frames
+
+    def read_wave(self, place: Place, start: int, stop: int) -> np.ndarray:
+        """Samples [start, stop) of the waveform beside the features, (stop - start,) int16.
+
+        Raises
+        ------
+        CanopyError
+            As `n_samples`; or the samples are not all there.
+        """
+        with self._open(place) as stream:
+            layout = self._wave(place, stream)
+            if not 0 <= start <= stop <= layout.info.n_frames:
+                n = layout.info.n_frames
+                raise _fault(place, f"samples {start} to {stop} were asked for, it has {n}")
+            return _read(place, stream, layout, start, stop)
+
+    def _wave(self, place: Place, stream: Any) -> _Layout:
+        wave = self._layout(place, stream).wave
+        if wave is None:
+            raise _fault(place, "no waveform lies beside its features")
+        return wave
+
+    def _open(self, place: Place) -> Any:
+        path = place.path if isinstance(place, Packed) else place
+        try:
+            if _key(place) not in self._layouts:
+                regular_size(path)  # opening a pipe might never end
+            # Unbuffered: a buffer would read ahead what no crop asked for.
+            return open(path, "rb", buffering=0)
+        except OSError as error:
+            raise _fault(place, f"cannot be opened ({error.strerror})") from None
+
+    def _layout(self, place: Place, stream: Any) -> _Layout:
+        status = os.fstat(stream.fileno())
+        stamp = (status.st_ino, status.st_size, status.st_mtime_ns)
+        layout = self._layouts.get(_key(place))
+        if layout is None or layout.stamp != stamp:
+            layout = _find_layout(place, stream, stamp)
+            self._layouts[_key(place)] = layout
+        return layout
+
+
+def read_header(place: Place) -> FeatureInfo:
+    """`FeatureReader.read_header` for a single use."""
+    return FeatureReader().read_header(place)
+
+
+def read_crop(place: Place, start: int, stop: int) -> np.ndarray:
+    """`FeatureReader.read_crop` for a single use; keep a reader for many crops."""
+    return FeatureReader().read_crop(place, start, stop)
+
+
+def _key(place: Place) -> str | Packed:
+    return place if isinstance(place, Packed) else os.fspath(place)
+
+
+def _read(place: Place, stream: Any, layout: _Layout, start: int, stop: int) -> np.ndarray:
+    info = layout.info
+    if not layout.fortran and info.n_mels:
+        # Not ours, but legal: each band is a stretch of its own.
+        shape = (info.n_mels, info.n_frames)
+        stored = np.memmap(stream, layout.dtype, "r", layout.offset, shape)
+        return np.array(stored[:, start:stop], order="F")
+    width = max(1, info.n_mels)
+    stream.seek(layout.offset + start * width * layout.dtype.itemsize)
+    crop = np.empty((stop - start) * width, layout.dtype)
+    left = crop.view(np.uint8)
+    while len(left):
+        n = stream.readinto(left)
+        if not n:
+            raise _fault(place, f"ends inside the frames {start} to {stop}")
+        left = left[n:]
+    return crop.reshape(stop - start, width).T if info.n_mels else crop
+
+
+def _fault(place: Place, found: str) -> CanopyError:
+    return CanopyError(f"{place}: {found}; run stage preprocess again to write it anew")
+
+
+def _find_layout(place: Place, stream: Any, stamp: tuple[int, int, int]) -> _Layout:
+    """Walk the zip directory, the member's local header and the npy header; check each size."""
+    first, size = (place.offset, place.size) if isinstance(place, Packed) else (0, stamp[1])
+    if first + size > stamp[1]:
+        raise _fault(place, "reaches beyond the end of the pack, it is truncated")
+    try:
+        with io.BufferedReader(Window(stream.fileno(), first, size)) as window:
+            check_archive(window)
+            with zipfile.ZipFile(window) as archive:
+                scalars = {name: _read_scalar(place, archive, name) for name in _SCALARS}
+                _check_scalars(place, scalars)
+                layouts = [
+                    _array_layout(place, archive, window, name, scalars, stamp, first, size)
+                    for name in _array_members(place, archive)
+                ]
+    except UNREADABLE as error:
+        raise _fault(place, f"not readable as an npz ({' '.join(str(error).split())})") from None
+    return replace(layouts[0], wave=layouts[1]) if len(layouts) > 1 else layouts[0]
+
+
+def _array_layout(
+    place: Place,
+    archive: zipfile.ZipFile,
+    window: Any,
+    member: str,
+    scalars: dict[str, float | int],
+    stamp: tuple[int, int, int],
+    first: int,
+    size: int,
+) -> _Layout:
+    entry = _stored_entry(place, archive, member)
+    with archive.open(entry) as stream:
+        shape, fortran, dtype = read_npy_header(stream)
+        header_bytes = stream.tell()
+    data = _data_offset(window, entry)
+    _check_array(place, member, shape, dtype)
+    array_bytes = prod(shape) * dtype.itemsize
+    if header_bytes + array_bytes != entry.file_size:
+        raise _fault(
+            place,
+            f"member {member} of shape {shape} needs {array_bytes} bytes but holds "
+            f"{entry.file_size - header_bytes}",
+        )
+    if data + entry.file_size > size:
+        raise _fault(place, f"member {member} reaches beyond the end of the file, it is truncated")
+    info = FeatureInfo(
+        n_frames=shape[-1],
+        n_mels=shape[0] if member == "feats" else 0,
+        sample_rate=int(scalars["sample_rate"]),
+        hop_length=int(scalars["hop_length"]),
+        duration=float(scalars["duration"]),
+        schema=int(scalars["schema"]),
+    )
+    return _Layout(info, dtype, fortran, first + data + header_bytes, stamp)
+
+
+def _stored_entry(place: Place, archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
+    try:
+        entry = archive.getinfo(f"{name}.npy")
+    except KeyError:
+        raise _fault(place, f"has no member {name}") from None
+    check_stored(entry)
+    return entry
+
+
+def _array_members(place: Place, archive: zipfile.ZipFile) -> list[str]:
+    """`feats`, `wave`, or both in this order."""
+    members = [name for name in _DTYPES if f"{name}.npy" in archive.namelist()]
+    if not members:
+        raise _fault(place, "expected a member feats or wave, found 0")
+    return members
+
+
+def _read_scalar(place: Place, archive: zipfile.ZipFile, name: str) -> float | int:
+    entry = _stored_entry(place, archive, name)
+    if entry.file_size > _MAX_SCALAR_BYTES:
+        raise _fault(place, f"member {name} is no scalar")
+    with archive.open(entry) as stream:
+        shape, _, dtype = read_npy_header(stream)
+        if shape != () or dtype.kind not in "iuf":
+            raise _fault(place, f"member {name} is no scalar number")
+    with archive.open(entry) as stream:
+        return npy_format.read_array(stream, allow_pickle=False).item()
+
+
+def _check_scalars(place: Place, scalars: dict[str, float | int]) -> None:
+    if scalars["schema"] != SCHEMA:
+        raise _fault(place, f"has schema {scalars['schema']}, this version reads {SCHEMA}")
+    for name in ("sample_rate", "hop_length", "duration"):
+        value = scalars[name]
+        whole = name == "duration" or float(value).is_integer()
+        if not (isfinite(value) and value > 0 and whole):
+            raise _fault(place, f"{name} is {value}")
+
+
+def _data_offset(window: Any, entry: zipfile.ZipInfo) -> int:
+    """First byte of a stored member: behind its local header, whose lengths are its own."""
+    window.seek(entry.header_offset)
+    local = window.read(30)
+    signature, name_bytes, extra_bytes = struct.unpack("<4s22xHH", local)
+    if signature != b"PK\x03\x04":
+        raise zipfile.BadZipFile("the directory points at no member")
+    return entry.header_offset + len(local) + name_bytes + extra_bytes
+
+
+def _check_array(place: Place, member: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
+    if dtype.name not in _DTYPES[member] or not dtype.isnative:
+        allowed = " or ".join(_DTYPES[member])
+        raise _fault(place, f"member {member} has type {dtype}, expected {allowed}")
+    if len(shape) != (2 if member == "feats" else 1) or min(shape) < 1:
+        raise _fault(place, f"member {member} has shape {shape}")

@@ -1,0 +1,1 @@
+"""How work runs: signals, locks, journals, processes, shares of work."""

@@ -1,0 +1,3 @@
+"""Arrays of microphones: geometry, correlations, classical localisers, calibration,
+attribution.
+"""

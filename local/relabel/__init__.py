@@ -1,0 +1,1 @@
+"""What is decided from scores: pseudo labels, prevalence, correction of priors."""

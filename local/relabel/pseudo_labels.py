@@ -1,0 +1,164 @@
+"""Cycle relabelling: pseudo events from scores of models that never saw the recording's group.
+
+What people said stands: a pseudo event gives way wherever a true row of its class, confirmed or
+rejected, lies. Pseudo events are positive unless asked otherwise, carry a soft weight and their
+cycle as source, and are not balanced over classes.
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+
+from local.config import RelabelConfig
+from local.data.tables import EVENT_COLUMNS
+from local.inference.scores import Scores
+from local.io.errors import CanopyError
+from local.labels.grid import FrameGrid
+from local.labels.spans import frames_to_events, subtract_spans
+from local.labels.targets import PSEUDO
+from local.scoring.known_labels import known_rows
+
+
+def check_provenance(
+    recording_ids: list[str],
+    groups: dict[str, str],
+    used: np.ndarray,
+    seen_by_fold: list[set[str]],
+) -> None:
+    """Refuse scores that any model gave to a group it had seen in training.
+
+    Parameters
+    ----------
+    groups : group of every recording.
+    used : (N, K) bool, whether fold k's model took part in the score of a recording.
+    seen_by_fold : groups that each fold's model saw, K sets.
+    """
+    for row, name in enumerate(recording_ids):
+        if not used[row].any():
+            raise CanopyError(f"recording {name} has a score of no model; run stage 3 again")
+        for fold in np.flatnonzero(used[row]):
+            if groups[name] in seen_by_fold[fold]:
+                raise CanopyError(
+                    f"recording {name}: its score comes from fold {fold}, which trained on its "
+                    f"group {groups[name]}; pseudo labels need out-of-fold scores, run stages 2 "
+                    "and 3 of this cycle again"
+                )
+
+
+def make_pseudo_events(
+    scores: Scores,
+    recordings: Iterable[str],
+    true_events: pd.DataFrame,
+    durations: dict[str, float],
+    config: RelabelConfig,
+    cycle: int,
+    shift: np.ndarray | None = None,
+) -> pd.DataFrame:
+    """Events of cycle `cycle` found in the scores of the cycle before.
+
+    Parameters
+    ----------
+    scores : with frames; every recording scored only by models that never saw its group.
+    recordings : ids that may be labelled.
+    true_events : rows that override; pseudo rows among them are passed over.
+    durations : seconds, where events end at the latest.
+    shift : (C,) logits added before thresholding (prior correction), or None.
+    """
+    if not scores.frames:
+        raise CanopyError(
+            "relabelling needs scores over time; set inference.keep_frames to true and run stage 3"
+        )
+    wanted = set(recordings)
+    taken = _taken_spans(true_events)
+    rows: list[tuple] = []
+    for row, name in enumerate(scores.recording_ids):
+        if name not in wanted:
+            continue
+        logit = scores.frames[row].astype(np.float64)
+        if shift is not None:
+            logit = logit + shift[:, None]
+        for column, label in enumerate(scores.labels):
+            spans = _spans(logit[column], scores.grid(row), config)
+            for onset, offset, polarity in spans:
+                offset = min(offset, durations[name])
+                free = subtract_spans(onset, offset, taken.get((name, label), []))
+                rows += [
+                    (name, label, start, end, polarity)
+                    for start, end in free
+                    if end - start >= max(config.min_duration_s, 1e-3)
+                ]
+    frame = pd.DataFrame(rows, columns=["recording_id", "label", "onset", "offset", "polarity"])
+    for column in ("onset", "offset", "polarity"):
+        frame[column] = frame[column].astype(float)
+    frame["low_freq"] = np.nan
+    frame["high_freq"] = np.nan
+    frame["weight"] = config.weight
+    frame["source"] = f"{PSEUDO}:cycle{cycle}"
+    return frame[list(EVENT_COLUMNS)]
+
+
+def bound_by_prevalence(
+    scores: Scores,
+    recordings: Iterable[str],
+    prevalence: np.ndarray,
+    config: RelabelConfig,
+    shift: np.ndarray | None = None,
+) -> np.ndarray:
+    """`shift` (C,), lowered where a class would be labelled in more recordings than it should.
+
+    At most `config.prevalence_share` times the prevalence of the recordings may pass the threshold.
+    Without it, classes that score high by mistake flood the next cycle, each time with more.
+    """
+    wanted = set(recordings)
+    peaks = np.stack(
+        [
+            frames.max(axis=1).astype(np.float64)
+            for name, frames in zip(scores.recording_ids, scores.frames, strict=True)
+            if name in wanted
+        ]
+    )
+    shift = np.zeros(peaks.shape[1]) if shift is None else np.array(shift, dtype=np.float64)
+    allowed = np.round(config.prevalence_share * prevalence * len(peaks)).astype(int)
+    ordered = -np.sort(-peaks, axis=0)
+    for column, n_allowed in enumerate(np.minimum(allowed, len(peaks) - 1)):
+        # The first recording that must not pass stays below the threshold by a hair.
+        first_out = ordered[n_allowed, column]
+        shift[column] = min(shift[column], _logit(config.threshold) - first_out - 1e-6)
+    return shift
+
+
+def _spans(
+    logit: np.ndarray, grid: FrameGrid, config: RelabelConfig
+) -> list[tuple[float, float, int]]:
+    """(onset, offset, polarity) of one class: what sounds and, when asked, what does not."""
+    rules = {"min_duration_s": config.min_duration_s, "max_gap_s": config.max_gap_s}
+    low = _logit(config.low_threshold) if config.low_threshold is not None else None
+    found = frames_to_events(logit, grid, _logit(config.threshold), low, **rules)
+    spans = [(span.onset, span.offset, 1) for span in found]
+    if config.negative_below is not None:
+        silent = frames_to_events(-logit, grid, -_logit(config.negative_below), None, **rules)
+        spans += [(span.onset, span.offset, -1) for span in silent]
+    return spans
+
+
+def _taken_spans(events: pd.DataFrame) -> dict[tuple[str, str], list[tuple[float, float]]]:
+    taken: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    for event in known_rows(events).itertuples():
+        key = (event.recording_id, event.label)
+        taken.setdefault(key, []).append((event.onset, event.offset))
+    return taken
+
+
+def _logit(probability: float) -> float:
+    return float(np.log(probability) - np.log1p(-probability))
+
+
+def summarise(pseudo: pd.DataFrame, labels: list[str]) -> pd.DataFrame:
+    """Pseudo events a class: number, recordings, seconds."""
+    seconds = (pseudo["offset"] - pseudo["onset"]).groupby(pseudo["label"]).sum()
+    grouped = pseudo.groupby("label")["recording_id"]
+    table = pd.DataFrame(
+        {"events": grouped.size(), "recordings": grouped.nunique(), "seconds": seconds}
+    )
+    return table.reindex(labels).fillna(0.0).rename_axis("label").reset_index()

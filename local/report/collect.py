@@ -1,0 +1,202 @@
+"""An experiment's files -> the records that the page shows."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.special import logit as logit_of
+
+from local.config import RelabelConfig
+from local.inference.scores import Scores
+from local.report.changes import changes_of, examples_of
+from local.report.clips import build_viewer
+from local.report.knowledge import calibration_of, confusion_of
+from local.report.records import Baseline, ClassRow, Curve, Report, ScoreRow
+from local.scoring.event_rules.event_measures import measure_title
+from local.scoring.event_rules.rule_file import read_rule
+from local.scoring.event_rules.thresholds import FALLBACK, Rule, fit_thresholds
+from local.scoring.event_rules.tuning import iou_title
+from local.scoring.known_labels import known_evidence
+from local.stages.experiment import Experiment
+from local.stages.results import SCORE_TITLES, known_counts, metric_title, train_part
+
+CURVES = ("loss_total", "loss_clip", "loss_frame", "valid", "valid_span_auc")
+
+
+def build_report(experiment: Experiment, results: dict[str, Any]) -> Report:
+    """What `report.html` shows, from `results` (of `results.collect`) and the run's files."""
+    config = experiment.run.config
+    cycles = [entry["cycle"] for entry in results["cycles"]]
+    tables = experiment.tables
+    subsets = tables.recordings["subset"].value_counts()
+    facts = [
+        ("recordings", ", ".join(f"{count} {name}" for name, count in subsets.items())),
+        ("hours of sound", f"{tables.recordings['duration'].sum() / 3600:.2f}"),
+        ("classes", str(len(tables.labels))),
+        ("known rows", _polarities(tables.events)),
+        *(
+            [("reviewed rows", _polarities(experiment.reviewed))]
+            if experiment.reviewed_paths
+            else []
+        ),
+        ("model", f"{config.model.name}, {config.split.n_folds} folds, {len(cycles)} cycles"),
+        ("prior correction", config.prior.method),
+    ]
+    oof, _ = train_part(experiment, cycles[-1])
+    threshold, rules = event_rules(experiment, oof, cycles[-1])
+    return Report(
+        title=f"Canopy: {experiment.run.exp.name}",
+        facts=facts,
+        scores=_score_rows(results),
+        events=_event_measures(results),
+        baselines=_baselines(results),
+        classes=_class_rows(experiment, results),
+        curves=_curves(experiment, cycles),
+        confusion=confusion_of(oof, tables.events, threshold),
+        calibration=calibration_of(oof, tables.events),
+        changes=changes_of(experiment, results),
+        change_examples=examples_of(experiment, cycles),
+        viewer=build_viewer(experiment, cycles, threshold, rules),
+        provenance=results["run"],
+    )
+
+
+def event_rules(
+    experiment: Experiment, oof: Scores, cycle: int
+) -> tuple[np.ndarray, RelabelConfig]:
+    """How the page makes detections of scores: (C,) logits to reach, and the rest of the rule.
+
+    By the fitted rule of a run that has one; else from the best F1 on known rows on (or 0.5), as
+    relabelling would go on from there.
+    """
+    run = experiment.run
+    fitted = read_rule(run.exp, run.cycle(cycle) / "oof.npz")
+    if fitted is not None:
+        rules = RelabelConfig(
+            threshold=fitted.threshold,
+            low_threshold=fitted.low_threshold,
+            min_duration_s=fitted.min_duration,
+            max_gap_s=fitted.max_gap,
+        )
+        return np.full(len(oof.labels), logit_of(fitted.threshold)), rules
+    evidence = known_evidence(oof, experiment.tables.events, run.config)
+    rule = Rule("fixed", FALLBACK) if evidence is None else Rule("best-f1")
+    return fit_thresholds(oof.labels, rule, evidence)["logit"].to_numpy(), run.config.relabel
+
+
+def _polarities(events: pd.DataFrame) -> str:
+    return f"{(events['polarity'] > 0).sum()} positive, {(events['polarity'] < 0).sum()} negative"
+
+
+def _score_rows(results: dict[str, Any]) -> list[ScoreRow]:
+    title = metric_title(results)
+    rows = [
+        ScoreRow(
+            title,
+            entry["cycle"],
+            SCORE_TITLES[name],
+            score["value"],
+            score["low"],
+            score["high"],
+            score["n"],
+        )
+        for entry in results["cycles"]
+        for name, score in entry["scores"].items()
+    ]
+    spans = [
+        ScoreRow(
+            "span AUC",
+            entry["cycle"],
+            SCORE_TITLES["oof_known"],
+            score["span_auc"],
+            score["span_auc_low"],
+            score["span_auc_high"],
+            score["n"],
+        )
+        for entry in results["cycles"]
+        if (score := entry["scores"]["oof_known"]).get("span_auc") is not None
+    ]
+    return rows + spans + _event_rows(results)
+
+
+def _event_rows(results: dict[str, Any]) -> list[ScoreRow]:
+    told = results.get("events")
+    if told is None:
+        return []
+    return [
+        ScoreRow(
+            f"event F1, {iou_title(one['iou'])}",
+            told["cycle"],
+            "out-of-fold, rules of the other folds",
+            one["value"],
+            one["low"],
+            one["high"],
+            told["n"],
+        )
+        for one in told["f1"]
+    ]
+
+
+def _event_measures(results: dict[str, Any]) -> list[ScoreRow]:
+    told = results.get("events", {})
+    return [
+        ScoreRow(
+            measure_title(name),
+            told["cycle"],
+            "out-of-fold",
+            one["value"],
+            one["low"],
+            one["high"],
+            told["n"],
+        )
+        for name, one in told.get("measures", {}).items()
+    ]
+
+
+def _baselines(results: dict[str, Any]) -> list[Baseline]:
+    title = metric_title(results)
+    first = results["cycles"][0]["scores"]
+    baselines = [
+        Baseline(title, SCORE_TITLES[name], words, score[key])
+        for name, score in first.items()
+        for key, words in (("chance", "chance"), ("constant_row", "best constant row"))
+    ]
+    return [*baselines, Baseline("span AUC", SCORE_TITLES["oof_known"], "chance", 0.5)]
+
+
+def _class_rows(experiment: Experiment, results: dict[str, Any]) -> list[ClassRow]:
+    """One row a class: scores of the last cycle beside those of the first."""
+    names = dict(experiment.tables.classes[["label", "name"]].itertuples(index=False))
+    counts = known_counts(experiment)
+    shown = results["cycles"][:1] + results["cycles"][1:][-1:]
+    rows = []
+    for column, label in enumerate(experiment.tables.labels):
+        scores, intervals = {}, {}
+        for entry in shown:
+            for name in ("oof_known", "test_truth"):
+                score = entry["scores"].get(name)
+                if score is not None and len(score["per_class"]) > column:
+                    title = f"{SCORE_TITLES[name]}, cycle {entry['cycle']}"
+                    scores[title] = float(score["per_class"][column])
+                    ends = (score["per_class_low"][column], score["per_class_high"][column])
+                    intervals[title] = (float(ends[0]), float(ends[1]))
+        prior = results["cycles"][-1]["prior"]
+        prevalence = {"in training rows": float(prior["source"][column])}
+        if prior["method"] != "none":
+            prevalence["used for correction"] = float(prior["target"][column])
+        truth = results["cycles"][-1]["scores"].get("test_truth")
+        if truth is not None and len(truth["n_positive"]) > column:
+            prevalence["in the truth"] = float(truth["n_positive"][column]) / truth["n"]
+        name, count = names.get(label, ""), int(counts[column])
+        rows.append(ClassRow(label, name, count, scores, prevalence, intervals))
+    return rows
+
+
+def _curves(experiment: Experiment, cycles: list[int]) -> list[Curve]:
+    curves = []
+    for cycle in cycles:
+        for fold in experiment.folds:
+            path = experiment.run.fold(cycle, fold) / "log.csv"
+            if path.exists():
+                curves.append(Curve.from_log(pd.read_csv(path), cycle, fold, CURVES))
+    return curves

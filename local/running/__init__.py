@@ -1,1 +1,0 @@
-"""How work runs: signals, locks, journals, stamps, processes, shares and ranks."""

@@ -1,0 +1,243 @@
+"""The comparison table: every measure of every system, with intervals and baselines."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from local.io.errors import CanopyError
+from local.scoring.evaluation.level_measures import (
+    EventOptions,
+    clip_baselines,
+    clip_statistics,
+    clip_threshold,
+    event_baselines,
+    span_statistics,
+    system_statistics,
+)
+from local.scoring.evaluation.score_sources import System, Truth
+from local.scoring.evaluation.scoring_set import Ground, clip_scores, clip_truth
+from local.scoring.metrics.comparison import Measured, difference, draw_counts, interval, measure
+from local.scoring.metrics.recording_sums import AVERAGES, Statistic
+
+LEVELS = ("auto", "clip", "event", "span")
+COLUMNS = (
+    "level",
+    "system",
+    "scope",
+    "name",
+    "measure",
+    "value",
+    "low",
+    "high",
+    "difference",
+    "difference_low",
+    "difference_high",
+    "chance",
+    "constant_row",
+    "n_recordings",
+    "n_events",
+)
+
+
+@dataclass(frozen=True)
+class BoardOptions:
+    """What to score and how to draw resamples.
+
+    level: of `LEVELS`; auto takes all that the files allow. by_group: rows for each group. cluster:
+    draw whole groups. event: see `EventOptions`.
+    """
+
+    level: str = "auto"
+    n_resamples: int = 1000
+    seed: int = 0
+    by_group: bool = False
+    cluster: bool = False
+    event: EventOptions = field(default_factory=EventOptions)
+
+
+@dataclass(frozen=True)
+class Board:
+    """All numbers: `rows` has the columns `COLUMNS`.
+
+    scope is `average` (name micro or macro), `class` (name is the label) or `group`. Differences
+    are to the first system.
+    """
+
+    rows: pd.DataFrame
+    facts: dict[str, Any]
+
+    def as_json(self) -> dict[str, Any]:
+        """The facts, and the rows as a list; empty cells are null."""
+        return self.facts | {"rows": self.rows.to_dict(orient="records")}
+
+
+def make_board(truth: Truth, systems: list[System], ground: Ground, options: BoardOptions) -> Board:
+    """Score all systems on the same resamples."""
+    rng = np.random.default_rng(options.seed)
+    groups = None
+    if options.cluster or options.by_group:
+        if ground.groups is None:
+            raise CanopyError(
+                "groups need a table with a column group; give --recordings FILE (and --group NAME)"
+            )
+        groups = np.unique(ground.groups, return_inverse=True)[1]
+    counts = draw_counts(
+        len(ground.recordings), options.n_resamples, rng, groups if options.cluster else None
+    )
+    rows: list[dict[str, Any]] = []
+    levels = choose_levels(truth, systems, options.level)
+    for level in levels:
+        numbers = _n_positive(level, truth, ground)
+        statistics = [_statistics(level, one, truth, ground, options) for one in systems]
+        baselines = [_baselines(level, one, truth, ground, options) for one in systems]
+        rows += _level_rows(level, systems, ground, statistics, baselines, counts, numbers)
+        if options.by_group:
+            rows += _group_rows(level, systems, ground, statistics, options, numbers)
+    facts = {
+        "truth": str(truth.path),
+        "annotation": "partial" if truth.partial else "complete",
+        "systems": {one.name: str(one.path) for one in systems},
+        "levels": levels,
+        "n_recordings": len(ground.recordings),
+        "n_classes": len(ground.labels),
+        "n_resamples": options.n_resamples,
+        "resampled": "groups" if options.cluster else "recordings",
+        "seed": options.seed,
+        "settings": vars(options.event),
+    }
+    if "clip" in levels:
+        facts["n_without_positive"] = int((~clip_truth(truth, ground).any(axis=1)).sum())
+    return Board(pd.DataFrame(rows, columns=list(COLUMNS)), facts)
+
+
+def choose_levels(truth: Truth, systems: list[System], level: str) -> list[str]:
+    """The levels to score: all that files and truth allow, or the one asked for."""
+    if truth.partial:
+        if level not in ("auto", "span"):
+            raise CanopyError(
+                f"{truth.path}: is partial (it rejects spans), so level {level} would count "
+                "unknown calls as absent; leave --level out, or say --annotation complete"
+            )
+        return ["span"]
+    if level == "span":
+        raise CanopyError(f"{truth.path}: is complete; level span is for partial truth")
+    if level != "auto":
+        return [level]
+    timed = all(one.events is not None or one.scores is not None for one in systems)
+    return ["clip", "event"] if truth.events is not None and timed else ["clip"]
+
+
+def _statistics(
+    level: str, system: System, truth: Truth, ground: Ground, options: BoardOptions
+) -> list[Statistic]:
+    if level == "span":
+        return span_statistics(system, truth, ground, options.event.threshold)
+    if level == "event":
+        return system_statistics(system, truth, ground, options.event)
+    cut = clip_threshold(system, options.event.threshold)
+    return clip_statistics(clip_truth(truth, ground), clip_scores(system, ground), cut)
+
+
+def _baselines(
+    level: str, system: System, truth: Truth, ground: Ground, options: BoardOptions
+) -> dict[str, dict[str, np.ndarray]]:
+    if level == "event":
+        rng = np.random.default_rng(options.seed)
+        return event_baselines(system, truth, ground, options.event, rng)
+    if level == "clip":
+        cut = clip_threshold(system, options.event.threshold)
+        return clip_baselines(clip_truth(truth, ground), clip_scores(system, ground), cut)
+    half = np.full(2 + len(ground.labels), 0.5)
+    return {"chance": {"span auroc": half}, "constant_row": {"span auroc": half}}
+
+
+def _n_positive(level: str, truth: Truth, ground: Ground) -> np.ndarray:
+    """(N, C) positives: recordings at level clip, events (confirmed spans) at the others."""
+    if level == "clip":
+        return clip_truth(truth, ground).astype(np.float64)
+    events = truth.events
+    if events is None:
+        raise CanopyError(f"{truth.path}: has no events, only recordings; leave --level event out")
+    positive = ground.event_list(events[events["polarity"] > 0], truth.path)
+    return positive.counts(len(ground.recordings), len(ground.labels))
+
+
+def _level_rows(
+    level: str,
+    systems: list[System],
+    ground: Ground,
+    statistics: list[list[Statistic]],
+    baselines: list[dict[str, dict[str, np.ndarray]]],
+    counts: np.ndarray,
+    positives: np.ndarray,
+) -> list[dict[str, Any]]:
+    plain = np.ones(len(ground.recordings))
+    measured = [measure(one, counts, plain) for one in statistics]
+    scopes = [("average", name) for name in AVERAGES] + [("class", one) for one in ground.labels]
+    numbers = [positives.sum()] * 2 + positives.sum(axis=0).tolist()
+    rows = []
+    for name in dict.fromkeys(name for one in measured for name in one):
+        for column, (scope, of) in enumerate(scopes):
+            for system, results, base in zip(systems, measured, baselines, strict=True):
+                if name not in results:
+                    continue
+                row = _row(level, system.name, scope, of, name, results[name], column)
+                first = measured[0].get(name)
+                if results is not measured[0] and first is not None:
+                    row |= _difference(results[name], first, column)
+                for kind in ("chance", "constant_row"):
+                    if name in base[kind]:
+                        row[kind] = float(base[kind][name][column])
+                row |= {"n_recordings": len(plain), "n_events": int(numbers[column])}
+                rows.append(row)
+    return rows
+
+
+def _row(
+    level: str, system: str, scope: str, of: str, name: str, result: Measured, column: int
+) -> dict[str, Any]:
+    low, high = interval(result.samples[:, column])
+    return {
+        "level": level,
+        "system": system,
+        "scope": scope,
+        "name": of,
+        "measure": name,
+        "value": float(result.value[column]),
+        "low": low,
+        "high": high,
+    }
+
+
+def _difference(result: Measured, first: Measured, column: int) -> dict[str, float]:
+    values = difference(result, first, column)
+    return dict(zip(("difference", "difference_low", "difference_high"), values, strict=True))
+
+
+def _group_rows(
+    level: str,
+    systems: list[System],
+    ground: Ground,
+    statistics: list[list[Statistic]],
+    options: BoardOptions,
+    positives: np.ndarray,
+) -> list[dict[str, Any]]:
+    """Micro and macro of the recordings of each group alone, drawn among themselves."""
+    rows = []
+    for group in sorted(set(ground.groups)):
+        mine = ground.groups == group
+        rng = np.random.default_rng(options.seed)
+        counts = draw_counts(len(mine), options.n_resamples, rng, within=mine)
+        measured = [measure(one, counts, mine.astype(np.float64), max_slow=0) for one in statistics]
+        for system, results in zip(systems, measured, strict=True):
+            for name, result in results.items():
+                for column, average in enumerate(AVERAGES):
+                    row = _row(level, system.name, "group", group, name, result, column)
+                    row["measure"] = f"{name} ({average})"
+                    if results is not measured[0] and name in measured[0]:
+                        row |= _difference(result, measured[0][name], column)
+                    row |= {"n_recordings": int(mine.sum()), "n_events": int(positives[mine].sum())}
+                    rows.append(row)
+    return rows

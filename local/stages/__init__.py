@@ -1,0 +1,1 @@
+"""One file a stage: what it does, what it reads, what it depends on."""

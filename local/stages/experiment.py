@@ -1,0 +1,300 @@
+"""What the stages of training, inference and relabelling agree on: who trains on what, who scores
+whom, and where it is written. The leakage rules live here.
+"""
+
+import logging
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from local.data.folds import read_folds
+from local.data.reviewed import merge_reviewed, read_reviewed
+from local.data.tables import EVENT_COLUMNS, Tables, check_events, read_table, read_tables
+from local.features.npz import stretched_folder
+from local.features.store import Dump
+from local.inference.scores import Scores, average_scores
+from local.io.errors import CanopyError
+from local.io.files import write_csv
+from local.stages.runs import Run
+from local.stages.stamps import Stamp
+
+log = logging.getLogger("canopy")
+
+# Sections of the configuration that a trained model depends on.
+TRAINING_SECTIONS = (
+    "audio",
+    "features",
+    "data",
+    "split",
+    "window",
+    "model",
+    "loss",
+    "augment",
+    "train",
+)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One run's tables, folds and dump, and the rules between them."""
+
+    run: Run
+
+    @cached_property
+    def tables(self) -> Tables:
+        """The prepared tables."""
+        return read_tables(self.run.tables)
+
+    @cached_property
+    def dump(self) -> Dump:
+        """Features of stage 0."""
+        return Dump(self.run.features, self.run.config, self.run.cache)
+
+    @cached_property
+    def fold_of(self) -> dict[str, int]:
+        """Fold of every recording."""
+        folds = read_folds(
+            self.run.exp / "folds.csv", self.tables.recordings, self.run.config.split.n_folds
+        )
+        return dict(zip(folds["recording_id"], folds["fold"].astype(int), strict=True))
+
+    @property
+    def folds(self) -> list[int]:
+        """Numbers of all folds."""
+        return list(range(self.run.config.split.n_folds))
+
+    @cached_property
+    def groups(self) -> dict[str, str]:
+        """Group of every recording."""
+        frame = self.tables.recordings
+        return dict(zip(frame["recording_id"], frame["group"], strict=True))
+
+    def ids(self, *subsets: str) -> list[str]:
+        """Readable recordings of the subsets, in table order."""
+        return [name for name in self.tables.subset(*subsets)["recording_id"] if name in self.dump]
+
+    # ---------------------------------------------------------------------------- who sees what
+
+    @property
+    def reviewed_paths(self) -> list[Path]:
+        """Files of reviewed rows."""
+        return [self.run.datadir / name for name in self.run.config.data.reviewed]
+
+    @property
+    def reviewed_settings(self) -> dict[str, Any]:
+        """What a result depends on beside the content of `reviewed_paths`; empty without any."""
+        subsets = list(self.run.config.data.reviewed_subsets)
+        return {"reviewed_subsets": subsets} if self.reviewed_paths else {}
+
+    @cached_property
+    def reviewed(self) -> pd.DataFrame:
+        """Reviewed rows of the subsets that `data.reviewed_subsets` names."""
+        durations = self.tables.recordings.set_index("recording_id")["duration"]
+        rows = read_reviewed(self.reviewed_paths, durations, self.tables.labels)
+        subsets = self.run.config.data.reviewed_subsets
+        used = rows["recording_id"].isin(self.tables.subset(*subsets)["recording_id"])
+        if not used.all():
+            log.warning(
+                "data.reviewed: %d of %d rows are left out, of recordings outside %s",
+                *(int((~used).sum()), len(rows), ", ".join(subsets) or "any subset"),
+            )
+        return rows[used].reset_index(drop=True)
+
+    @cached_property
+    def known_events(self) -> pd.DataFrame:
+        """Rows that people made: the recipe's and the reviewed ones. Models learn from them.
+
+        Scores are taken on `tables.events`, the recipe's alone: reviewed rows lie where a model
+        fired, and a run with them could not be compared with the run before.
+        """
+        events = self.tables.events[list(EVENT_COLUMNS)]
+        return merge_reviewed(events, self.reviewed) if self.reviewed_paths else events
+
+    @property
+    def known_tables(self) -> Tables:
+        """The prepared tables with `known_events` in place of the recipe's."""
+        return replace(self.tables, events=self.known_events)
+
+    def events(self, cycle: int) -> pd.DataFrame:
+        """Known rows, and from cycle 1 on the pseudo rows made for that cycle."""
+        if cycle == 0:
+            return self.known_events
+        path = self.run.cycle(cycle) / "pseudo_events.csv"
+        pseudo = read_table(path, EVENT_COLUMNS)
+        durations = self.tables.recordings.set_index("recording_id")["duration"]
+        check_events(pseudo, durations, self.tables.labels, path)
+        return pd.concat([self.known_events, pseudo], ignore_index=True)
+
+    def training_ids(self, cycle: int, fold: int) -> list[str]:
+        """Recordings that fold `fold` may draw windows from: never its own.
+
+        Train recordings; also those of other subsets that have reviewed rows or, in later cycles,
+        pseudo rows.
+        """
+        names = set(self.ids("train"))
+        if cycle > 0:
+            names |= set(self.events(cycle)["recording_id"]) & set(self.dump_ids)
+        elif self.reviewed_paths:
+            names |= set(self.reviewed["recording_id"]) & set(self.dump_ids)
+        own = self.fold_of
+        return [name for name in self.dump_ids if name in names and own[name] != fold]
+
+    def lent_ids(self, fold: int) -> list[str]:
+        """Unlabelled recordings of other folds that are laid under windows, where that is asked."""
+        augment = self.run.config.augment
+        if augment.background_p == 0 or augment.background_from != "unlabelled":
+            return []
+        return [name for name in self.ids("unlabelled") if self.fold_of[name] != fold]
+
+    @cached_property
+    def dump_ids(self) -> list[str]:
+        """All readable recordings in table order."""
+        return [name for name in self.tables.recordings["recording_id"] if name in self.dump]
+
+    def held_out_ids(self, fold: int) -> list[str]:
+        """Train recordings of the fold."""
+        return [name for name in self.ids("train") if self.fold_of[name] == fold]
+
+    def write_seen(self, cycle: int, fold: int) -> Path:
+        """Note which recordings and groups a fold's model sees in training."""
+        names = list(dict.fromkeys([*self.training_ids(cycle, fold), *self.lent_ids(fold)]))
+        path = self.run.fold(cycle, fold) / "seen.csv"
+        groups = [self.groups[name] for name in names]
+        write_csv(path, pd.DataFrame({"recording_id": names, "group": groups}))
+        return path
+
+    def seen_groups(self, cycle: int, fold: int) -> set[str]:
+        """Groups that a fold's model saw, and those its starting weights saw."""
+        groups = _read_seen(self.run.fold(cycle, fold))
+        if cycle > 0 and self.run.config.relabel.start == "cycle0":
+            return groups | self.seen_groups(0, fold)
+        for path in self.first_weights(fold).values():
+            if (path.parent / "seen.csv").is_file():
+                groups |= _read_seen(path.parent)
+        return groups
+
+    def first_weights(self, fold: int) -> dict[str, Path]:
+        """Files that a fold takes first weights from, by the key that names them."""
+        model = self.run.config.model
+        named = {"model.init": model.init_of(fold)}
+        weights = model.params.get("weights")
+        named["model.params.weights"] = Path(weights) if isinstance(weights, str) else None
+        return {key: path for key, path in named.items() if path is not None}
+
+    # ---------------------------------------------------------------------------- who scores whom
+
+    def scored_ids(self, cycle: int, fold: int) -> list[str]:
+        """Recordings a fold's model scores: all that its training did not see, and all of test."""
+        seen = self.seen_groups(cycle, fold)
+        test = set(self.ids("test"))
+        return [name for name in self.dump_ids if name in test or self.groups[name] not in seen]
+
+    def merge_unseen(self, cycle: int, parts: dict[int, Scores]) -> tuple[Scores, np.ndarray]:
+        """Scores of every recording by models that never saw its group, and which took part.
+
+        Returns
+        -------
+        scores : of the recordings that at least one of the given folds may score.
+        used : (N, K) bool, fold k took part; K is the number of folds of the split.
+        """
+        seen = {fold: self.seen_groups(cycle, fold) for fold in parts}
+        chosen = {
+            name: tuple(fold for fold in parts if self.groups[name] not in seen[fold])
+            for name in self.dump_ids
+        }
+        names = [name for name in self.dump_ids if chosen[name]]
+        merged: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        for folds in sorted({chosen[name] for name in names}):
+            group = [name for name in names if chosen[name] == folds]
+            mean = average_scores([parts[fold].take(group) for fold in folds])
+            for row, name in enumerate(group):
+                merged[name] = (mean.frames[row], mean.window[row])
+        used = np.zeros((len(names), len(self.folds)), dtype=bool)
+        for row, name in enumerate(names):
+            used[row, list(chosen[name])] = True
+        first = next(iter(parts.values()))
+        frames = [merged[name][0] for name in names]
+        window = np.stack([merged[name][1] for name in names])
+        return Scores(names, first.labels, frames, window, first.hop_s, first.start_s), used
+
+    def merge_test(self, parts: dict[int, Scores]) -> Scores:
+        """Fold mean on the test recordings; without any, scores of no recording."""
+        names = self.ids("test")
+        return average_scores([scores.take(names) for scores in parts.values()])
+
+    # ------------------------------------------------------------------------------ fingerprints
+
+    def training_settings(self, cycle: int, fold: int) -> dict[str, Any]:
+        """What a fold's model depends on beside its input files."""
+        config = self.run.config.model_dump(mode="json")
+        settings: dict[str, Any] = {name: config[name] for name in TRAINING_SECTIONS}
+        # How often the state is saved changes no model.
+        settings["train"] = {k: v for k, v in config["train"].items() if k != "save_minutes"}
+        settings |= {"seed": config["seed"], "cycle": cycle, "fold": fold}
+        # The files' content is among the inputs; where they lie is nothing a model depends on.
+        data = config["data"].items()
+        settings["data"] = {key: value for key, value in data if not key.startswith("reviewed")}
+        settings |= self.reviewed_settings
+        settings["features_id"] = self.run.features.name
+        if cycle > 0:
+            settings["start"] = config["relabel"]["start"]
+        if self.run.config.window.p_stretched == 0:
+            # Dumps that only inference looks at.
+            settings["features"] = {**settings["features"], "stretches": []}
+        if self.run.config.train.select == "best":
+            settings["inference"] = config["inference"]
+        return settings
+
+    def training_stamp(self, cycle: int, fold: int) -> Stamp:
+        """The mark that a fold's model was trained with these settings on these inputs."""
+        return Stamp(
+            self.run.fold(cycle, fold) / "train.done.json",
+            self.training_settings(cycle, fold),
+            self.training_inputs(cycle, fold),
+        )
+
+    def stretched_manifests(self, factors: tuple[float, ...]) -> list[Path]:
+        """What says which recordings the dumps of these stretch factors hold."""
+        return [stretched_folder(self.run.features, f) / "manifest.csv" for f in factors]
+
+    def require_trained(self, cycle: int, fold: int) -> None:
+        """Refuse a model that is not there, or was trained with other settings or tables."""
+        if not self.training_stamp(cycle, fold).matches():
+            raise CanopyError(
+                f"{self.run.fold(cycle, fold)}: no model that was trained with these settings on "
+                "these tables; run stage 2 first"
+            )
+
+    def training_inputs(self, cycle: int, fold: int) -> list[Path]:
+        """Files a fold's model is made from."""
+        names = ("recordings", "events", "classes")
+        inputs = [self.run.tables / f"{name}.csv" for name in names]
+        inputs += [self.run.features / "manifest.csv", self.run.exp / "folds.csv"]
+        inputs += self.reviewed_paths
+        config = self.run.config
+        if config.window.p_stretched > 0:
+            inputs += self.stretched_manifests(config.features.stretches)
+        if config.train.select == "best":
+            inputs += self.stretched_manifests(config.inference.tta.stretches)
+        if cycle > 0:
+            inputs.append(self.run.cycle(cycle) / "pseudo_events.csv")
+        if cycle > 0 and self.run.config.relabel.start == "cycle0":
+            inputs.append(self.run.fold(0, fold) / "best.pt")
+            return inputs
+        for key, path in self.first_weights(fold).items():
+            if not path.is_file():
+                raise CanopyError(
+                    f"{key}: {path} is missing; put the file there, for a model depends on what it "
+                    "began from"
+                )
+            inputs.append(path)
+        return inputs
+
+
+def _read_seen(folder: Path) -> set[str]:
+    """Groups that `seen.csv` in a fold's folder lists."""
+    return set(read_table(folder / "seen.csv", ("recording_id", "group"))["group"])

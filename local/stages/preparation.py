@@ -1,0 +1,75 @@
+"""What the preparations of recipes share: options, and whether the tables are up to date."""
+
+import argparse
+import logging
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from local.config import Config, load_config
+from local.data.tables import check_source
+from local.io.errors import CanopyError
+from local.jobs.locks import lock_folder
+from local.stages.runs import start_log
+from local.stages.stamps import Stamp
+
+log = logging.getLogger("canopy")
+
+
+def prepare_arguments(description: str | None, argv: list[str] | None = None) -> tuple[Any, Config]:
+    """Options of a recipe's preparation, and the configuration."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--datadir", type=Path, required=True, help="folder of the raw data")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the tables to write")
+    parser.add_argument("--conf", type=Path, required=True, help="version, for `prepare:`")
+    parser.add_argument("--nj", type=int, default=os.cpu_count() or 1, help="parallel processes")
+    parser.add_argument("--force", action="store_true", help="prepare even if done before")
+    parser.add_argument("--set", dest="overrides", action="append", default=[])
+    args = parser.parse_args(argv)
+    start_log(args.out / "prepare.log")
+    return args, load_config(args.conf, args.overrides)
+
+
+def prepare_tables(
+    args: Any,
+    *,
+    settings: dict[str, Any],
+    inputs: list[Path],
+    folders: list[Path],
+    convert: Callable[[], None],
+) -> int:
+    """Call `convert` unless the tables in `args.out` were made from the same data and settings.
+
+    `inputs` are annotation files (compared by content), `folders` hold recordings (compared by
+    name, size and time of change, because reading a corpus to see that it is unchanged takes long).
+    """
+    if not args.force:
+        check_source(args.out, args.datadir)
+    absent = [path for path in inputs if not path.is_file()]
+    if absent:
+        raise CanopyError(f"{absent[0]}: no such file; complete the data or check --datadir")
+    listings = {folder.name: _listing(folder) for folder in folders}
+    stamp = Stamp(args.out / "prepare.done.json", {**settings, "files": listings}, inputs)
+    # Runs of other tags may share the tables: the second finds them made.
+    with lock_folder(args.out, "this folder of tables", wait_s=math.inf):
+        if stamp.is_done(args.force):
+            return 0
+        stamp.clear()
+        convert()
+        stamp.write([args.out / f"{name}.csv" for name in ("recordings", "events", "classes")])
+    log.info("tables of %s written to %s", args.datadir, args.out)
+    return 0
+
+
+def _listing(folder: Path) -> list[tuple[str, int, int]]:
+    if not folder.is_dir():
+        raise CanopyError(f"{folder}: no such folder; check --datadir")
+    return sorted(
+        (entry.name, entry.stat().st_size, entry.stat().st_mtime_ns)
+        for entry in os.scandir(folder)
+        if entry.is_file()
+    )

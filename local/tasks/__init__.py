@@ -1,0 +1,1 @@
+"""What a task is: its examples, targets, outputs and loss."""

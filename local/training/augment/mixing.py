@@ -1,0 +1,105 @@
+"""Mixup: two windows as one, at the input or at what the head sees."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+
+from local.config import AugmentConfig
+from local.training.augment.batch import Batch
+from local.training.augment.draws import beta, chosen
+
+
+def is_mixed(config: AugmentConfig) -> bool:
+    """Whether mixup is asked for."""
+    return config.mixup_alpha > 0 or config.mixup_lambda is not None
+
+
+def mixup(batch: Batch, config: AugmentConfig, is_logmel: bool, rng: torch.Generator) -> Batch:
+    """Mix every window with another of the batch, as sounds add: in power.
+
+    lambda ~ Beta(alpha, alpha), or `mixup_lambda`; the larger of it and its rest is the window's
+    own, so that the window itself is the louder.
+    Targets `union`: a class known to be in either is present; it is known absent when both say so.
+    Targets `soft`: lambda-weighted means over what is known.
+    """
+    order, share = _partners(batch, config, rng)
+    mixed = _mix_labels(batch, order, share, config)
+    return replace(mixed, x=_mix_inputs(batch.x, batch.x[order], share, is_logmel))
+
+
+def last_layer_mix(
+    batch: Batch, config: AugmentConfig, rng: torch.Generator
+) -> tuple[Batch, Callable[[torch.Tensor], torch.Tensor]]:
+    """The batch with mixed targets, and what mixes the model's (B, D, T') features alike.
+
+    Features are no powers: they are mixed linearly (manifold mixup, Verma et al. 2019).
+    """
+    order, share = _partners(batch, config, rng)
+
+    def mix(features: torch.Tensor) -> torch.Tensor:
+        own = share.to(features.dtype).view(-1, *[1] * (features.ndim - 1))
+        return own * features + (1 - own) * features[order]
+
+    return _mix_labels(batch, order, share, config), mix
+
+
+def _partners(
+    batch: Batch, config: AugmentConfig, rng: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Each window's partner, and its own share from 1/2 to 1 (1: it is left alone)."""
+    size, device = len(batch.x), batch.x.device
+    order = torch.randperm(size, generator=rng).to(device)
+    if config.mixup_lambda is None:
+        share = beta(config.mixup_alpha, size, rng).to(batch.x)
+    else:
+        share = torch.full((size,), config.mixup_lambda).to(batch.x)
+    share = torch.maximum(share, 1 - share)
+    mixed = chosen(config.mixup_p, size, rng).to(device)
+    return order, torch.where(mixed, share, torch.ones_like(share))
+
+
+def _mix_labels(
+    batch: Batch, order: torch.Tensor, share: torch.Tensor, config: AugmentConfig
+) -> Batch:
+    changes = {}
+    for part in ("clip", "frame"):
+        names = f"{part}_target", f"{part}_mask"
+        pair = getattr(batch, names[0]), getattr(batch, names[1])
+        changes |= dict(zip(names, _mix_targets(pair, order, share, config), strict=True))
+    if batch.call_bands is not None:
+        others = batch.call_bands[order] & (share < 1)[:, None]
+        changes["call_bands"] = batch.call_bands | others
+    return replace(batch, **changes)
+
+
+def _mix_inputs(
+    x: torch.Tensor, other: torch.Tensor, share: torch.Tensor, is_logmel: bool
+) -> torch.Tensor:
+    share = share.view(-1, *[1] * (x.ndim - 1))
+    if not is_logmel:
+        return share.sqrt() * x + (1 - share).sqrt() * other
+    # log(share e^x + (1 - share) e^other); a share of 1 leaves x as it is.
+    return torch.logaddexp(x + share.log(), other + (1 - share).clamp_min(1e-30).log())
+
+
+def _mix_targets(
+    pair: tuple[torch.Tensor, torch.Tensor],
+    order: torch.Tensor,
+    share: torch.Tensor,
+    config: AugmentConfig,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    target, mask = pair
+    other_target, other_mask = target[order], mask[order]
+    share = share.view(-1, *[1] * (target.ndim - 1))
+    alone = share == 1
+    if config.mixup_target == "union":
+        present = torch.maximum(target * (mask > 0), other_target * (other_mask > 0))
+        weight = torch.maximum(mask * (target > 0), other_mask * (other_target > 0))
+        mixed_target = present
+        mixed_mask = torch.where(present > 0, weight, mask * other_mask)
+    else:
+        mixed_mask = share * mask + (1 - share) * other_mask
+        summed = share * mask * target + (1 - share) * other_mask * other_target
+        mixed_target = summed / mixed_mask.clamp_min(1e-12)
+    return torch.where(alone, target, mixed_target), torch.where(alone, mask, mixed_mask)

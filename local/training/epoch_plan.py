@@ -1,0 +1,269 @@
+"""What a fold may draw from, and which windows an epoch draws."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from local.config import Config
+from local.data.tables import Tables
+from local.features.store import Dump
+from local.io.errors import CanopyError
+from local.labels.targets import EventArrays, events_by_recording, needed_s
+
+
+@dataclass(frozen=True)
+class Pool:
+    """What a fold may draw from: recordings in order, and their events as flat arrays.
+
+    `event_*` have one entry an event: the recording's position, class, onset, offset (s), and kind:
+    0 true positive, 1 true negative, 2 pseudo; the band (E, 2) in hertz, the class's where the row
+    says none, NaN where that does not either. Events of a recording stand in the order of
+    `events[recording_id]`. `stretched_frames`: `n_frames` in the dump of each stretch factor.
+    `n_lent`: so many at the end are laid under windows, and no window is drawn from them; they may
+    stand before as well.
+    """
+
+    recording_ids: list[str]
+    n_frames: np.ndarray
+    events: dict[str, EventArrays]
+    event_recording: np.ndarray
+    event_label: np.ndarray
+    event_onset: np.ndarray
+    event_offset: np.ndarray
+    event_kind: np.ndarray
+    event_band: np.ndarray | None = None
+    stretched_frames: dict[float, np.ndarray] = field(default_factory=dict)
+    n_lent: int = 0
+
+    @property
+    def n_own(self) -> int:
+        """Recordings, from the first on, that windows are drawn from."""
+        return len(self.recording_ids) - self.n_lent
+
+    def frames_at(self, rows: np.ndarray, factors: np.ndarray | float) -> np.ndarray:
+        """Frames of the recordings `rows` in the dumps of their stretch factors."""
+        n_frames = self.n_frames[rows]
+        for factor, stretched in self.stretched_frames.items():
+            n_frames = np.where(factors == factor, stretched[rows], n_frames)
+        return n_frames
+
+
+def make_pool(
+    tables: Tables,
+    events: pd.DataFrame,
+    recording_ids: list[str],
+    dump: Dump,
+    lent: Sequence[str] = (),
+) -> Pool:
+    """Collect recordings (those that could be read) and `events` that lie in them.
+
+    `lent`: recordings to be laid under windows, whatever is known of them.
+    """
+    own = [name for name in recording_ids if name in dump]
+    lent = [name for name in lent if name in dump]
+    ids = [*own, *lent]
+    position = {name: row for row, name in enumerate(own)}
+    mine = events[events["recording_id"].isin(position)]
+    mine = mine.sort_values(["recording_id", "onset", "offset", "label"], kind="stable")
+    index = {label: row for row, label in enumerate(tables.labels)}
+    pseudo = mine["source"].astype(str).str.startswith("pseudo").to_numpy()
+    negative = (mine["polarity"] < 0).to_numpy()
+    config = dump.config
+    factors = config.features.stretches if config.window.p_stretched > 0 else ()
+    return Pool(
+        recording_ids=ids,
+        n_frames=np.array([dump.n_frames(name) for name in ids], dtype=np.int64),
+        events=events_by_recording(mine, tables.labels),
+        event_recording=mine["recording_id"].map(position).to_numpy(dtype=np.int64),
+        event_label=mine["label"].map(index).to_numpy(dtype=np.int64),
+        event_onset=mine["onset"].to_numpy(dtype=np.float64),
+        event_offset=mine["offset"].to_numpy(dtype=np.float64),
+        event_kind=np.where(pseudo, 2, np.where(negative, 1, 0)),
+        event_band=_bands(mine, tables),
+        stretched_frames={
+            factor: np.array([dump.at(factor).n_frames(name) for name in ids], dtype=np.int64)
+            for factor in factors
+        },
+        n_lent=len(lent),
+    )
+
+
+def _bands(events: pd.DataFrame, tables: Tables) -> np.ndarray:
+    """(E, 2) hertz of each event: the row's, else its class's, else NaN."""
+    band = np.full((len(events), 2), np.nan)
+    for column, key in enumerate(("low_freq", "high_freq")):
+        if key in events:
+            band[:, column] = events[key].to_numpy(dtype=np.float64)
+        if key in tables.classes:
+            of_class = tables.classes.set_index("label")[key].astype(float)
+            of_event = events["label"].map(of_class).to_numpy(dtype=np.float64)
+            band[:, column] = np.where(np.isnan(band[:, column]), of_event, band[:, column])
+    return band
+
+
+def plan_epoch(
+    pool: Pool,
+    config: Config,
+    window: int,
+    n_windows: int,
+    rng: np.random.Generator,
+    dump_factor: np.ndarray | float = 1.0,
+    factor: np.ndarray | float = 1.0,
+) -> np.ndarray:
+    """Draw the windows of an epoch: (n_windows, 2) of recording position and first frame.
+
+    The kind of a window is drawn first (true event, known negative, pseudo event, anywhere), then
+    for true rows a class with equal chance and one of its rows, for pseudo rows any row: pseudo
+    events keep their natural balance, which carries the prior of the recordings. With
+    `window.balance_batches` the classes of true rows are spread evenly over each batch.
+
+    Parameters
+    ----------
+    window : frames of the window as the network sees it.
+    dump_factor : (n_windows,) or 1: the stretch of the dump that each window is read from, in whose
+        frames its place is given.
+    factor : (n_windows,) or 1: how much each window is stretched after that; it shows
+        window / factor frames.
+    """
+    rule = config.window
+    if pool.n_own == 0:
+        raise CanopyError(
+            "no readable train recording is left for this fold; look at the reasons in manifest.csv"
+        )
+    shares = np.array([rule.p_positive, rule.p_negative, rule.p_pseudo, rule.p_random])
+    rows_of = [np.flatnonzero(pool.event_kind == kind) for kind in range(3)]
+    for kind, rows in enumerate(rows_of):
+        shares[kind] *= len(rows) > 0
+    if shares.sum() == 0:
+        raise CanopyError(
+            "no window can be drawn: there are no events of the kinds that window.p_positive, "
+            "p_negative and p_pseudo ask for, and window.p_random is 0; raise p_random"
+        )
+    kinds = rng.choice(4, size=n_windows, p=shares / shares.sum())
+    dump_factor = np.broadcast_to(dump_factor, n_windows)
+    factor = np.broadcast_to(factor, n_windows)
+    plan = np.empty((n_windows, 2), dtype=np.int64)
+    spread = _spread(kinds, rows_of, pool, config, rng) if rule.balance_batches else None
+    for kind in range(3):
+        where = np.flatnonzero(kinds == kind)
+        if spread is not None and kind != 2:
+            chosen = spread[where]
+        else:
+            balanced = rule.balance_classes and kind != 2
+            chosen = _draw_rows(rows_of[kind], pool.event_label, len(where), balanced, rng)
+        plan[where, 0] = pool.event_recording[chosen]
+        stretch = dump_factor[where], factor[where]
+        plan[where, 1] = place_windows(pool, chosen, window, config, rng, *stretch)
+    where = np.flatnonzero(kinds == 3)
+    plan[where] = random_windows(pool, window, len(where), rng, dump_factor[where], factor[where])
+    return plan
+
+
+def random_windows(
+    pool: Pool,
+    window: int,
+    n: int,
+    rng: np.random.Generator,
+    dump_factor: np.ndarray | float = 1.0,
+    factor: np.ndarray | float = 1.0,
+    lent: bool = False,
+) -> np.ndarray:
+    """(n, 2) recording positions and first frames, evenly from all time.
+
+    Of the pool's own recordings, or of those that are only `lent`.
+    """
+    plan = np.empty((n, 2), dtype=np.int64)
+    rows = np.arange(pool.n_own, len(pool.recording_ids)) if lent else np.arange(pool.n_own)
+    # Longer recordings hold more windows, so they are drawn more often.
+    n_frames = pool.n_frames[rows]
+    plan[:, 0] = rng.choice(rows, size=n, p=n_frames / n_frames.sum())
+    room = _room(pool, plan[:, 0], window, dump_factor, factor)
+    plan[:, 1] = rng.integers(0, room + 1)
+    return plan
+
+
+def _draw_rows(
+    rows: np.ndarray, labels: np.ndarray, n: int, balanced: bool, rng: np.random.Generator
+) -> np.ndarray:
+    if n == 0:
+        return np.zeros(0, dtype=np.int64)
+    if not balanced:
+        return rng.choice(rows, size=n)
+    by_label = [rows[labels[rows] == label] for label in np.unique(labels[rows])]
+    drawn = rng.integers(0, len(by_label), size=n)
+    return np.array([rng.choice(by_label[label]) for label in drawn], dtype=np.int64)
+
+
+def _spread(
+    kinds: np.ndarray,
+    rows_of: list[np.ndarray],
+    pool: Pool,
+    config: Config,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """One event for each window of a true row, so that classes come equally often in every batch.
+
+    Each window takes, of the classes that its kind has, one that the batch has least of; among
+    those one that the epoch has least of; among those any. (n_windows,) rows, -1 for other kinds.
+    """
+    labels = pool.event_label
+    by_label = [
+        {int(label): rows[labels[rows] == label] for label in np.unique(labels[rows])}
+        for rows in rows_of[:2]
+    ]
+    known = [np.array(list(of_kind), dtype=np.int64) for of_kind in by_label]
+    n_labels = int(labels.max()) + 1 if len(labels) else 0
+    in_epoch, in_batch = np.zeros(n_labels), np.zeros(n_labels)
+    chance = rng.random((len(kinds), n_labels))
+    rows = np.full(len(kinds), -1, dtype=np.int64)
+    for begin in range(0, len(kinds), config.train.batch_size):
+        in_batch[:] = 0
+        batch = begin + np.flatnonzero(kinds[begin : begin + config.train.batch_size] < 2)
+        # The kind with fewer classes goes first, so that the other can even out what it must leave.
+        for position in sorted(batch, key=lambda place: len(known[kinds[place]])):
+            kind = kinds[position]
+            open_to = known[kind]
+            rank = np.lexsort((chance[position, open_to], in_epoch[open_to], in_batch[open_to]))
+            label = open_to[rank[0]]
+            in_batch[label] += 1
+            in_epoch[label] += 1
+            rows[position] = rng.choice(by_label[kind][int(label)])
+    return rows
+
+
+def place_windows(
+    pool: Pool,
+    rows: np.ndarray,
+    window: int,
+    config: Config,
+    rng: np.random.Generator,
+    dump_factor: np.ndarray | float = 1.0,
+    factor: np.ndarray | float = 1.0,
+) -> np.ndarray:
+    """First frames of windows drawn evenly from all those that show enough of the event."""
+    onset, offset = pool.event_onset[rows] * dump_factor, pool.event_offset[rows] * dump_factor
+    # The rule speaks of what the network sees; placing is done in the time of the dump.
+    needed = needed_s((offset - onset) * factor, config.window) / factor
+    # A window from frame s on shows [s, s + window) frames, half a frame earlier when centred.
+    early_s = config.hop_s * (0.5 if config.features.kind == "logmel" else 0.0)
+    earliest = np.ceil((onset + needed + early_s) / config.hop_s - window / factor - 1e-6)
+    latest = np.floor((offset - needed + early_s) / config.hop_s + 1e-6)
+    start = rng.integers(
+        earliest.astype(np.int64), np.maximum(latest, earliest).astype(np.int64) + 1
+    )
+    room = _room(pool, pool.event_recording[rows], window, dump_factor, factor)
+    return np.clip(start, 0, room)
+
+
+def _room(
+    pool: Pool,
+    rows: np.ndarray,
+    window: int,
+    dump_factor: np.ndarray | float,
+    factor: np.ndarray | float,
+) -> np.ndarray:
+    """Last first frame of a window inside its recording."""
+    shown = np.ceil(window / np.asarray(factor)).astype(np.int64)
+    return np.maximum(0, pool.frames_at(rows, dump_factor) - shown)

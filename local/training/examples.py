@@ -1,0 +1,201 @@
+"""One window with its targets, however it is read."""
+
+from dataclasses import fields
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from local.features.store import Dump
+from local.labels.grid import FrameGrid, grid_of, overlap
+from local.labels.targets import Targets, window_targets
+from local.training.epoch_plan import Pool
+from local.training.variation import Variations
+
+
+class WindowDataset(Dataset):
+    """The windows of one epoch's plan; item i is the same whoever reads it and in what order."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        dump: Dump,
+        plan: np.ndarray,
+        window: int,
+        step: int,
+        n_classes: int,
+        variations: Variations | None = None,
+    ) -> None:
+        self._pool = pool
+        self._dump = dump
+        self._plan = plan
+        self._window = window
+        self._step = step
+        self._n_classes = n_classes
+        self._vary = variations or Variations.none(len(plan))
+        augment = dump.config.augment
+        self._limits = None
+        if augment.freq_masks > 0 and augment.freq_mask_spares_calls:
+            self._limits = dump.band_limits()
+        # Frames read of a window, whatever stretch it draws: what a batch holds has one length.
+        shortest = min(1.0, augment.stretch[0]) if augment.stretch is not None else 1.0
+        self._n_read = window if shortest == 1 else int(np.ceil(window / shortest)) + 2
+
+    def __len__(self) -> int:
+        return len(self._plan)
+
+    def __getitem__(self, item: int) -> dict[str, torch.Tensor]:
+        """`x` (1, F, T) or (n,), the four targets of `labels.Targets`, and the plan's row.
+
+        What augmentation asks for comes with it, as fields of `local.training.augment.Batch`.
+        """
+        row, start = (int(value) for value in self._plan[item])
+        name = self._pool.recording_ids[row]
+        dump = self._dump.at(float(self._vary.dump_factor[item]))
+        factor = float(self._vary.factor[item])
+        # How many times as long the recording is as the window shows it.
+        stretch = float(self._vary.dump_factor[item]) * factor
+        grid = grid_of(
+            self._window, dump.config.hop_s, dump.centred, start, self._step, stretch=factor
+        )
+        targets = self._targets(row, grid, stretch)
+        if dump.config.window.short == "repeat":
+            # The repeats of a short recording sound again where no annotation speaks.
+            left = (dump.n_frames(name) - start) * factor
+            inside = max(1, int(np.ceil(left / self._step - 1e-9)))
+            targets.frame_mask[:, inside:] = 0.0
+        found = {"x": crop_stretched(dump, name, start, self._window, factor)}
+        if self._limits is not None:
+            found["call_bands"] = self._call_bands(row, grid, stretch)
+        if dump.config.augment.background_p > 0:
+            found |= self._background(item, targets)
+        if dump.config.augment.wave_p > 0:
+            found |= self._wave(item, dump, name, start, factor)
+        for key in found.keys() & {"x", "background"}:
+            found[key] = found[key][None] if dump.centred else found[key]
+        found |= {
+            "clip_target": targets.clip_target,
+            "clip_mask": targets.clip_mask,
+            "frame_target": targets.frame_target,
+            "frame_mask": targets.frame_mask,
+        }
+        tensors = {key: torch.as_tensor(value) for key, value in found.items()}
+        return {**tensors, "row": torch.tensor(row)}
+
+    def _targets(self, row: int, grid: FrameGrid, stretch: float = 1.0) -> Targets:
+        events = self._pool.events.get(self._pool.recording_ids[row])
+        if events is not None and stretch != 1.0:
+            events = events.stretched(stretch)
+        config = self._dump.config
+        return window_targets(events, self._n_classes, grid, config.window, config.data)
+
+    def _call_bands(self, row: int, grid: FrameGrid, stretch: float) -> np.ndarray:
+        """(F,) bool: the bands of the positive rows that reach into the window.
+
+        A row of unknown band may call anywhere, so it takes all.
+        """
+        taken = np.zeros(self._dump.n_bands, dtype=bool)
+        events = self._pool.events.get(self._pool.recording_ids[row])
+        if events is None or self._limits is None:
+            return taken
+        shown = overlap(events.onset * stretch, events.offset * stretch, grid.start_s, grid.end_s)
+        calls = (shown > 0) & (events.polarity > 0)
+        band = np.full((int(calls.sum()), 2), np.nan)
+        if self._pool.event_band is not None:
+            band = self._pool.event_band[self._pool.event_recording == row][calls]
+        low, high = self._limits.T
+        heard = (low < band[:, 1:]) & (high > band[:, :1])
+        return (heard | np.isnan(band).any(axis=1)[:, None]).any(axis=0)
+
+    def _background(self, item: int, targets: Targets) -> dict[str, np.ndarray]:
+        """The sound to be laid under the window; what is known of it enters `targets`."""
+        dump = self._dump
+        augment = dump.config.augment
+        row, start = (int(value) for value in self._vary.background[item])
+        snr_db = float(self._vary.background_snr_db[item])
+        shape = (dump.n_bands, self._window) if dump.centred else (self._window,)
+        found = {
+            "background": np.zeros(shape, dtype=np.float32),
+            "background_snr_db": np.float32(snr_db),
+        }
+        waves = dump.centred and augment.wave_p > 0
+        if waves:
+            found["background_wave"] = np.zeros(self._n_samples, dtype=np.int16)
+        if row < 0:
+            return found
+        name = self._pool.recording_ids[row]
+        if waves and self._vary.wave[item]:
+            found["background_wave"] = dump.wave_behind(name, start, self._n_read)
+        else:
+            found["background"] = dump.crop(name, start, self._window)
+        if augment.background_faint_db is None or snr_db < augment.background_faint_db:
+            grid = grid_of(self._window, dump.config.hop_s, dump.centred, start, self._step)
+            lent = row >= self._pool.n_own
+            lay_under(targets, unknown(targets) if lent else self._targets(row, grid))
+        return found
+
+    def _wave(
+        self, item: int, dump: Dump, name: str, start: int, factor: float
+    ) -> dict[str, np.ndarray]:
+        """The waveform behind the window, and which of its frames make the window's."""
+        chosen = self._vary.wave[item]
+        if not dump.centred:
+            return {"waved": chosen}
+        left, share = _places(self._window, factor)
+        frames = np.stack([left, left + 1])
+        n_there = min(self._n_read, dump.n_frames(name) - start)
+        if dump.config.window.short == "repeat":
+            frames %= n_there
+        else:
+            frames[frames >= n_there] = -1
+        wave = np.zeros(self._n_samples, dtype=np.int16)
+        if chosen:
+            wave = dump.wave_behind(name, start, self._n_read)
+        return {"waved": chosen, "wave": wave, "wave_frames": frames, "wave_share": share}
+
+    @property
+    def _n_samples(self) -> int:
+        """Samples of a waveform whose frames are `_n_read`."""
+        features = self._dump.config.features
+        return (self._n_read - 1) * features.hop_length + features.n_fft
+
+
+def crop_stretched(dump: Dump, name: str, start: int, window: int, factor: float) -> np.ndarray:
+    """`window` frames from frame `start` on, as if the recording lasted `factor` times as long.
+
+    Frames are read where they would have stood, between two by linear interpolation.
+    """
+    if factor == 1.0:
+        return dump.crop(name, start, window)
+    left, share = _places(window, factor)
+    source = dump.crop(name, start, int(left[-1]) + 2)
+    return source[..., left] * (1 - share) + source[..., left + 1] * share
+
+
+def _places(window: int, factor: float) -> tuple[np.ndarray, np.ndarray]:
+    """Where the frames of a stretched window stand: the frame before, and the share of the next.
+
+    Frame j stands for [j, j + 1) frames of stretched time from the window's beginning, so its
+    middle is (j + 1/2) / factor of plain time from there.
+    """
+    places = np.maximum(0.0, (np.arange(window) + 0.5) / factor - 0.5)
+    left = places.astype(np.int64)
+    return left, (places - left).astype(np.float32)
+
+
+def unknown(like: Targets) -> Targets:
+    """Targets of a window of which nothing is known."""
+    return Targets(*(np.zeros_like(getattr(like, part.name)) for part in fields(like)))
+
+
+def lay_under(targets: Targets, background: Targets) -> None:
+    """Change the targets of a window, in place, to what is known when a background sounds as well.
+
+    A known presence stays. A known absence stays where the background has it too, and is unknown
+    elsewhere: a rejected candidate of another class says nothing of this one.
+    """
+    for part in ("clip", "frame"):
+        target, mask = getattr(targets, f"{part}_target"), getattr(targets, f"{part}_mask")
+        other = getattr(background, f"{part}_target")
+        absent_there = (getattr(background, f"{part}_mask") > 0) & (other == 0)
+        mask[(target == 0) & ~absent_there] = 0.0

@@ -1,0 +1,282 @@
+"""One script in several processes that work on one thing together: torchrun, on one node or more.
+
+On one node this process is the agent that torchrun is: it starts the ranks, ends all when one died,
+and starts them again. Of several nodes each has such a process; in a job of Slurm `srun` starts
+them, elsewhere the user does.
+"""
+
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from local.io.errors import CanopyError
+from local.io.files import write_text
+from local.jobs.interruption import (
+    SIGNALS,
+    Interrupted,
+    bound_to_this_process,
+    requested,
+    stop_if_asked,
+)
+
+# Environment: a file in which a rank says why there is no use in trying again.
+_FAULT = "CANOPY_FAULT"
+_PORT = 29400
+# What torchrun gives ranks to end by themselves.
+_PATIENCE_S = 30.0
+
+
+@dataclass(frozen=True)
+class Together:
+    """How many processes work together, and where they meet.
+
+    ranks, nodes : processes on each node, and nodes.
+    address : HOST or HOST:PORT of the first node; "" leaves it to Slurm.
+    node : this node's number; -1 leaves it to Slurm.
+    """
+
+    ranks: int = 1
+    nodes: int = 1
+    address: str = ""
+    node: int = -1
+    max_restarts: int = 3
+
+    @property
+    def alone(self) -> bool:
+        """Whether one process is all."""
+        return self.ranks * self.nodes == 1
+
+    def check(self, device: str) -> None:
+        """Refuse numbers that cannot be."""
+        for name, number in (("--ranks", self.ranks), ("--n-nodes", self.nodes)):
+            if number < 1:
+                raise CanopyError(f"{name} is {number}, expected 1 or more")
+        if device == "cuda":
+            import torch
+
+            n_gpus = torch.cuda.device_count()
+            if self.ranks > n_gpus:
+                raise CanopyError(
+                    f"--ranks is {self.ranks}, but there are {n_gpus} GPUs here; give no more "
+                    "ranks, or --device cpu"
+                )
+        if self.nodes > 1 and not self.address and "SLURM_JOB_NODELIST" not in os.environ:
+            raise CanopyError(
+                f"--n-nodes is {self.nodes} outside a job of Slurm: give the command on every node "
+                "with --master-addr HOST and --node-rank 0, 1 ..."
+            )
+
+
+def run_together(script: Path, options: list[str], together: Together, note: Path) -> None:
+    """Run `script` in processes that work together, until all ended well.
+
+    When one dies, all are ended and started again, `max_restarts` times; they go on from what they
+    saved. Ranks that end with a fault of the user's (`tell_fault`) are not started again. A signal
+    is passed on: the ranks have 30 seconds to save.
+
+    Parameters
+    ----------
+    note : file in which a rank tells of a fault, on a disk that all nodes share.
+
+    Raises
+    ------
+    CanopyError
+        A rank's fault, or that they died too often.
+    Interrupted
+        This process was asked to stop.
+    """
+    if together.nodes > 1 and not together.address:
+        _run_on_nodes(script, options, together)
+    else:
+        _run_here(script, options, together, note)
+
+
+def _run_here(script: Path, options: list[str], together: Together, note: Path) -> None:
+    from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    # What it tells of itself is not for users.
+    logging.getLogger("torch.distributed").setLevel(logging.WARNING)
+    number, call = _node_number(together), f"{script.name} {' '.join(options)}"
+    if number == 0:
+        note.unlink(missing_ok=True)
+    with (
+        tempfile.TemporaryDirectory(prefix="canopy-ranks-") as folder,
+        _environment(together, note),
+        _signals_raise(call),
+    ):
+        config = LaunchConfig(
+            min_nodes=together.nodes,
+            max_nodes=together.nodes,
+            nproc_per_node=together.ranks,
+            max_restarts=together.max_restarts,
+            signals_to_handle=",".join(signal.Signals(number).name for number in SIGNALS),
+            logs_specs=DefaultLogsSpecs(log_dir=folder),
+            **_meeting(together, number, note.stem),
+        )
+        try:
+            elastic_launch(config, sys.executable)(str(script), *options)
+        except SignalException as stop:
+            _wait_for_ranks()
+            raise Interrupted(stop.sigval.name, call) from None
+        except ChildFailedError as error:
+            _raise_fault(note)
+            rank, failure = error.get_first_failure()
+            raise CanopyError(
+                f"{call}: rank {rank} ended with code {failure.exitcode} after "
+                f"{together.max_restarts} restarts; its message stands above, and the same command "
+                "goes on from what is done"
+            ) from None
+    _raise_fault(note)
+
+
+@contextmanager
+def _environment(together: Together, note: Path) -> Iterator[None]:
+    """What the ranks find in their environment."""
+    threads = int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1))
+    own = bound_to_this_process() | {_FAULT: str(note.absolute())}
+    own["OMP_NUM_THREADS"] = str(max(1, threads // together.ranks))
+    # The store that ranks share with who started them outlives them: those started again may read
+    # where the dead were to be met, and wait for them for ever. Each start has a store of its own.
+    own["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
+    before = {key: os.environ.get(key) for key in own}
+    os.environ.update(own)
+    try:
+        yield
+    finally:
+        for key, value in before.items():
+            os.environ.pop(key)
+            if value is not None:
+                os.environ[key] = value
+
+
+@contextmanager
+def _signals_raise(place: str) -> Iterator[None]:
+    """Signals end what waits for nothing but other processes; afterwards they are noted again."""
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        raise Interrupted(signal.Signals(number).name, place)
+
+    before = {number: signal.signal(number, end) for number in SIGNALS}
+    try:
+        stop_if_asked(place)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _wait_for_ranks() -> None:
+    """Until they have saved: a second signal ended the wait of who started them."""
+    for number in SIGNALS:
+        interrupt = number == signal.SIGINT
+        signal.signal(number, signal.default_int_handler if interrupt else signal.SIG_IGN)
+    end = time.monotonic() + _PATIENCE_S
+    with suppress(ChildProcessError):
+        while time.monotonic() < end:
+            if os.waitpid(-1, os.WNOHANG)[0] == 0:
+                time.sleep(0.1)
+
+
+def _meeting(together: Together, number: int, name: str) -> dict[str, Any]:
+    """Where the agents of all nodes meet."""
+    if together.nodes == 1:
+        here = {"rdzv_endpoint": "localhost:0", "local_addr": "localhost"}
+        return {"rdzv_backend": "c10d", "run_id": uuid.uuid4().hex, **here}
+    host, _, port = together.address.partition(":")
+    if port and not port.isdigit():
+        raise CanopyError(f"--master-addr is {together.address!r}, expected HOST or HOST:PORT")
+    return {
+        "rdzv_backend": "c10d",
+        "run_id": name,
+        "rdzv_endpoint": f"{host}:{port or _PORT}",
+        "rdzv_configs": {"is_host": number == 0},
+    }
+
+
+def _node_number(together: Together) -> int:
+    if together.nodes == 1:
+        return 0
+    number = together.node if together.node >= 0 else int(os.environ.get("SLURM_NODEID", "-1"))
+    if not 0 <= number < together.nodes:
+        raise CanopyError(
+            f"--n-nodes is {together.nodes}: give this one's --node-rank, from 0 to "
+            f"{together.nodes - 1}"
+        )
+    return number
+
+
+def _raise_fault(note: Path) -> None:
+    # It stays: other nodes read it too.
+    if note.is_file():
+        raise CanopyError(note.read_text(encoding="utf-8").strip())
+
+
+def _run_on_nodes(script: Path, options: list[str], together: Together) -> None:
+    """The same on every node of this job of Slurm, by `srun`."""
+    for program in ("srun", "scontrol"):
+        if shutil.which(program) is None:
+            raise CanopyError(f"no {program} on PATH, which starts the {together.nodes} nodes")
+    names = ["scontrol", "show", "hostnames", os.environ["SLURM_JOB_NODELIST"]]
+    hosts = subprocess.run(names, capture_output=True, text=True, check=False).stdout.split()
+    if len(hosts) < together.nodes:
+        raise CanopyError(
+            f"--n-nodes is {together.nodes}, but this job has {len(hosts)}; ask sbatch for --nodes="
+            f"{together.nodes}"
+        )
+    # Jobs of one user that share a node must not meet at one port.
+    port = _PORT + int(os.environ.get("SLURM_JOB_ID", "0")) % 20000
+    command = ["srun", f"--nodes={together.nodes}", f"--ntasks={together.nodes}"]
+    # Nodes that were asked to stop end one after the other; none is killed while it saves.
+    command += ["--ntasks-per-node=1", "--kill-on-bad-exit=0", f"--wait={2 * _PATIENCE_S:.0f}"]
+    if cpus := os.environ.get("SLURM_CPUS_PER_TASK"):
+        command.append(f"--cpus-per-task={cpus}")
+    command += [sys.executable, str(script), *options, "--master-addr", f"{hosts[0]}:{port}"]
+    process, asked = subprocess.Popen(command), False
+    while True:
+        try:
+            code = process.wait(timeout=0.2)
+            break
+        except subprocess.TimeoutExpired:
+            if requested() and not asked:
+                # This one it passes on; at SIGTERM it kills what it has started.
+                process.send_signal(signal.SIGUSR1)
+                asked = True
+    if asked:
+        raise Interrupted(requested(), f"{script.name} {' '.join(options)}")
+    if code != 0:
+        raise CanopyError(f"srun ended with code {code}; its message stands above")
+
+
+# ------------------------------------------------------------------------------------- in a rank
+
+
+def was_restarted() -> bool:
+    """Whether a rank died and this one is of those that were started again."""
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+
+
+def has_failed_before() -> bool:
+    """Whether this rank was started again although one has said that it is of no use."""
+    return was_restarted() and _FAULT in os.environ and Path(os.environ[_FAULT]).is_file()
+
+
+def tell_fault(error: CanopyError) -> None:
+    """Leave the reason to the process that started the ranks, which says it once."""
+    if path := os.environ.get(_FAULT):
+        write_text(Path(path), f"{error}\n")
+    else:
+        print(f"error: {error}", file=sys.stderr)

@@ -1,0 +1,109 @@
+"""Graphs for ONNX Runtime: the front end of matrix products, and parity of all networks."""
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+from local.config import Config, FeatureConfig
+from local.detect.publish.folder import n_samples
+from local.detect.publish.onnx_front_end import ProductLogMel, best_factor
+from local.detect.publish.onnx_graph import Whole, check_parity, export_onnx
+from local.features.logmel import LogMel
+from local.io.errors import CanopyError
+from local.models import SedModel, SedOutput, create_model
+
+N_BANDS = 64
+
+
+@pytest.fixture
+def config():
+    features = {"n_fft": 512, "hop_length": 160, "n_mels": N_BANDS}
+    return Config.model_validate({"audio": {"sample_rate": 16000}, "features": features})
+
+
+@pytest.mark.parametrize(
+    ("n_fft", "win_length", "hop", "scale"),
+    [(2048, None, 512, "slaney"), (400, 320, 160, "htk"), (1022, None, 100, "slaney")],
+)
+def test_front_end_of_products_is_the_front_end(n_fft, win_length, hop, scale):
+    # 1022 = 2 * 7 * 73, and 400 is no power of two.
+    settings = FeatureConfig(
+        n_fft=n_fft, win_length=win_length, hop_length=hop, n_mels=24, mel_scale=scale
+    )
+    wave = torch.from_numpy(np.random.default_rng(0).normal(0, 0.1, (2, 9000)).astype(np.float32))
+    expected = LogMel(settings, 16000).frames(wave)
+    found = ProductLogMel(settings, 16000)(wave)
+    assert found.shape == expected.shape
+    torch.testing.assert_close(found, expected, rtol=0, atol=2e-5)
+
+
+def test_silence_is_the_floor(config):
+    found = ProductLogMel(config.features, 16000)(torch.zeros(1, 2000))
+    assert torch.allclose(found, torch.tensor(config.features.floor).log())
+
+
+@pytest.mark.parametrize("n", [2048, 512, 1022, 7, 2])
+def test_the_best_factor_divides(n):
+    assert n % best_factor(n) == 0
+
+
+MODELS = [
+    ("crnn", {"channels": [8, 16], "pool": [[2, 2], [2, 2]], "gru": 16}),
+    (
+        "crnn",
+        {
+            **{"channels": [8, 16], "pool": [[4, 2], [2, 2]], "depth": 1, "gru": 8, "hidden": 8},
+            **{"pcen": True, "level_norm": True, "level_channel": True},
+            **{"smooth": True, "head": "max", "activity": True},
+        },
+    ),
+    ("timm", {"backbone": "resnet10t"}),
+    ("timm", {"backbone": "efficientnet_b0", "in_channels": 3, "frequency_coordinate": True}),
+    ("cnn14", {"channels": [4, 4, 8, 8, 8, 16]}),
+    ("transformer", {"n_blocks": 2, "width": 32, "feed_forward": 32}),
+    ("conformer", {"n_blocks": 1, "width": 32, "n_heads": 2, "feed_forward": 32}),
+]
+
+
+@pytest.mark.parametrize(("name", "params"), MODELS)
+def test_onnx_runtime_scores_as_pytorch_does(tmp_path, config, name, params):
+    torch.manual_seed(0)
+    model = create_model(name, params, 5, N_BANDS)
+    # Statistics of batch normalisation that are not those of a new model.
+    model.train()
+    with torch.no_grad():
+        for _ in range(3):
+            model(torch.randn(4, 1, N_BANDS, 128) * 2 - 8)
+    model.eval()
+    window = 128
+    any_length = export_onnx(model, config, window, tmp_path / "m.onnx")
+    session = onnxruntime.InferenceSession(str(tmp_path / "m.onnx"))
+    front = LogMel(config.features, 16000)
+    for batch in (1, 3):
+        rng = np.random.default_rng(batch)
+        wave = rng.normal(0, 0.05, (batch, n_samples(config, window))).astype(np.float32)
+        with torch.no_grad():
+            expected = model(front.frames(torch.from_numpy(wave)).unsqueeze(1))
+        frame, clip = session.run(["frame_logit", "clip_logit"], {"waveform": wave})
+        np.testing.assert_allclose(frame, expected.frame_logit.numpy(), rtol=0, atol=1e-4)
+        np.testing.assert_allclose(clip, expected.clip_logit.numpy(), rtol=0, atol=1e-4)
+    assert (
+        check_parity(Whole(model, config).eval(), config, window, tmp_path / "m.onnx", any_length)
+        < 1e-4
+    )
+
+
+def test_a_network_that_scores_otherwise_is_refused(tmp_path, config):
+    class Moody(SedModel):
+        """Traced, its noise becomes another one."""
+
+        step = 2
+
+        def forward(self, x):
+            cells = x[:, 0, :3, ::2] + torch.rand_like(x[:, 0, :3, ::2])
+            return SedOutput(cells, cells.amax(-1), None, cells.mean(-1))
+
+    with pytest.raises(CanopyError, match="differ from PyTorch's by"):
+        export_onnx(Moody(), config, 64, tmp_path / "m.onnx")
+    assert not (tmp_path / "m.onnx").exists()

@@ -1,0 +1,429 @@
+"""Event measures against sed_eval, scikit-learn and sed_scores_eval on random events."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import sed_eval
+from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
+
+from local.io.errors import CanopyError
+from local.scoring.evaluation.level_measures import (
+    EventOptions,
+    clip_statistics,
+    event_statistics,
+    plain_values,
+)
+from local.scoring.evaluation.scoring_set import Ground
+from local.scoring.metrics import psds
+from local.scoring.metrics.comparison import difference, draw_counts, interval, measure
+from local.scoring.metrics.matching import (
+    EventList,
+    collar_pairs,
+    largest_matching,
+    matching_by_score,
+    overlapping_pairs,
+)
+from local.scoring.metrics.ranking import lwlrap
+from local.scoring.metrics.recording_sums import CountStatistic
+from local.scoring.metrics.segments import segment_counts
+
+LABELS = ["a", "b", "c"]
+N = 12
+DURATION = 10.0
+DURATIONS = np.full(N, DURATION)
+GROUND = Ground([f"r{row}" for row in range(N)], LABELS, DURATIONS, None)
+
+
+def events(rows):
+    """(recording, label, onset, offset, score) rows as arrays."""
+    table = np.array(rows, dtype=float).reshape(-1, 5)
+    ids = table[:, :2].astype(np.int64)
+    return EventList(ids[:, 0], ids[:, 1], table[:, 2], table[:, 3], table[:, 4])
+
+
+def random_pair(seed):
+    """True and found events: some recordings empty, duplicates, touching events, equal scores."""
+    rng = np.random.default_rng(seed)
+
+    def some(n, recordings):
+        onset = rng.uniform(0, 8.5, n).round(2)
+        length = rng.uniform(0.1, 1.5, n).round(2)
+        score = rng.integers(1, 8, n) / 8
+        return np.column_stack(
+            [rng.choice(recordings, n), rng.integers(0, 3, n), onset, onset + length, score]
+        )
+
+    true = some(30, np.arange(0, 9))
+    near = true.copy()
+    near[:, 2:4] += rng.normal(0, 0.15, (len(near), 1))
+    near[:, 2] = np.maximum(near[:, 2], 0)
+    near[:, 4] = rng.integers(1, 8, len(near)) / 8
+    found = np.concatenate([near[:22], near[:4], some(20, np.arange(3, 12))])
+    touching = true[:3].copy()
+    touching[:, 3], touching[:, 2] = touching[:, 2], np.maximum(touching[:, 2] - 0.5, 0)
+    touching = touching[touching[:, 2] < touching[:, 3]]
+    found = np.concatenate([found, touching])
+    return events(true), events(found[rng.permutation(len(found))])
+
+
+def as_dicts(some, recording):
+    mine = np.flatnonzero(some.recording == recording)
+    return [
+        {
+            "event_label": LABELS[some.label[row]],
+            "event_onset": float(some.onset[row]),
+            "event_offset": float(some.offset[row]),
+            "file": f"r{recording}",
+        }
+        for row in mine
+    ]
+
+
+SEEDS = range(4)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("use_offset", [True, False])
+def test_collar_counts_equal_sed_eval(seed, use_offset):
+    true, found = random_pair(seed)
+    reference = sed_eval.sound_event.EventBasedMetrics(
+        LABELS,
+        evaluate_offset=use_offset,
+        t_collar=0.2,
+        percentage_of_length=0.5,
+        event_matching_type="optimal",
+    )
+    for row in range(N):
+        reference.evaluate(as_dicts(true, row), as_dicts(found, row))
+    pairs = collar_pairs(true, found, 0.2, 0.5, use_offset)
+    rows, _ = largest_matching(pairs, len(true), len(found))
+    hit = true.take(rows).counts(N, 3).sum(axis=0)
+    assert hit.sum() > 0
+    for index, label in enumerate(LABELS):
+        counts = reference.class_wise[label]
+        assert counts["Ntp"] == hit[index]
+        assert counts["Nref"] == true.counts(N, 3).sum(axis=0)[index]
+        assert counts["Nsys"] == found.counts(N, 3).sum(axis=0)[index]
+    values = plain_values(
+        event_statistics(true, found, None, GROUND, EventOptions(use_offset=use_offset)), N
+    )
+    overall = reference.results_overall_metrics()["f_measure"]
+    assert values["collar F1"][0] == pytest.approx(overall["f_measure"])
+    assert values["collar precision"][0] == pytest.approx(overall["precision"])
+    macro = reference.results_class_wise_average_metrics()["f_measure"]
+    assert values["collar F1"][1] == pytest.approx(macro["f_measure"])
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("length_s", [1.0, 0.7])
+def test_segments_equal_sed_eval(seed, length_s):
+    true, found = random_pair(seed)
+    reference = sed_eval.sound_event.SegmentBasedMetrics(LABELS, time_resolution=length_s)
+    for row in range(N):
+        reference.evaluate(as_dicts(true, row), as_dicts(found, row), DURATION)
+    counts = segment_counts(true, found, DURATIONS, 3, length_s)
+    for index, label in enumerate(LABELS):
+        assert reference.class_wise[label]["Ntp"] == counts.hit[:, index].sum()
+        assert reference.class_wise[label]["Nref"] == counts.n_true[:, index].sum()
+        assert reference.class_wise[label]["Nsys"] == counts.n_found[:, index].sum()
+    whole = reference.overall
+    assert whole["S"] + whole["D"] + whole["I"] == counts.errors.sum()
+    options = EventOptions(segment_s=length_s)
+    values = plain_values(event_statistics(true, found, None, GROUND, options), N)
+    results = reference.results_overall_metrics()
+    assert values["segment F1"][0] == pytest.approx(results["f_measure"]["f_measure"])
+    assert values["segment error rate"][0] == pytest.approx(results["error_rate"]["error_rate"])
+    macro = reference.results_class_wise_average_metrics()
+    assert values["segment error rate"][1] == pytest.approx(macro["error_rate"]["error_rate"])
+
+
+def slow_pairs(true, found):
+    """Every pair of one recording and class that overlaps, one after another."""
+    result = {}
+    for i in range(len(true)):
+        for j in range(len(found)):
+            if (true.recording[i], true.label[i]) == (found.recording[j], found.label[j]):
+                shared = min(true.offset[i], found.offset[j]) - max(true.onset[i], found.onset[j])
+                if shared > 1e-9:
+                    union = max(true.offset[i], found.offset[j]) - min(
+                        true.onset[i], found.onset[j]
+                    )
+                    result[i, j] = shared / union
+    return result
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_overlaps_and_choice_by_score_equal_plain_loops(seed):
+    true, found = random_pair(seed)
+    pairs = overlapping_pairs(true, found)
+    expected = slow_pairs(true, found)
+    got = dict(
+        zip(zip(pairs.true.tolist(), pairs.found.tolist(), strict=True), pairs.iou, strict=True)
+    )
+    assert got.keys() == expected.keys()
+    assert got == pytest.approx(expected)
+    for iou in (0.0, 0.3, 0.5):
+        reaching = {pair: value for pair, value in expected.items() if value >= iou - 1e-9}
+        order = sorted(
+            reaching,
+            key=lambda pair: (
+                -found.score[pair[1]],
+                -reaching[pair],
+                found.onset[pair[1]],
+                found.offset[pair[1]],
+            ),
+        )
+        used, taken = set(), set()
+        for i, j in order:
+            if i not in used and j not in taken:
+                used.add(i)
+                taken.add(j)
+        right = matching_by_score(pairs.reaching(iou), true, found)
+        assert right.sum() == len(taken)
+        # Duplicates of a detection may stand for one another.
+        assert sorted(found.onset[right]) == pytest.approx(sorted(found.onset[list(taken)]))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_event_average_precision_equals_scikit_learn(seed):
+    true, found = random_pair(seed)
+    values = plain_values(event_statistics(true, found, found, GROUND, EventOptions()), N)
+    right = matching_by_score(overlapping_pairs(true, found).reaching(0.3), true, found)
+    per_class = []
+    for index in range(3):
+        mine = found.label == index
+        share = right[mine].sum() / (true.label == index).sum()
+        per_class.append(average_precision_score(right[mine], found.score[mine]) * share)
+    assert values["iou 0.3 AP"][2:] == pytest.approx(per_class)
+    assert values["iou 0.3 AP"][1] == pytest.approx(np.mean(per_class))
+    pooled = average_precision_score(right, found.score) * right.sum() / len(true)
+    assert values["iou 0.3 AP"][0] == pytest.approx(pooled)
+
+
+@pytest.mark.parametrize("rate", [20.0, 100.0, 400.0])
+def test_recall_at_false_alarms_equals_trying_every_threshold(rate):
+    true, found = random_pair(1)
+    options = EventOptions(ious=(0.3,), alarms_per_hour=(rate,))
+    values = plain_values(event_statistics(true, found, found, GROUND, options), N)
+    right = matching_by_score(overlapping_pairs(true, found).reaching(0.3), true, found)
+    hours = DURATIONS.sum() / 3600
+    for index in range(3):
+        best = 0
+        for threshold in np.unique(found.score):
+            passed = (found.label == index) & (found.score >= threshold)
+            if (passed & ~right).sum() <= rate * hours:
+                best = max(best, (passed & right).sum())
+        expected = best / (true.label == index).sum()
+        assert values[f"iou 0.3 recall at {rate:g}/h"][2 + index] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_order_of_rows_plays_no_part(seed):
+    true, found = random_pair(seed)
+    rng = np.random.default_rng(9)
+    mixed = (true.take(rng.permutation(len(true))), found.take(rng.permutation(len(found))))
+    one = plain_values(event_statistics(true, found, found, GROUND, EventOptions()), N)
+    two = plain_values(event_statistics(*mixed, mixed[1], GROUND, EventOptions()), N)
+    assert one.keys() == two.keys()
+    for name in one:
+        np.testing.assert_allclose(one[name], two[name])
+
+
+def test_touching_does_not_overlap_and_duplicates_count_once():
+    true = events([(0, 0, 1.0, 2.0, 0)])
+    touching = events([(0, 0, 0.1 + 0.2, 1.0, 0.9), (0, 0, 2.0, 3.0, 0.9)])
+    assert len(overlapping_pairs(true, touching).true) == 0
+    twice = events([(0, 0, 1.0, 2.0, 0.9), (0, 0, 1.0, 2.0, 0.9)])
+    values = plain_values(event_statistics(true, twice, twice, GROUND, EventOptions()), N)
+    assert values["iou 0.5 precision"][2] == 0.5
+    assert values["iou 0.5 recall"][2] == 1.0
+    assert values["iou 0.5 AP"][2] == 0.5
+
+
+def test_largest_matching_finds_more_than_the_first_fit():
+    true = events([(0, 0, 0, 2, 0), (0, 0, 2, 4, 0)])
+    # The first detection touches both, the second only the first event.
+    found = events([(0, 0, 1, 3, 1), (0, 0, 0, 1, 1)])
+    rows, partners = largest_matching(overlapping_pairs(true, found), 2, 2)
+    assert (rows.tolist(), partners.tolist()) == ([0, 1], [1, 0])
+
+
+def test_nothing_on_either_side():
+    nothing, some = events([]), events([(0, 0, 1, 2, 0.5)])
+    silent = plain_values(event_statistics(some, nothing, nothing, GROUND, EventOptions()), N)
+    assert silent["overlap F1"][2] == 0
+    assert np.isnan(silent["overlap precision"][2])
+    assert silent["overlap AP"][2] == 0
+    assert np.isnan(silent["overlap F1"][3])
+    empty = plain_values(event_statistics(nothing, some, some, GROUND, EventOptions()), N)
+    assert empty["overlap F1"][2] == 0
+    assert np.isnan(empty["overlap recall"][2])
+    assert np.isnan(empty["overlap AP"][2])
+    both = plain_values(event_statistics(nothing, nothing, nothing, GROUND, EventOptions()), N)
+    assert all(np.isnan(table).all() for table in both.values())
+
+
+def clips(seed=0, n=40):
+    rng = np.random.default_rng(seed)
+    truth = rng.random((n, 4)) < 0.3
+    score = (truth + rng.normal(0, 1, truth.shape)).round(1)
+    return truth, score
+
+
+def test_clip_measures_equal_scikit_learn_also_in_resamples():
+    truth, score = clips()
+    statistics = clip_statistics(truth, score, 0.5)
+    counts = np.random.default_rng(1).multinomial(len(truth), np.full(len(truth), 1 / 40), 5)
+    tables = {n: t for one in statistics for n, t in one.values(counts.astype(float)).items()}
+    for draw, row in enumerate(counts):
+        rows = np.repeat(np.arange(len(truth)), row)
+        t, s = truth[rows], score[rows]
+        ap = average_precision_score(t, s, average=None)
+        assert tables["map"][draw] == pytest.approx(
+            [average_precision_score(t, s, average="micro"), ap.mean(), *ap]
+        )
+        auc = roc_auc_score(t, s, average=None)
+        assert tables["auroc"][draw] == pytest.approx(
+            [roc_auc_score(t, s, average="micro"), auc.mean(), *auc]
+        )
+        f1 = f1_score(t, s >= 0.5, average=None)
+        assert tables["clip F1"][draw] == pytest.approx(
+            [f1_score(t, s >= 0.5, average="micro"), f1.mean(), *f1]
+        )
+        assert tables["lwlrap"][draw][0] == pytest.approx(lwlrap(t, s))
+
+
+def test_resamples_of_events_equal_scoring_the_drawn_recordings():
+    true, found = random_pair(2)
+    counts = np.random.default_rng(3).multinomial(N, np.full(N, 1 / N), 3)
+    statistics = event_statistics(true, found, found, GROUND, EventOptions())
+    for row in counts:
+        copies = np.repeat(np.arange(N), row)
+        drawn = []
+        for some in (true, found):
+            parts = [some.take(some.recording == name) for name in copies]
+            place = [np.full(len(part), index) for index, part in enumerate(parts)]
+            fields = [
+                np.concatenate([getattr(part, field) for part in parts])
+                for field in ("label", "onset", "offset", "score")
+            ]
+            drawn.append(EventList(np.concatenate(place), *fields))
+        again = plain_values(event_statistics(*drawn, drawn[1], GROUND, EventOptions()), N)
+        for statistic in statistics:
+            for name, table in statistic.values(row[None].astype(float)).items():
+                np.testing.assert_allclose(table[0], again[name], err_msg=name)
+
+
+def test_intervals_cover_the_truth_about_as_often_as_they_say():
+    rng = np.random.default_rng(5)
+    covered = 0
+    for _ in range(200):
+        hit = (rng.random((60, 1)) < 0.7).astype(float)
+        one = [CountStatistic("x", hit, np.ones((60, 1)), np.ones((60, 1)))]
+        result = measure(one, draw_counts(60, 300, rng), np.ones(60))["x recall"]
+        low, high = interval(result.samples[:, 0])
+        covered += low <= 0.7 <= high
+    assert 175 <= covered <= 199
+
+
+def test_groups_are_drawn_as_wholes_and_widen_the_interval():
+    groups = np.repeat(np.arange(6), 10)
+    counts = draw_counts(60, 100, np.random.default_rng(0), groups)
+    assert (counts.reshape(100, 6, 10) == counts.reshape(100, 6, 10)[:, :, :1]).all()
+    assert (counts.sum(axis=1) == 60).all()
+    hit = np.repeat([[1.0], [1], [1], [0], [0], [0]], 10, axis=0)
+    one = [CountStatistic("x", hit, np.ones((60, 1)), np.ones((60, 1)))]
+    widths = []
+    for drawn in (None, groups):
+        counts = draw_counts(60, 400, np.random.default_rng(0), drawn)
+        low, high = interval(measure(one, counts, np.ones(60))["x recall"].samples[:, 0])
+        widths.append(high - low)
+    assert widths[1] > 2 * widths[0]
+    within = draw_counts(60, 50, np.random.default_rng(0), within=groups == 2)
+    assert within[:, groups != 2].sum() == 0
+    assert (within.sum(axis=1) == 10).all()
+
+
+def test_paired_differences_are_narrower_than_their_parts():
+    rng = np.random.default_rng(0)
+    easy = rng.random(80)
+    tables = [(rng.random(80) < np.clip(easy + extra, 0, 1)) * 1.0 for extra in (0, 0.02)]
+    tables[1] = np.maximum(tables[0], tables[1] * (rng.random(80) < 0.2))
+    counts = draw_counts(80, 500, rng)
+    ones = np.ones((80, 1))
+    first, second = (
+        measure([CountStatistic("x", t[:, None], ones, ones)], counts, np.ones(80))["x recall"]
+        for t in tables
+    )
+    value, low, high = difference(second, first, 0)
+    assert value == pytest.approx(tables[1].mean() - tables[0].mean())
+    assert low <= value <= high
+    parts = interval(first.samples[:, 0])
+    assert high - low < parts[1] - parts[0]
+
+
+# --------------------------------------------------------------------------------------------- PSDS
+
+
+def tracks_and_truth(seed):
+    true, found = random_pair(seed)
+    tracks = psds.tracks_of_events(found, GROUND.recordings, LABELS, DURATIONS)
+    return tracks, psds.truth_tuples(true, GROUND.recordings, LABELS)
+
+
+def test_detections_become_the_highest_score_of_each_moment():
+    found = events([(0, 0, 1, 3, 0.5), (0, 0, 2, 4, 0.9), (0, 1, 0, 1, 0.2)])
+    table = psds.tracks_of_events(found, ["r0"], LABELS, np.array([10.0])).tables["r0"]
+    at = table.set_index("onset")
+    assert at.loc[1.0, "a"] == 0.5
+    assert at.loc[2.0, "a"] == at.loc[3.0, "a"] == 0.9
+    assert at.loc[0.0, "b"] == 0.2
+    assert at.loc[4.0, "a"] == at.loc[4.0, "c"] < 0.2
+    assert table["offset"].iloc[-1] == 10.0
+
+
+def test_overlapping_true_events_of_a_class_become_one():
+    true = events([(0, 0, 1, 3, 0), (0, 0, 2, 4, 0), (0, 1, 3, 5, 0), (0, 0, 6, 7, 0)])
+    tuples = psds.truth_tuples(true, ["r0"], LABELS)
+    assert sorted(tuples["r0"]) == [(1.0, 4.0, "a"), (3.0, 5.0, "b"), (6.0, 7.0, "a")]
+
+
+@pytest.mark.parametrize("name", ["psds1", "psds2"])
+def test_psds_is_that_of_sed_scores_eval_and_resamples_repeat_recordings(name):
+    library = pytest.importorskip("sed_scores_eval", reason="needs `make setup-eval`")
+    tracks, truth = tracks_and_truth(0)
+    setting = psds.SETTINGS[name]
+    expected, per_class, _, _ = library.intersection_based.psds(
+        scores=tracks.tables,
+        ground_truth=truth,
+        audio_durations=tracks.durations,
+        **setting.options(),
+    )
+    result = psds.psds(tracks, truth, LABELS, setting)
+    assert result.value == pytest.approx(expected)
+    assert result.per_class == pytest.approx([per_class[label] for label in LABELS])
+    statistic = psds.psds_statistic(name, tracks, truth, GROUND.recordings, LABELS)
+    table = statistic.values(np.ones((1, N)))[name][0]
+    assert table[1] == pytest.approx(expected)
+    counts = np.random.default_rng(0).multinomial(N, np.full(N, 1 / N))
+    copies = np.repeat(np.arange(N), counts)
+    names = {f"{index}": GROUND.recordings[row] for index, row in enumerate(copies)}
+    again = psds.ScoreTracks(
+        {key: tracks.tables[of] for key, of in names.items()},
+        {key: tracks.durations[of] for key, of in names.items()},
+    )
+    drawn = psds.psds(again, {key: truth[of] for key, of in names.items()}, LABELS, setting)
+    assert statistic.values(counts[None])[name][0][1] == pytest.approx(drawn.value)
+
+
+def test_without_the_library_a_sentence_says_what_to_run(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "sed_scores_eval", None)
+    with pytest.raises(CanopyError, match="make setup-eval"):
+        psds.psds(*tracks_and_truth(0), LABELS, psds.SETTINGS["psds1"])
+
+
+def test_frames_become_tracks_from_zero_on():
+    edges = np.array([-0.01, 0.01, 0.03])
+    tracks = psds.tracks_of_frames({"r": (edges, np.array([[1.0, 2.0]]))}, ["a"])
+    expected = pd.DataFrame({"onset": [0, 0.01], "offset": [0.01, 0.03], "a": [1.0, 2.0]})
+    pd.testing.assert_frame_equal(tracks.tables["r"], expected)
