@@ -24,13 +24,17 @@ from typing import Any
 from local.detect.ensemble.averaging import METHODS
 from local.detect.ensemble.blending import blend_members
 from local.detect.ensemble.members import check_alike, check_sections, open_member
-from local.inference.scores import save_scores
+from local.inference.score_files import (
+    save_scores,
+)
 from local.io.errors import CanopyError
 from local.io.files import write_csv, write_json
 from local.jobs.locks import lock_folder
-from local.relabel.correction import join_submission
 from local.report.ledger import blend_row, ledger_path, record
 from local.stages.runs import run_script
+from local.stages.submission import (
+    join_submission,
+)
 
 log = logging.getLogger("canopy")
 

@@ -15,7 +15,7 @@ import json
 import math
 import sys
 
-from local.slurm.forecast import Fleet, Load, bottleneck, forecast
+from local.slurm.forecast import Machines, Workload, bottleneck, forecast
 from local.stages.runs import run_script
 
 
@@ -52,8 +52,10 @@ def main(argv: list[str] | None = None) -> int:
     """Play and print."""
     args = parse_args(argv)
     n_shards = args.shards or 8 * args.workers
-    load = Load(args.hours, n_shards, args.recording_hours, args.gb_per_hour, args.kept_gb_per_hour)
-    fleet = Fleet(
+    load = Workload(
+        args.hours, n_shards, args.recording_hours, args.gb_per_hour, args.kept_gb_per_hour
+    )
+    fleet = Machines(
         n_workers=args.workers,
         rate=args.rate,
         spread=args.spread,

@@ -15,7 +15,7 @@ import pandas as pd
 
 from local.io.errors import CanopyError
 from local.io.files import atomic_path, write_csv
-from local.models import create_model, without_start
+from local.models import create_model, without_pretrained
 from local.models.checkpoint import load_checkpoint, load_model, read_recipe
 from local.models.sinc import SincFilters, filter_response
 from local.report.filters import filters_figure
@@ -42,7 +42,7 @@ def banks(path: Path) -> tuple[SincFilters, SincFilters]:
     if not isinstance(getattr(trained, "filters", None), SincFilters):
         raise CanopyError(f"{path}: model {recipe['name']} has no learned filters to draw")
     # Where filters start is no matter of chance.
-    params = without_start(recipe["params"])
+    params = without_pretrained(recipe["params"])
     begun = create_model(recipe["name"], params, recipe["n_classes"], recipe["n_bands"])
     return begun.filters, trained.filters
 

@@ -11,7 +11,9 @@ import sys
 
 import numpy as np
 
-from local.inference.scores import load_scores
+from local.inference.score_files import (
+    load_scores,
+)
 from local.io.files import file_digest, write_csv
 from local.io.limits import spreadsheet_safe
 from local.relabel.pseudo_labels import (

@@ -18,11 +18,15 @@ from pathlib import Path
 from local.io.errors import CanopyError
 from local.io.files import write_csv, write_json
 from local.io.limits import MAX_RESAMPLES, spreadsheet_safe
-from local.scoring.evaluation.comparison_table import LEVELS, BoardOptions, make_board
+from local.scoring.evaluation.comparison_table import (
+    LEVELS,
+    ComparisonOptions,
+    make_comparison_table,
+)
 from local.scoring.evaluation.level_measures import EventOptions
 from local.scoring.evaluation.score_sources import named_paths, read_system, read_truth_file
-from local.scoring.evaluation.scoring_set import lay_ground
-from local.scoring.evaluation.table_text import format_board
+from local.scoring.evaluation.scoring_set import make_scoring_set
+from local.scoring.evaluation.table_text import format_comparison
 from local.scoring.metrics.psds import SETTINGS
 
 
@@ -74,7 +78,7 @@ def _natural(text: str) -> int:
     return value
 
 
-def board_options(args: argparse.Namespace) -> BoardOptions:
+def board_options(args: argparse.Namespace) -> ComparisonOptions:
     """The options of the scoring."""
     for name in ("collar", "segment"):
         if not getattr(args, name) > 0:
@@ -100,7 +104,9 @@ def board_options(args: argparse.Namespace) -> BoardOptions:
         psds=tuple(args.psds),
         best_f1=args.best_f1,
     )
-    return BoardOptions(args.level, args.n_bootstrap, args.seed, args.by_group, args.cluster, event)
+    return ComparisonOptions(
+        args.level, args.n_bootstrap, args.seed, args.by_group, args.cluster, event
+    )
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -111,9 +117,11 @@ def main(argv: list[str] | None = None) -> int:
         truth = read_truth_file(args.truth, args.annotation)
         paths = named_paths(args.system, args.submission)
         systems = [read_system(name, path) for name, path in paths.items()]
-        ground = lay_ground(truth, systems, args.recordings, args.subset, args.classes, args.group)
-        board = make_board(truth, systems, ground, options)
-        text = format_board(board, args.metric)
+        scoring_set = make_scoring_set(
+            truth, systems, args.recordings, args.subset, args.classes, args.group
+        )
+        board = make_comparison_table(truth, systems, scoring_set, options)
+        text = format_comparison(board, args.metric)
         if args.json:
             write_json(args.json, board.as_json())
         if args.csv:

@@ -17,12 +17,16 @@ from contextlib import closing
 
 import torch
 
-from local.inference.scores import (
-    KeptScores,
-    clip_logits,
+from local.inference.score_files import (
+    PartialScores,
     load_scores,
     save_scores,
+)
+from local.inference.score_recordings import (
     score_recordings,
+)
+from local.inference.scores import (
+    clip_logits,
 )
 from local.io.files import fingerprint
 from local.jobs.locks import lock_folder
@@ -74,7 +78,7 @@ def infer_folds(run: Run, args: Namespace, argv: list[str]) -> None:
         experiment.require_trained(args.cycle, fold)
     waiting = [fold for fold in folds if not _is_done(experiment, args.cycle, fold)]
     for fold in set(folds) - set(waiting):
-        KeptScores.discard(run.fold(args.cycle, fold))
+        PartialScores.discard(run.fold(args.cycle, fold))
     run_folds(run, waiting, args.n_gpus, argv)
     merge(experiment, args.cycle, folds)
 
@@ -119,7 +123,7 @@ def score_fold(
     # The number of threads decides the last digits, as it does from one run to another.
     made_by = {"stamp": stamp.fingerprint, "recordings": names, "device": run.device}
     made_by["threads"] = torch.get_num_threads()
-    kept = KeptScores(folder, fingerprint(made_by), shard)
+    kept = PartialScores(folder, fingerprint(made_by), shard)
     with closing(kept):
         data = experiment.dump
         scores = score_recordings(model, data, names, labels, run.device, progress, kept, shard)

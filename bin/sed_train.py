@@ -32,7 +32,7 @@ from local.stages.runs import (
     started,
 )
 from local.stages.train import train_as_rank, train_fold
-from local.training.launching import Together, run_together
+from local.training.launching import LaunchConfig, run_ranks
 from local.training.ranks import is_rank
 
 
@@ -54,27 +54,27 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     if is_rank():
         return train_as_rank(args)
-    together = Together(
+    launch = LaunchConfig(
         args.ranks, args.n_nodes, args.master_addr, args.node_rank, args.max_restarts
     )
-    if len(args.fold or ()) > 1 and (args.master_addr or not together.alone):
+    if len(args.fold or ()) > 1 and (args.master_addr or not launch.alone):
         raise CanopyError("--ranks, --n-nodes and --master-addr go with one --fold; name one")
     # The experiment's lock is held by whoever starts the nodes; the first rank takes the fold's.
     if args.master_addr and args.fold is not None:
-        train_together(plan(args, "train"), args, together, argv)
+        train_in_ranks(plan(args, "train"), args, launch, argv)
         return 0
     # Shared: folds may be trained by processes of their own, on other machines as well.
     with started(args, "train", shared=True) as run:
         if args.fold is None:
-            together.check(run.device)
+            launch.check(run.device)
             train_folds(run, args, argv)
-        elif together.alone:
+        elif launch.alone:
             set_threads()
             for fold in args.fold:
                 with lock_folder(run.fold(args.cycle, fold), f"fold {fold}"):
                     train_fold(run, args.cycle, fold)
         else:
-            train_together(run, args, together, argv)
+            train_in_ranks(run, args, launch, argv)
     return 0
 
 
@@ -95,12 +95,12 @@ def train_folds(run: Run, args: Namespace, argv: list[str]) -> None:
         run_folds(run, waiting, args.n_gpus, argv, args.ranks)
 
 
-def train_together(run: Run, args: Namespace, together: Together, argv: list[str]) -> None:
+def train_in_ranks(run: Run, args: Namespace, launch: LaunchConfig, argv: list[str]) -> None:
     """Train one fold in several processes, which are this script again."""
-    together.check(run.device)
+    launch.check(run.device)
     (fold,) = args.fold
     note = run.exp / "logs" / f"cycle{args.cycle}-fold{fold}.fault.txt"
-    run_together(Path(__file__).resolve(), argv, together, note)
+    run_ranks(Path(__file__).resolve(), argv, launch, note)
     if not Experiment(run).training_stamp(args.cycle, fold).matches():
         raise Interrupted("a signal to one of its ranks", f"fold {fold}")
 

@@ -15,10 +15,11 @@ from typing import Any
 
 import pandas as pd
 
-from local.inference.scores import load_scores
+from local.inference.score_files import (
+    load_scores,
+)
 from local.io.errors import CanopyError
 from local.io.files import write_csv, write_json
-from local.relabel.correction import join_submission
 from local.report.collect import build_report
 from local.report.html import write_report
 from local.report.ledger import ledger_path, record, run_row
@@ -43,6 +44,9 @@ from local.stages.results import (
 )
 from local.stages.runs import Run, log, run_script, stage_parser, started
 from local.stages.stamps import Stamp
+from local.stages.submission import (
+    join_submission,
+)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -20,7 +20,9 @@ import pytest
 
 from local.config import load_config
 from local.data.tables import read_tables
-from local.inference.scores import load_scores
+from local.inference.score_files import (
+    load_scores,
+)
 from local.models.checkpoint import load_checkpoint
 from local.scoring.metrics.ranking import lwlrap
 from recipes.demo.competition import simulate

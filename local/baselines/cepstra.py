@@ -4,7 +4,7 @@ import numpy as np
 from scipy.fft import dct
 from scipy.signal import savgol_filter
 
-from local.features.store import Dump
+from local.features.store import FeatureStore
 from local.io.errors import CanopyError
 from local.labels.grid import grid_of, overlap
 
@@ -32,7 +32,9 @@ def mfcc(log_bands: np.ndarray, n_coefficients: int = 20, delta: bool = True) ->
     return np.concatenate([cepstra, slopes])
 
 
-def segment_frames(dump: Dump, recording_id: str, onset: float, offset: float) -> np.ndarray:
+def segment_frames(
+    dump: FeatureStore, recording_id: str, onset: float, offset: float
+) -> np.ndarray:
     """Log band spectra (F, T) of the frames that [onset, offset) seconds touch; at least one."""
     if not dump.centred:
         raise CanopyError(

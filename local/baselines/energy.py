@@ -17,7 +17,7 @@ from scipy.fft import rfft
 from scipy.ndimage import uniform_filter, uniform_filter1d
 
 from local.config import Section
-from local.features.store import Dump
+from local.features.store import FeatureStore
 from local.inference.scores import Scores
 from local.io.errors import CanopyError
 from local.labels.grid import FrameGrid
@@ -196,7 +196,9 @@ class EnergyDetector:
         return ((scores - self.params.on_db) * _PER_DB).astype(np.float32)
 
 
-def energy_scores(dump: Dump, recording_ids: list[str], label: str, params: EnergyParams) -> Scores:
+def energy_scores(
+    dump: FeatureStore, recording_ids: list[str], label: str, params: EnergyParams
+) -> Scores:
     """Scores of recordings as a model would give them, from a dump of waveforms.
 
     One class, `label`; a recording's own score is its highest frame's.

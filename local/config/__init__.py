@@ -5,25 +5,19 @@ and validates the whole: unknown keys are refused with the nearest known one, ev
 range, and all faults are told at once. The result is immutable; every fold gets the same one.
 """
 
+from local.config.augment import AugmentConfig
 from local.config.built import BuiltModel
-from local.config.learning import AugmentConfig, LossConfig, ModelConfig, TrainConfig, WindowConfig
+from local.config.data import AudioConfig, DataConfig, SplitConfig
+from local.config.features import FeatureConfig
+from local.config.infer import InferenceConfig, PoolConfig, TtaConfig
 from local.config.loading import dump_config, load_config, parse_section
+from local.config.loss import LossConfig
+from local.config.relabel import PriorConfig, RelabelConfig
+from local.config.score import EventsConfig, ReportConfig, ScoreConfig
 from local.config.section_base import Count, Positive, Section, Share
-from local.config.sections import (
-    AudioConfig,
-    Config,
-    DataConfig,
-    EventsConfig,
-    FeatureConfig,
-    InferenceConfig,
-    PoolConfig,
-    PriorConfig,
-    RelabelConfig,
-    ReportConfig,
-    ScoreConfig,
-    SplitConfig,
-    TtaConfig,
-)
+from local.config.train import ModelConfig, TrainConfig
+from local.config.version import Config
+from local.config.windows import WindowConfig
 
 __all__ = [
     "AudioConfig",

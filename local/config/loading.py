@@ -8,8 +8,8 @@ import yaml
 from pydantic import ValidationError
 
 from local.config.section_base import Section, SectionType
-from local.config.sections import Config
 from local.config.strict_yaml import parse_yaml
+from local.config.version import Config
 from local.io.errors import CanopyError
 from local.io.limits import MAX_YAML_BYTES, MAX_YAML_DEPTH, read_text
 

@@ -17,6 +17,9 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+# How many times as long; beyond these bounds a call is another call.
+StretchFactor = Annotated[float, Field(ge=0.5, le=2.0)]
+
 SectionType = TypeVar("SectionType", bound=Section)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from local.config import Config
-from local.detect.detectors import Described
+from local.detect.detectors import ModelSpec
 from local.io.errors import CanopyError
 from local.labels.spans import SpanRule
 from local.scoring.event_rules.thresholds import FALLBACK, Rule, fit_thresholds, parse_rule
@@ -15,7 +15,7 @@ from local.scoring.event_rules.thresholds import FALLBACK, Rule, fit_thresholds,
 log = logging.getLogger("canopy")
 
 
-def use_event_rule(models: list[Described], options: argparse.Namespace) -> None:
+def use_event_rule(models: list[ModelSpec], options: argparse.Namespace) -> None:
     """Fill options that were not given from the rule that the model's events were fitted with.
 
     An ensemble's scores are none that a rule was fitted on: it has none.
@@ -35,7 +35,7 @@ def use_event_rule(models: list[Described], options: argparse.Namespace) -> None
     log.info("the model's rule of events: %s%s", rule.words(), words)
 
 
-def choose_thresholds(models: list[Described], text: str | None) -> pd.DataFrame:
+def choose_thresholds(models: list[ModelSpec], text: str | None) -> pd.DataFrame:
     """Thresholds by the rule `text`; None is best-f1 where it can be, else a half.
 
     An ensemble goes by the evidence of its first model that has any.
@@ -93,7 +93,7 @@ def _given(value: float | None, otherwise: float, name: str) -> float:
     return value
 
 
-def prior_shift(models: list[Described]) -> np.ndarray | None:
+def prior_shift(models: list[ModelSpec]) -> np.ndarray | None:
     """(C,) mean of the models' prior corrections; refused where none has one."""
     shifts = [shift for model in models if (shift := model.shift()) is not None]
     if len(shifts) < len(models):

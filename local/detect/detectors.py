@@ -51,7 +51,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Described:
+class ModelSpec:
     """A model before it is loaded.
 
     graphs : its networks as ONNX, one each; empty where there are none. load : its networks for
@@ -99,7 +99,7 @@ class Detector:
         return -0.5 * self.config.hop_s if self.config.features.kind == "logmel" else 0.0
 
 
-def describe(request: Request) -> list[Described]:
+def describe(request: Request) -> list[ModelSpec]:
     """The models of a request, checked to fit together."""
     models = [_describe(path, request) for path in request.paths]
     for other in models[1:]:
@@ -107,12 +107,12 @@ def describe(request: Request) -> list[Described]:
     return models
 
 
-def fingerprint_of(models: list[Described]) -> list[str]:
+def fingerprint_of(models: list[ModelSpec]) -> list[str]:
     """Digests of all files that the models are made of."""
     return [file_digest(path) for model in models for path in model.files]
 
 
-def load(request: Request, models: list[Described] | None = None) -> Detector:
+def load(request: Request, models: list[ModelSpec] | None = None) -> Detector:
     """Load the models of a request."""
     models = describe(request) if models is None else models
     config = _settings(models[0].config, request)
@@ -139,7 +139,7 @@ def load(request: Request, models: list[Described] | None = None) -> Detector:
     return Detector(models[0].labels, config, models[0].step, views, engine)
 
 
-def chosen_engine(request: Request, models: list[Described]) -> str:
+def chosen_engine(request: Request, models: list[ModelSpec]) -> str:
     """`onnx` or `torch`: ONNX Runtime where every model has graphs and no GPU is asked for."""
     bare = [model for model in models if not model.graphs]
     if request.engine == "onnx":
@@ -164,7 +164,7 @@ def _settings(config: Config, request: Request) -> Config:
     return config.model_copy(update={"inference": type(config.inference).model_validate(inference)})
 
 
-def _same(first: Described, other: Described) -> None:
+def _same(first: ModelSpec, other: ModelSpec) -> None:
     """Models of an ensemble are averaged cell by cell."""
     if first.labels != other.labels:
         raise CanopyError(
@@ -184,7 +184,7 @@ def _same(first: Described, other: Described) -> None:
             )
 
 
-def _describe(path: Path, request: Request) -> Described:
+def _describe(path: Path, request: Request) -> ModelSpec:
     if path.is_dir() and is_published(path):
         return _published(read_published(path))
     if path.is_dir():
@@ -197,9 +197,9 @@ def _describe(path: Path, request: Request) -> Described:
     )
 
 
-def _published(model: Published) -> Described:
+def _published(model: Published) -> ModelSpec:
     def networks() -> list[Any]:
-        from local.models import create_model, without_start
+        from local.models import create_model, without_pretrained
         from local.models.checkpoint import load_weights
         from local.models.pretrained import read_weights
 
@@ -207,7 +207,7 @@ def _published(model: Published) -> Described:
         for files in model.networks:
             network = create_model(
                 recipe["name"],
-                without_start(recipe["params"]),
+                without_pretrained(recipe["params"]),
                 recipe["n_classes"],
                 recipe["n_bands"],
             )
@@ -216,7 +216,7 @@ def _published(model: Published) -> Described:
         return loaded
 
     graphs = [files.onnx for files in model.networks if files.onnx is not None]
-    return Described(
+    return ModelSpec(
         path=model.folder,
         classes=model.classes,
         config=model.config,
@@ -231,7 +231,7 @@ def _published(model: Published) -> Described:
     )
 
 
-def _run(folder: Path, request: Request) -> Described:
+def _run(folder: Path, request: Request) -> ModelSpec:
     from local.detect.ensemble.members import open_member
     from local.detect.publish.export import run_evidence, run_shift, trained_folds
     from local.models.checkpoint import load_model
@@ -242,7 +242,7 @@ def _run(folder: Path, request: Request) -> Described:
     labels = experiment.tables.labels
     loaded = [load_model(path, labels) for path in paths]
     step = loaded[0].step
-    return Described(
+    return ModelSpec(
         path=folder,
         classes=experiment.tables.classes,
         config=_with_window(experiment.run.config, step, experiment.dump),
@@ -257,7 +257,7 @@ def _run(folder: Path, request: Request) -> Described:
     )
 
 
-def _checkpoint(path: Path, request: Request) -> Described:
+def _checkpoint(path: Path, request: Request) -> ModelSpec:
     from local.models.checkpoint import load_checkpoint, load_model, read_recipe
 
     recipe = read_recipe(load_checkpoint(path), path)
@@ -283,7 +283,7 @@ def _checkpoint(path: Path, request: Request) -> Described:
             "config.yaml of its run with --conf"
         )
     classes = pd.DataFrame({"label": labels, "name": labels})
-    return Described(
+    return ModelSpec(
         path=path,
         classes=classes.assign(low_freq=np.nan, high_freq=np.nan),
         config=_with_window(config, model.step, None),

@@ -15,7 +15,7 @@ from local.detect.outputs import (
     write_summary,
     write_tables,
 )
-from local.detect.partition import Heard, Partitions, SiteRule, keep_days, write_by_date
+from local.detect.partition import ListenedHours, Partitions, SiteRule, keep_days, write_by_date
 from local.detect.sound import SoundFile, printable
 from local.io.files import fingerprint, write_csv, write_json
 from local.io.limits import spreadsheet_safe
@@ -69,10 +69,10 @@ def write_days(
     name = "days" if job.shard is None else f"days-{job.shard.name}"
     made_by = fingerprint({"detection": job.fingerprint, "formats": job.formats})
 
-    def heard(index: int) -> Heard:
+    def heard(index: int) -> ListenedHours:
         entry = journal.get(keys[index]) or {}
         part = work / "parts" / entry["part"] if entry["status"] == "ok" else None
-        return Heard(job.sounds[index], keys[index], part, entry["reason"])
+        return ListenedHours(job.sounds[index], keys[index], part, entry["reason"])
 
     with Journal(work / f"{name}.jsonl", made_by) as days:
         if job.shard is None:

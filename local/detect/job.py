@@ -16,7 +16,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from local import __version__
-from local.detect.detectors import Described, Detector, Request, load
+from local.detect.detectors import Detector, ModelSpec, Request, load
 from local.detect.finish import RECORD, WORK, Outcome, finish, write_days
 from local.detect.outputs import ScoreFile, save_part, score_path
 from local.detect.partition import SiteRule, by_day
@@ -46,7 +46,7 @@ class Job:
     """
 
     request: Request
-    models: list[Described]
+    models: list[ModelSpec]
     digests: list[str]
     sounds: list[SoundFile]
     out: Path

@@ -43,7 +43,7 @@ _MAX_FOLDER_CHARACTERS = 200
 
 
 @dataclass(frozen=True)
-class Where:
+class SiteDate:
     """Where and when a recording was made; `start` None where no time is known."""
 
     site: str
@@ -76,7 +76,7 @@ class SiteRule:
                 "in (?P<site>...) and (?P<date>...)"
             )
 
-    def of(self, sound: SoundFile) -> Where:
+    def of(self, sound: SoundFile) -> SiteDate:
         """Where and when a file was recorded; what its path does not tell is `unknown`."""
         match = re.search(self.pattern, sound.path.absolute().as_posix())
         found = match.groupdict() if match else {}
@@ -85,7 +85,7 @@ class SiteRule:
             site = f"{site[:12]}-{fingerprint(site)[:8]}"
         day = _parsed(found.get("date"), 8)
         start = _parsed(f"{found.get('date')}{found.get('time')}", 14)
-        return Where(site, day.strftime("%Y-%m-%d") if day else UNKNOWN, start)
+        return SiteDate(site, day.strftime("%Y-%m-%d") if day else UNKNOWN, start)
 
 
 def site_rule(asked: bool, pattern: str | None, formats: list[str] | None) -> SiteRule | None:
@@ -117,7 +117,7 @@ def _parsed(text: str | None, n_digits: int) -> datetime | None:
 
 
 @dataclass(frozen=True)
-class Heard:
+class ListenedHours:
     """A recording and its kept part, None where it was not readable, and why."""
 
     sound: SoundFile
@@ -159,7 +159,7 @@ class Partitions:
         self._journal, self._formats = journal, formats
         self._classes, self._nyquist_hz = classes, nyquist_hz
 
-    def write(self, heard: Iterable[Heard]) -> pd.DataFrame:
+    def write(self, heard: Iterable[ListenedHours]) -> pd.DataFrame:
         """Write all days of these recordings; one row a site, date and class."""
         heard = list(heard)
         rows = []
@@ -202,7 +202,7 @@ class Partitions:
             for column, label in enumerate(self._classes["label"])
         ]
 
-    def _write_day(self, day: list[Heard], folder: Path, name: str) -> dict[str, Any]:
+    def _write_day(self, day: list[ListenedHours], folder: Path, name: str) -> dict[str, Any]:
         """Write the tables of one day; what it comes to."""
         n = len(self._classes)
         found_rows: list[pd.DataFrame] = []
@@ -283,7 +283,7 @@ def write_by_date(out: Path, table: pd.DataFrame) -> None:
 def keep_days(out: Path, table: pd.DataFrame) -> None:
     """Remove days that are not in the table: an earlier job's, of recordings that are gone."""
     days = table[["site", "date"]].drop_duplicates().itertuples(index=False)
-    kept = {Where(site, date, None).folder for site, date in days}
+    kept = {SiteDate(site, date, None).folder for site, date in days}
     for top in FOLDERS:
         for day in (out / top).glob("site=*/date=*"):
             if day.relative_to(out / top) not in kept:

@@ -7,7 +7,9 @@ import torch
 
 from local.config import Config
 from local.features.logmel import LogMel, stream_features
-from local.inference.scores import TorchScorer
+from local.inference.score_recordings import (
+    TorchScorer,
+)
 from local.models import SedModel
 
 

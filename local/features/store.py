@@ -18,7 +18,7 @@ from local.labels.windows import pad_short
 MANIFEST_COLUMNS = ("recording_id", "file", "n_frames", "duration", "status", "reason")
 
 
-class Dump:
+class FeatureStore:
     """The feature files of stage 0, by recording; `at` gives those of the stretched recordings.
 
     A file lies by itself or in a pack; `cache` is where either is copied to, nearer by (`bring`).
@@ -39,7 +39,7 @@ class Dump:
             for name, file in self._manifest["file"].items()
         }
         self._cache, self._brought = cache, set[str]()
-        self._stretched: dict[float, Dump] = {}
+        self._stretched: dict[float, FeatureStore] = {}
 
     def __contains__(self, recording_id: str) -> bool:
         """Whether the recording was read."""
@@ -59,7 +59,7 @@ class Dump:
         """Length of a recording in feature frames (samples for the waveform)."""
         return int(self._n_frames[recording_id])
 
-    def at(self, factor: float) -> "Dump":
+    def at(self, factor: float) -> "FeatureStore":
         """The dump of the same recordings lasting `factor` times as long; itself for 1."""
         if factor == 1.0:
             return self
@@ -70,7 +70,7 @@ class Dump:
                     f"{folder}: there is no dump of recordings stretched by {factor:g}; run stage "
                     "0 with this configuration"
                 )
-            other = Dump(folder, self.config, self._cache)
+            other = FeatureStore(folder, self.config, self._cache)
             absent = sorted(self._valid - other._valid)
             if absent:
                 raise CanopyError(

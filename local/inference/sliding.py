@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from scipy.special import expit, log_expit, logsumexp
+from scipy.special import expit
 
 from local.config import Config
+from local.inference.scores import mean_logit
 from local.inference.views import View
 from local.labels.grid import to_frames
 from local.labels.windows import Stitcher, n_cells, pad_short, stream_starts
@@ -25,14 +26,6 @@ Scorer = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 # Cells given out at once; fewer would cost more than the windows that they come from.
 _CHUNK_CELLS = 512
-
-
-def mean_logit(logits: np.ndarray, axis: int = 0) -> np.ndarray:
-    """Logit of the mean probability, exact also where a probability rounds to 0 or 1."""
-    if logits.shape[axis] == 1:
-        # The mean of one is that one; to and fro would cost more than a whole window's stitching.
-        return logits.squeeze(axis)
-    return logsumexp(log_expit(logits), axis=axis) - logsumexp(log_expit(-logits), axis=axis)
 
 
 class Frames(Protocol):
@@ -91,11 +84,11 @@ def slide(
     recordings : opened one after the other, each only when the one before has been read.
     scorers : models of the same classes and the same `step` of frames a cell.
     """
-    laid: dict[int, list[_Laying]] = {}
+    laid: dict[int, list[_ScoreAccumulator]] = {}
     windows = _windows(recordings, views, step, config)
     for request, outputs in _run_batches(windows, scorers, config.inference.batch_size):
         if request.row not in laid:
-            laid[request.row] = [_Laying(views, n_classes, step, config) for _ in scorers]
+            laid[request.row] = [_ScoreAccumulator(views, n_classes, step, config) for _ in scorers]
         parts = laid[request.row]
         for part, (frame_logit, clip_logit) in zip(parts, outputs, strict=True):
             part.add(request, frame_logit, clip_logit)
@@ -236,7 +229,7 @@ def _run_batch(
 # -------------------------------------------------------------------------------------- stitching
 
 
-class _Laying:
+class _ScoreAccumulator:
     """What one model says of one recording: its views stitched, brought to one grid, averaged."""
 
     def __init__(self, views: list[View], n_classes: int, step: int, config: Config) -> None:

@@ -44,7 +44,7 @@ def fitting_batch(probe: Probe, available: int, batch_size: int) -> tuple[int, i
 
 
 @contextmanager
-def batch_advice(
+def advise_batch_size(
     where: str,
     key: str,
     batch_size: int,
@@ -83,7 +83,7 @@ def batch_advice(
 
 
 @contextmanager
-def told_of_rank(where: str, key: str, batch_size: int, n_ranks: int) -> Iterator[None]:
+def explain_oom(where: str, key: str, batch_size: int, n_ranks: int) -> Iterator[None]:
     """The same of one rank of several: no other size can be tried, as the others wait for it."""
     try:
         yield

@@ -113,7 +113,7 @@ def window_targets(
     # Later kinds overwrite earlier ones: pseudo, then true negatives, then true positives.
     for (_, positive, label), rows in sorted(kinds.items(), key=lambda kind: kind[0]):
         if positive:
-            _put_slivers(targets, label, filled[rows[~counts[rows]]])
+            _mask_partial_positives(targets, label, filled[rows[~counts[rows]]])
             _put_positives(targets, events, rows[counts[rows]], filled, grid, complete)
         else:
             _put_negatives(targets, label, _said(events, rows, filled, grid))
@@ -164,7 +164,7 @@ def _said(
     return np.where((filled[rows] > 0).any(axis=0), share, 0.0)
 
 
-def _put_slivers(targets: Targets, label: int, filled: np.ndarray) -> None:
+def _mask_partial_positives(targets: Targets, label: int, filled: np.ndarray) -> None:
     """(k, n) positives that are hardly in sight: they say nothing, and nothing is said of them."""
     if len(filled) == 0:
         return

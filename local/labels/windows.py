@@ -12,7 +12,7 @@ from local.labels.grid import to_frames
 
 
 class Recordings(Protocol):
-    """What is known of the recordings whose windows are asked for; `Dump` is one."""
+    """What is known of the recordings whose windows are asked for; `FeatureStore` is one."""
 
     config: Config
 

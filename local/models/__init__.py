@@ -11,7 +11,7 @@ from local.models.registry import (
     SedOutput,
     create_model,
     model_names,
-    without_start,
+    without_pretrained,
 )
 
 # Importing a family registers its models.
@@ -31,5 +31,5 @@ __all__ = [
     "sincnet",
     "timm_sed",
     "transformer",
-    "without_start",
+    "without_pretrained",
 ]

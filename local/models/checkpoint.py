@@ -23,7 +23,7 @@ from local.config import BuiltModel, parse_section
 from local.io.archives import check_checkpoint, check_tensors
 from local.io.errors import UNPACKING_ERRORS, CanopyError, MachineError, first_line
 from local.io.files import PASSING_FAULTS, atomic_path, disk_fault
-from local.models import SedModel, create_model, fit_hint, without_start
+from local.models import SedModel, create_model, fit_hint, without_pretrained
 
 log = logging.getLogger("canopy")
 
@@ -175,7 +175,7 @@ def load_model(path: Path | str, labels: list[str], device: str = "cpu") -> SedM
     state = load_checkpoint(path)
     recipe = read_recipe(state, path)
     _same_classes(recipe["labels"], labels, path, "train again")
-    params = without_start(recipe["params"])
+    params = without_pretrained(recipe["params"])
     model = create_model(recipe["name"], params, recipe["n_classes"], recipe["n_bands"])
     load_weights(model, state["model"], path)
     return model.to(device).eval()

@@ -86,7 +86,7 @@ def model_names() -> list[str]:
     return sorted(_REGISTRY)
 
 
-def without_start(params: dict[str, Any]) -> dict[str, Any]:
+def without_pretrained(params: dict[str, Any]) -> dict[str, Any]:
     """Parameters without those that say where first weights come from (a file, a network).
 
     For a model whose weights are loaded afterwards: neither may be at hand any more.
@@ -111,7 +111,7 @@ def create_model(name: str, params: dict[str, Any], n_classes: int, n_bands: int
     schema, builder = _REGISTRY[name]
     _check_numbers(name, params)
     checked = parse_section(schema, params, "model.params")
-    bare = parse_section(schema, without_start(params), "model.params")
+    bare = parse_section(schema, without_pretrained(params), "model.params")
     _check_extent(name, lambda: builder(bare, n_classes, n_bands))
     return builder(checked, n_classes, n_bands)
 

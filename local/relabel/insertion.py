@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 
 from local.config import Config
-from local.features.store import Dump
+from local.features.store import FeatureStore
 from local.inference.scores import Scores, clip_logits, pool_frames
 from local.inference.views import inference_window
 from local.jobs.interruption import stop_if_asked
@@ -40,7 +40,7 @@ class _Window:
 
 def insert_calls(
     model: SedModel,
-    dump: Dump,
+    dump: FeatureStore,
     calls: pd.DataFrame,
     targets: Scores,
     n_insertions: int,
@@ -79,7 +79,7 @@ def insert_calls(
 
 
 def _draw(
-    dump: Dump,
+    dump: FeatureStore,
     calls: pd.DataFrame,
     targets: Scores,
     n_insertions: int,
@@ -98,7 +98,7 @@ def _draw(
             yield _Window(number, column, row, x)
 
 
-def _cut(dump: Dump, event: object, length: int) -> tuple[np.ndarray, np.ndarray]:
+def _cut(dump: FeatureStore, event: object, length: int) -> tuple[np.ndarray, np.ndarray]:
     """The call's frames relative to its own background, (F, n) or (n,), and its bands (F,) bool."""
     hop_s = dump.config.hop_s
     n_frames = dump.n_frames(event.recording_id)
@@ -113,7 +113,7 @@ def _cut(dump: Dump, event: object, length: int) -> tuple[np.ndarray, np.ndarray
     return cut - _background(dump, event.recording_id, first), bands
 
 
-def _background(dump: Dump, recording_id: str, around: int) -> np.ndarray:
+def _background(dump: FeatureStore, recording_id: str, around: int) -> np.ndarray:
     """(F, 1) level of each band's background near a frame."""
     span = to_frames(_BACKGROUND_S, dump.config.hop_s)
     n_frames = dump.n_frames(recording_id)
@@ -123,7 +123,7 @@ def _background(dump: Dump, recording_id: str, around: int) -> np.ndarray:
 
 
 def _insert(
-    dump: Dump,
+    dump: FeatureStore,
     recording_id: str,
     cut: np.ndarray,
     bands: np.ndarray,

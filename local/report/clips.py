@@ -17,7 +17,9 @@ from local.features.audio import load_part
 from local.features.corpus import source_path
 from local.features.mel import mel_filters
 from local.features.npz import FeatureReader
-from local.inference.scores import load_scores
+from local.inference.score_files import (
+    load_scores,
+)
 from local.io.errors import CanopyError
 from local.io.files import fingerprint
 from local.report.detections import Row, Sources, Track, items_of, rows_of, tracks_of

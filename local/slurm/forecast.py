@@ -17,7 +17,7 @@ from local.io.errors import CanopyError
 
 
 @dataclass(frozen=True)
-class Load:
+class Workload:
     """The work. Hours are of sound; gb_per_hour of it, as it lies on the disk.
 
     kept_gb_per_hour : what detection leaves of an hour.
@@ -31,7 +31,7 @@ class Load:
 
 
 @dataclass(frozen=True)
-class Fleet:
+class Machines:
     """Who works. rate: hours of sound an hour of one worker. Times in hours, cost of a worker-hour.
 
     spread : standard deviation of the logarithm of workers' speed. mtbf_hours : of one node;
@@ -55,7 +55,7 @@ class Fleet:
 
 
 @dataclass(frozen=True)
-class Course:
+class ForecastResult:
     """One course of events. n_failures: shares that were interrupted."""
 
     wall_hours: float
@@ -65,7 +65,7 @@ class Course:
     n_given_up: int
 
 
-def check(load: Load, fleet: Fleet) -> None:
+def check(load: Workload, fleet: Machines) -> None:
     """Refuse numbers that mean nothing."""
     positive = {"--hours": load.hours, "--rate": fleet.rate, "--mtbf": fleet.mtbf_hours}
     positive |= {"--recording-hours": load.recording_hours, "--bandwidth": fleet.bandwidth_gb_s}
@@ -77,7 +77,7 @@ def check(load: Load, fleet: Fleet) -> None:
             raise CanopyError(f"{name} is {count}, expected 1 or more")
 
 
-def _counts(load: Load, fleet: Fleet) -> tuple[tuple[str, int], ...]:
+def _counts(load: Workload, fleet: Machines) -> tuple[tuple[str, int], ...]:
     return (
         ("--shards", load.n_shards),
         ("--workers", fleet.n_workers),
@@ -88,7 +88,7 @@ def _counts(load: Load, fleet: Fleet) -> tuple[tuple[str, int], ...]:
 class _Node:
     """When a node fails: it works for a random time, is repaired, and so on."""
 
-    def __init__(self, fleet: Fleet, rng: np.random.Generator) -> None:
+    def __init__(self, fleet: Machines, rng: np.random.Generator) -> None:
         self._fleet, self._rng = fleet, rng
         self._failures: list[float] = []
 
@@ -110,14 +110,14 @@ class _Node:
         return max(hour, self._failures[before] + self._fleet.repair_hours)
 
 
-def fed_rate(load: Load, fleet: Fleet) -> float:
+def fed_rate(load: Workload, fleet: Machines) -> float:
     """Rate of one worker when all read at once: its own, or its part of the disk's."""
     if load.gb_per_hour <= 0 or math.isinf(fleet.bandwidth_gb_s):
         return fleet.rate
     return min(fleet.rate, fleet.bandwidth_gb_s * 3600 / load.gb_per_hour / fleet.n_workers)
 
 
-def play(load: Load, fleet: Fleet, rng: np.random.Generator) -> Course:
+def play(load: Workload, fleet: Machines, rng: np.random.Generator) -> ForecastResult:
     """One course of events from the first share to the last."""
     rate = fed_rate(load, fleet)
     speeds = rate * np.exp(rng.normal(0.0, fleet.spread, fleet.n_workers))
@@ -156,10 +156,10 @@ def play(load: Load, fleet: Fleet, rng: np.random.Generator) -> Course:
             wall = max(wall, begin + fails)
         else:
             heapq.heappush(waiting, (begin + fails + fleet.requeue_hours, share))
-    return Course(wall, busy, lost, n_failures, n_given_up)
+    return ForecastResult(wall, busy, lost, n_failures, n_given_up)
 
 
-def forecast(load: Load, fleet: Fleet, seed: int, n_courses: int) -> dict[str, float]:
+def forecast(load: Workload, fleet: Machines, seed: int, n_courses: int) -> dict[str, float]:
     """Medians and the 5th and 95th percentile of `n_courses` courses of events.
 
     Of what failures cost, which are few, the means.
@@ -191,7 +191,7 @@ def forecast(load: Load, fleet: Fleet, seed: int, n_courses: int) -> dict[str, f
     }
 
 
-def bottleneck(load: Load, fleet: Fleet, found: dict[str, float]) -> str:
+def bottleneck(load: Workload, fleet: Machines, found: dict[str, float]) -> str:
     """What holds the work up most, in words."""
     if fed_rate(load, fleet) < fleet.rate:
         return "the shared disk: fewer workers take as long, sound copied to nodes beforehand less"

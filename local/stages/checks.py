@@ -10,7 +10,7 @@ from local.features.mel import check_filters
 from local.inference.views import check_extent, inference_overlap, inference_window, list_views
 from local.io.errors import CanopyError, first_line
 from local.labels.windows import window_frames
-from local.models import create_model, without_start
+from local.models import create_model, without_pretrained
 from local.models.checkpoint import load_initial, load_weights
 from local.relabel.priors import read_prevalence
 from local.scoring.metrics.named import METRICS
@@ -125,6 +125,6 @@ def check_init(config: Config, labels: list[str], fold: int = 0) -> None:
         return
     weights = load_initial(initial, labels)
     n_bands = config.features.n_mels if config.features.kind == "logmel" else 1
-    params = without_start(config.model.params)
+    params = without_pretrained(config.model.params)
     model = create_model(config.model.name, params, len(labels), n_bands)
     load_weights(model, weights, initial)

@@ -5,7 +5,13 @@ import logging
 import numpy as np
 import pandas as pd
 
-from local.inference.scores import Scores, clip_logits, load_scores
+from local.inference.score_files import (
+    load_scores,
+)
+from local.inference.scores import (
+    Scores,
+    clip_logits,
+)
 from local.io.archives import UNREADABLE, read_npz
 from local.io.errors import CanopyError
 from local.io.files import write_npz

@@ -15,7 +15,7 @@ from local.data.folds import read_folds
 from local.data.reviewed import merge_reviewed, read_reviewed
 from local.data.tables import EVENT_COLUMNS, Tables, check_events, read_table, read_tables
 from local.features.npz import stretched_folder
-from local.features.store import Dump
+from local.features.store import FeatureStore
 from local.inference.scores import Scores, average_scores
 from local.io.errors import CanopyError
 from local.io.files import write_csv
@@ -50,9 +50,9 @@ class Experiment:
         return read_tables(self.run.tables)
 
     @cached_property
-    def dump(self) -> Dump:
+    def dump(self) -> FeatureStore:
         """Features of stage 0."""
-        return Dump(self.run.features, self.run.config, self.run.cache)
+        return FeatureStore(self.run.features, self.run.config, self.run.cache)
 
     @cached_property
     def fold_of(self) -> dict[str, int]:
@@ -143,7 +143,7 @@ class Experiment:
         own = self.fold_of
         return [name for name in self.dump_ids if name in names and own[name] != fold]
 
-    def lent_ids(self, fold: int) -> list[str]:
+    def background_ids(self, fold: int) -> list[str]:
         """Unlabelled recordings of other folds that are laid under windows, where that is asked."""
         augment = self.run.config.augment
         if augment.background_p == 0 or augment.background_from != "unlabelled":
@@ -161,7 +161,7 @@ class Experiment:
 
     def write_seen(self, cycle: int, fold: int) -> Path:
         """Note which recordings and groups a fold's model sees in training."""
-        names = list(dict.fromkeys([*self.training_ids(cycle, fold), *self.lent_ids(fold)]))
+        names = list(dict.fromkeys([*self.training_ids(cycle, fold), *self.background_ids(fold)]))
         path = self.run.fold(cycle, fold) / "seen.csv"
         groups = [self.groups[name] for name in names]
         write_csv(path, pd.DataFrame({"recording_id": names, "group": groups}))

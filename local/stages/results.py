@@ -6,13 +6,25 @@ from typing import Any
 
 import numpy as np
 
-from local.inference.scores import Scores, load_scores
+from local.inference.score_files import (
+    load_scores,
+)
+from local.inference.scores import (
+    Scores,
+)
 from local.io.files import as_written, file_digest, read_json
-from local.relabel.correction import Correction, merge_columns, prior_correction, read_columns
+from local.relabel.correction import (
+    Correction,
+    prior_correction,
+)
 from local.scoring.known_labels import known_positives, read_truth, score_against, score_known
 from local.stages.evidence import fold_evidence
 from local.stages.experiment import Experiment
 from local.stages.runs import environment_record
+from local.stages.submission import (
+    merge_columns,
+    read_columns,
+)
 
 log = logging.getLogger("canopy")
 

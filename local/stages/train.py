@@ -15,9 +15,9 @@ from local.stages.checks import check_init
 from local.stages.experiment import Experiment
 from local.stages.runs import Run, environment_record, plan, set_threads, start_log
 from local.stages.stamps import Stamp
-from local.training.epoch_plan import make_pool
+from local.training.epoch_plan import make_training_set
+from local.training.fold_data import FoldData
 from local.training.fold_loop import Trainer
-from local.training.fold_task import FoldTask
 from local.training.launching import has_failed_before, tell_fault, was_restarted
 from local.training.ranks import Ranks, joined
 
@@ -68,11 +68,13 @@ def train_fold(run: Run, cycle: int, fold: int, ranks: Ranks | None = None) -> N
         write_json(folder / "run.json", environment_record(run.config, run.device))
     events = experiment.events(cycle)
     names = experiment.training_ids(cycle, fold)
-    lent = experiment.lent_ids(fold)
-    experiment.dump.bring([*names, *lent, *experiment.held_out_ids(fold)])
-    task = FoldTask(
+    background_ids = experiment.background_ids(fold)
+    experiment.dump.bring([*names, *background_ids, *experiment.held_out_ids(fold)])
+    fold_data = FoldData(
         name=f"cycle{cycle}/fold{fold}",
-        pool=make_pool(experiment.tables, events, names, experiment.dump, lent),
+        training_set=make_training_set(
+            experiment.tables, events, names, experiment.dump, background_ids
+        ),
         held_out=experiment.held_out_ids(fold),
         events=experiment.tables.events,
         labels=experiment.tables.labels,
@@ -85,10 +87,10 @@ def train_fold(run: Run, cycle: int, fold: int, ranks: Ranks | None = None) -> N
         initial = load_checkpoint(run.fold(0, fold) / "best.pt")["model"]
     elif (path := run.config.model.init_of(fold)) is not None:
         initial = load_initial(path, experiment.tables.labels)
-    Trainer(task, run.config, initial, ranks).run()
+    Trainer(fold_data, run.config, initial, ranks).run()
     if ranks.first:
         stamp.write([folder / "best.pt", folder / "log.csv", seen])
-        log.info("%s: trained, %s", task.name, folder / "best.pt")
+        log.info("%s: trained, %s", fold_data.name, folder / "best.pt")
 
 
 def _clear_stale(run: Run, stamp: Stamp, folder: Path) -> None:

@@ -8,21 +8,21 @@ import pandas as pd
 
 from local.config import Config
 from local.data.tables import Tables
-from local.features.store import Dump
+from local.features.store import FeatureStore
 from local.io.errors import CanopyError
 from local.labels.targets import EventArrays, events_by_recording, needed_s
 
 
 @dataclass(frozen=True)
-class Pool:
+class TrainingSet:
     """What a fold may draw from: recordings in order, and their events as flat arrays.
 
     `event_*` have one entry an event: the recording's position, class, onset, offset (s), and kind:
     0 true positive, 1 true negative, 2 pseudo; the band (E, 2) in hertz, the class's where the row
     says none, NaN where that does not either. Events of a recording stand in the order of
     `events[recording_id]`. `stretched_frames`: `n_frames` in the dump of each stretch factor.
-    `n_lent`: so many at the end are laid under windows, and no window is drawn from them; they may
-    stand before as well.
+    `n_background`: so many at the end are laid under windows, and no window is drawn from them;
+    they may stand before as well.
     """
 
     recording_ids: list[str]
@@ -35,12 +35,12 @@ class Pool:
     event_kind: np.ndarray
     event_band: np.ndarray | None = None
     stretched_frames: dict[float, np.ndarray] = field(default_factory=dict)
-    n_lent: int = 0
+    n_background: int = 0
 
     @property
     def n_own(self) -> int:
         """Recordings, from the first on, that windows are drawn from."""
-        return len(self.recording_ids) - self.n_lent
+        return len(self.recording_ids) - self.n_background
 
     def frames_at(self, rows: np.ndarray, factors: np.ndarray | float) -> np.ndarray:
         """Frames of the recordings `rows` in the dumps of their stretch factors."""
@@ -50,20 +50,20 @@ class Pool:
         return n_frames
 
 
-def make_pool(
+def make_training_set(
     tables: Tables,
     events: pd.DataFrame,
     recording_ids: list[str],
-    dump: Dump,
-    lent: Sequence[str] = (),
-) -> Pool:
+    dump: FeatureStore,
+    background_ids: Sequence[str] = (),
+) -> TrainingSet:
     """Collect recordings (those that could be read) and `events` that lie in them.
 
-    `lent`: recordings to be laid under windows, whatever is known of them.
+    `background_ids`: recordings to be laid under windows, whatever is known of them.
     """
     own = [name for name in recording_ids if name in dump]
-    lent = [name for name in lent if name in dump]
-    ids = [*own, *lent]
+    backgrounds = [name for name in background_ids if name in dump]
+    ids = [*own, *backgrounds]
     position = {name: row for row, name in enumerate(own)}
     mine = events[events["recording_id"].isin(position)]
     mine = mine.sort_values(["recording_id", "onset", "offset", "label"], kind="stable")
@@ -72,7 +72,7 @@ def make_pool(
     negative = (mine["polarity"] < 0).to_numpy()
     config = dump.config
     factors = config.features.stretches if config.window.p_stretched > 0 else ()
-    return Pool(
+    return TrainingSet(
         recording_ids=ids,
         n_frames=np.array([dump.n_frames(name) for name in ids], dtype=np.int64),
         events=events_by_recording(mine, tables.labels),
@@ -86,7 +86,7 @@ def make_pool(
             factor: np.array([dump.at(factor).n_frames(name) for name in ids], dtype=np.int64)
             for factor in factors
         },
-        n_lent=len(lent),
+        n_background=len(backgrounds),
     )
 
 
@@ -104,7 +104,7 @@ def _bands(events: pd.DataFrame, tables: Tables) -> np.ndarray:
 
 
 def plan_epoch(
-    pool: Pool,
+    training_set: TrainingSet,
     config: Config,
     window: int,
     n_windows: int,
@@ -128,12 +128,12 @@ def plan_epoch(
         window / factor frames.
     """
     rule = config.window
-    if pool.n_own == 0:
+    if training_set.n_own == 0:
         raise CanopyError(
             "no readable train recording is left for this fold; look at the reasons in manifest.csv"
         )
     shares = np.array([rule.p_positive, rule.p_negative, rule.p_pseudo, rule.p_random])
-    rows_of = [np.flatnonzero(pool.event_kind == kind) for kind in range(3)]
+    rows_of = [np.flatnonzero(training_set.event_kind == kind) for kind in range(3)]
     for kind, rows in enumerate(rows_of):
         shares[kind] *= len(rows) > 0
     if shares.sum() == 0:
@@ -145,41 +145,47 @@ def plan_epoch(
     dump_factor = np.broadcast_to(dump_factor, n_windows)
     factor = np.broadcast_to(factor, n_windows)
     plan = np.empty((n_windows, 2), dtype=np.int64)
-    spread = _spread(kinds, rows_of, pool, config, rng) if rule.balance_batches else None
+    spread = _spread(kinds, rows_of, training_set, config, rng) if rule.balance_batches else None
     for kind in range(3):
         where = np.flatnonzero(kinds == kind)
         if spread is not None and kind != 2:
             chosen = spread[where]
         else:
             balanced = rule.balance_classes and kind != 2
-            chosen = _draw_rows(rows_of[kind], pool.event_label, len(where), balanced, rng)
-        plan[where, 0] = pool.event_recording[chosen]
+            chosen = _draw_rows(rows_of[kind], training_set.event_label, len(where), balanced, rng)
+        plan[where, 0] = training_set.event_recording[chosen]
         stretch = dump_factor[where], factor[where]
-        plan[where, 1] = place_windows(pool, chosen, window, config, rng, *stretch)
+        plan[where, 1] = place_windows(training_set, chosen, window, config, rng, *stretch)
     where = np.flatnonzero(kinds == 3)
-    plan[where] = random_windows(pool, window, len(where), rng, dump_factor[where], factor[where])
+    plan[where] = random_windows(
+        training_set, window, len(where), rng, dump_factor[where], factor[where]
+    )
     return plan
 
 
 def random_windows(
-    pool: Pool,
+    training_set: TrainingSet,
     window: int,
     n: int,
     rng: np.random.Generator,
     dump_factor: np.ndarray | float = 1.0,
     factor: np.ndarray | float = 1.0,
-    lent: bool = False,
+    of_backgrounds: bool = False,
 ) -> np.ndarray:
     """(n, 2) recording positions and first frames, evenly from all time.
 
-    Of the pool's own recordings, or of those that are only `lent`.
+    Of the pool's own recordings, or with `of_backgrounds` of those that only lie under windows.
     """
     plan = np.empty((n, 2), dtype=np.int64)
-    rows = np.arange(pool.n_own, len(pool.recording_ids)) if lent else np.arange(pool.n_own)
+    rows = (
+        np.arange(training_set.n_own, len(training_set.recording_ids))
+        if of_backgrounds
+        else np.arange(training_set.n_own)
+    )
     # Longer recordings hold more windows, so they are drawn more often.
-    n_frames = pool.n_frames[rows]
+    n_frames = training_set.n_frames[rows]
     plan[:, 0] = rng.choice(rows, size=n, p=n_frames / n_frames.sum())
-    room = _room(pool, plan[:, 0], window, dump_factor, factor)
+    room = _room(training_set, plan[:, 0], window, dump_factor, factor)
     plan[:, 1] = rng.integers(0, room + 1)
     return plan
 
@@ -199,7 +205,7 @@ def _draw_rows(
 def _spread(
     kinds: np.ndarray,
     rows_of: list[np.ndarray],
-    pool: Pool,
+    training_set: TrainingSet,
     config: Config,
     rng: np.random.Generator,
 ) -> np.ndarray:
@@ -208,7 +214,7 @@ def _spread(
     Each window takes, of the classes that its kind has, one that the batch has least of; among
     those one that the epoch has least of; among those any. (n_windows,) rows, -1 for other kinds.
     """
-    labels = pool.event_label
+    labels = training_set.event_label
     by_label = [
         {int(label): rows[labels[rows] == label] for label in np.unique(labels[rows])}
         for rows in rows_of[:2]
@@ -234,7 +240,7 @@ def _spread(
 
 
 def place_windows(
-    pool: Pool,
+    training_set: TrainingSet,
     rows: np.ndarray,
     window: int,
     config: Config,
@@ -243,7 +249,10 @@ def place_windows(
     factor: np.ndarray | float = 1.0,
 ) -> np.ndarray:
     """First frames of windows drawn evenly from all those that show enough of the event."""
-    onset, offset = pool.event_onset[rows] * dump_factor, pool.event_offset[rows] * dump_factor
+    onset, offset = (
+        training_set.event_onset[rows] * dump_factor,
+        training_set.event_offset[rows] * dump_factor,
+    )
     # The rule speaks of what the network sees; placing is done in the time of the dump.
     needed = needed_s((offset - onset) * factor, config.window) / factor
     # A window from frame s on shows [s, s + window) frames, half a frame earlier when centred.
@@ -253,12 +262,12 @@ def place_windows(
     start = rng.integers(
         earliest.astype(np.int64), np.maximum(latest, earliest).astype(np.int64) + 1
     )
-    room = _room(pool, pool.event_recording[rows], window, dump_factor, factor)
+    room = _room(training_set, training_set.event_recording[rows], window, dump_factor, factor)
     return np.clip(start, 0, room)
 
 
 def _room(
-    pool: Pool,
+    training_set: TrainingSet,
     rows: np.ndarray,
     window: int,
     dump_factor: np.ndarray | float,
@@ -266,4 +275,4 @@ def _room(
 ) -> np.ndarray:
     """Last first frame of a window inside its recording."""
     shown = np.ceil(window / np.asarray(factor)).astype(np.int64)
-    return np.maximum(0, pool.frames_at(rows, dump_factor) - shown)
+    return np.maximum(0, training_set.frames_at(rows, dump_factor) - shown)

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from local.features.store import Dump
+from local.features.store import FeatureStore
 from local.labels.grid import FrameGrid, grid_of, overlap
 from local.labels.targets import Targets, window_targets
-from local.training.epoch_plan import Pool
+from local.training.epoch_plan import TrainingSet
 from local.training.variation import Variations
 
 
@@ -18,15 +18,15 @@ class WindowDataset(Dataset):
 
     def __init__(
         self,
-        pool: Pool,
-        dump: Dump,
+        training_set: TrainingSet,
+        dump: FeatureStore,
         plan: np.ndarray,
         window: int,
         step: int,
         n_classes: int,
         variations: Variations | None = None,
     ) -> None:
-        self._pool = pool
+        self._training_set = training_set
         self._dump = dump
         self._plan = plan
         self._window = window
@@ -50,7 +50,7 @@ class WindowDataset(Dataset):
         What augmentation asks for comes with it, as fields of `local.training.augment.Batch`.
         """
         row, start = (int(value) for value in self._plan[item])
-        name = self._pool.recording_ids[row]
+        name = self._training_set.recording_ids[row]
         dump = self._dump.at(float(self._vary.dump_factor[item]))
         factor = float(self._vary.factor[item])
         # How many times as long the recording is as the window shows it.
@@ -83,7 +83,7 @@ class WindowDataset(Dataset):
         return {**tensors, "row": torch.tensor(row)}
 
     def _targets(self, row: int, grid: FrameGrid, stretch: float = 1.0) -> Targets:
-        events = self._pool.events.get(self._pool.recording_ids[row])
+        events = self._training_set.events.get(self._training_set.recording_ids[row])
         if events is not None and stretch != 1.0:
             events = events.stretched(stretch)
         config = self._dump.config
@@ -95,14 +95,14 @@ class WindowDataset(Dataset):
         A row of unknown band may call anywhere, so it takes all.
         """
         taken = np.zeros(self._dump.n_bands, dtype=bool)
-        events = self._pool.events.get(self._pool.recording_ids[row])
+        events = self._training_set.events.get(self._training_set.recording_ids[row])
         if events is None or self._limits is None:
             return taken
         shown = overlap(events.onset * stretch, events.offset * stretch, grid.start_s, grid.end_s)
         calls = (shown > 0) & (events.polarity > 0)
         band = np.full((int(calls.sum()), 2), np.nan)
-        if self._pool.event_band is not None:
-            band = self._pool.event_band[self._pool.event_recording == row][calls]
+        if self._training_set.event_band is not None:
+            band = self._training_set.event_band[self._training_set.event_recording == row][calls]
         low, high = self._limits.T
         heard = (low < band[:, 1:]) & (high > band[:, :1])
         return (heard | np.isnan(band).any(axis=1)[:, None]).any(axis=0)
@@ -123,19 +123,21 @@ class WindowDataset(Dataset):
             found["background_wave"] = np.zeros(self._n_samples, dtype=np.int16)
         if row < 0:
             return found
-        name = self._pool.recording_ids[row]
+        name = self._training_set.recording_ids[row]
         if waves and self._vary.wave[item]:
             found["background_wave"] = dump.wave_behind(name, start, self._n_read)
         else:
             found["background"] = dump.crop(name, start, self._window)
         if augment.background_faint_db is None or snr_db < augment.background_faint_db:
             grid = grid_of(self._window, dump.config.hop_s, dump.centred, start, self._step)
-            lent = row >= self._pool.n_own
-            lay_under(targets, unknown(targets) if lent else self._targets(row, grid))
+            is_background = row >= self._training_set.n_own
+            add_background_labels(
+                targets, unknown(targets) if is_background else self._targets(row, grid)
+            )
         return found
 
     def _wave(
-        self, item: int, dump: Dump, name: str, start: int, factor: float
+        self, item: int, dump: FeatureStore, name: str, start: int, factor: float
     ) -> dict[str, np.ndarray]:
         """The waveform behind the window, and which of its frames make the window's."""
         chosen = self._vary.wave[item]
@@ -160,7 +162,9 @@ class WindowDataset(Dataset):
         return (self._n_read - 1) * features.hop_length + features.n_fft
 
 
-def crop_stretched(dump: Dump, name: str, start: int, window: int, factor: float) -> np.ndarray:
+def crop_stretched(
+    dump: FeatureStore, name: str, start: int, window: int, factor: float
+) -> np.ndarray:
     """`window` frames from frame `start` on, as if the recording lasted `factor` times as long.
 
     Frames are read where they would have stood, between two by linear interpolation.
@@ -188,7 +192,7 @@ def unknown(like: Targets) -> Targets:
     return Targets(*(np.zeros_like(getattr(like, part.name)) for part in fields(like)))
 
 
-def lay_under(targets: Targets, background: Targets) -> None:
+def add_background_labels(targets: Targets, background: Targets) -> None:
     """Change the targets of a window, in place, to what is known when a background sounds as well.
 
     A known presence stays. A known absence stays where the background has it too, and is unknown

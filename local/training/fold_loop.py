@@ -17,7 +17,13 @@ import torch
 from tqdm import tqdm
 
 from local.config import Config
-from local.inference.scores import Scores, clip_logits, score_recordings
+from local.inference.score_recordings import (
+    score_recordings,
+)
+from local.inference.scores import (
+    Scores,
+    clip_logits,
+)
 from local.io.errors import CanopyError, MachineError
 from local.io.files import remove_leftovers, write_csv
 from local.jobs.interruption import Interrupted, requested
@@ -34,7 +40,7 @@ from local.models.checkpoint import (
 )
 from local.scoring.event_rules.event_measures import validation_measures
 from local.scoring.known_labels import score_known
-from local.training.fold_task import FoldTask, Progress
+from local.training.fold_data import FoldData, Progress
 from local.training.gathered_scores import OF_ANOTHER, gather_scores
 from local.training.ranks import Ranks
 from local.training.resume_state import load_training_state, training_state
@@ -48,12 +54,12 @@ class Trainer(Learner):
 
     def __init__(
         self,
-        task: FoldTask,
+        fold_data: FoldData,
         config: Config,
         initial: dict[str, torch.Tensor] | None = None,
         ranks: Ranks | None = None,
     ) -> None:
-        super().__init__(task, config, initial, ranks)
+        super().__init__(fold_data, config, initial, ranks)
         self._saved_at = time.monotonic()
         self._timing: list[dict[str, float]] = []
 
@@ -68,14 +74,14 @@ class Trainer(Learner):
             A signal asked for it; the state is saved.
         """
         if self.ranks.first:
-            remove_leftovers(self.task.folder)
+            remove_leftovers(self.fold_data.folder)
         self._resume()
         n_epochs = self.config.train.n_epochs
         writer = self._writer() if self.ranks.first else None
         bar = tqdm(
             total=n_epochs,
             initial=self.progress.epoch,
-            desc=self.task.name,
+            desc=self.fold_data.name,
             disable=None if self.ranks.first else True,
             leave=False,
         )
@@ -92,13 +98,13 @@ class Trainer(Learner):
                 writer.close()
         if self.ranks.first:
             for name in (BAD_BATCH, BAD_STATE):
-                (self.task.folder / name).unlink(missing_ok=True)
+                (self.fold_data.folder / name).unlink(missing_ok=True)
 
     def _writer(self) -> Any:
         # Takes seconds to import, which inference need not wait for.
         from torch.utils.tensorboard import SummaryWriter
 
-        folder = self.task.folder / "tensorboard"
+        folder = self.fold_data.folder / "tensorboard"
         return SummaryWriter(str(folder), purge_step=self.progress.epoch)
 
     def _epoch(self, writer: Any) -> None:
@@ -113,7 +119,7 @@ class Trainer(Learner):
         row.update(
             self._validate()
             if last or self._is_due(epoch)
-            else _not_validated(self.task, self.config)
+            else _not_validated(self.fold_data, self.config)
         )
         n_windows = max(0, self.n_windows - first * self.config.train.batch_size)
         speed = {
@@ -128,7 +134,7 @@ class Trainer(Learner):
         for key, value in (row | speed).items():
             if writer is not None and key != "epoch" and math.isfinite(value):
                 writer.add_scalar(key, value, epoch + 1)
-        log.info("%s %s", self.task.name, _line(row | speed, self.config.train.n_epochs))
+        log.info("%s %s", self.fold_data.name, _line(row | speed, self.config.train.n_epochs))
 
     def _is_due(self, epoch: int) -> bool:
         return (epoch + 1) % self.config.train.validate_every == 0
@@ -139,26 +145,26 @@ class Trainer(Learner):
         """Score the held-out fold with the inference that stage 3 uses."""
         # What the last step needed would not be done again for a run that is stopped in here.
         self._stop_if_asked(
-            f"the validation after epoch {self.progress.epoch + 1} of {self.task.name}"
+            f"the validation after epoch {self.progress.epoch + 1} of {self.fold_data.name}"
         )
-        if not self.task.held_out:
-            return _not_validated(self.task, self.config)
+        if not self.fold_data.held_out:
+            return _not_validated(self.fold_data, self.config)
         scores = self._held_out_scores(self.ema.module.eval())
         if not self.ranks.first:
-            return self.ranks.numbers_of_first(_not_validated(self.task, self.config))
+            return self.ranks.numbers_of_first(_not_validated(self.fold_data, self.config))
         clip = clip_logits(scores, self.config.inference.pool)
         quiet = self.config.model_copy(
             update={"score": self.config.score.model_copy(update={"n_bootstrap": 0})}
         )
-        known = score_known(scores, clip, self.task.events, quiet)
+        known = score_known(scores, clip, self.fold_data.events, quiet)
         found = {"valid": known["value"], "valid_span_auc": known.get("span_auc", math.nan)}
-        found |= validation_measures(scores, self.task.events, self.config)
+        found |= validation_measures(scores, self.fold_data.events, self.config)
         return self.ranks.numbers_of_first(found)
 
     def _held_out_scores(self, model: SedModel) -> Scores:
         """Scores of the held-out fold; ranks score shares of it and have all of it then."""
-        task, ranks = self.task, self.ranks
-        what = model, task.dump, task.held_out, task.labels, task.device
+        fold_data, ranks = self.fold_data, self.ranks
+        what = model, fold_data.dump, fold_data.held_out, fold_data.labels, fold_data.device
         if ranks.alone:
             return score_recordings(*what)
         part, stopped = None, False
@@ -167,14 +173,14 @@ class Trainer(Learner):
         except Interrupted:
             stopped = True
         if ranks.any(stopped)[0]:
-            raise Interrupted(requested() or OF_ANOTHER, f"the validation of {task.name}")
-        return gather_scores(ranks, part, task.held_out)
+            raise Interrupted(requested() or OF_ANOTHER, f"the validation of {fold_data.name}")
+        return gather_scores(ranks, part, fold_data.held_out)
 
     # -------------------------------------------------------------------------- what is kept
 
     def _keep(self, row: dict[str, Any]) -> None:
         """Write what an epoch leaves: the model first, the state that says it is done last."""
-        folder = self.task.folder
+        folder = self.fold_data.folder
         by_score = self.config.train.select == "best"
         score = row["valid"] if by_score else float(self.progress.epoch)
         if math.isfinite(score) and score > self.progress.best_score:
@@ -194,18 +200,18 @@ class Trainer(Learner):
             return
         state = model_state(self.ema.module, self.recipe)
         epoch = self.progress.best_epoch
-        save_checkpoint(self.task.folder / "best.pt", {**state, "epoch": epoch})
+        save_checkpoint(self.fold_data.folder / "best.pt", {**state, "epoch": epoch})
 
     def _write_logs(self) -> None:
         """What every run of these settings writes alike, and what the clock says of this one."""
-        write_csv(self.task.folder / "log.csv", pd.DataFrame(self.history))
-        write_csv(self.task.folder / "timing.csv", pd.DataFrame(self._timing))
+        write_csv(self.fold_data.folder / "log.csv", pd.DataFrame(self.history))
+        write_csv(self.fold_data.folder / "timing.csv", pd.DataFrame(self._timing))
 
     def _require_best(self, folder: Path) -> None:
         if self.progress.best_epoch == 0:
             raise CanopyError(
-                f"{self.task.name}: train.select is best, but no epoch had a validation score (no "
-                "known positives in the held-out fold); set train.select to none"
+                f"{self.fold_data.name}: train.select is best, but no epoch had a validation score "
+                "(no known positives in the held-out fold); set train.select to none"
             )
 
     def _between_steps(self) -> None:
@@ -226,7 +232,7 @@ class Trainer(Learner):
         """Save the state within an epoch, where there is one to speak of that is whole."""
         # With gradients waiting, what was saved before stands.
         if self.ranks.first and self.progress.step > 0 and self._n_seen == 0:
-            save_step(self.task.folder, training_state(self))
+            save_step(self.fold_data.folder, training_state(self))
         self._saved_at = time.monotonic()
 
     # ----------------------------------------------------------------------------------- resume
@@ -240,18 +246,18 @@ class Trainer(Learner):
         stands = Progress(**state["progress"])
         load_training_state(self, state)
         if self.ranks.first:
-            self._timing = _read_timing(self.task.folder / "timing.csv", stands.epoch)
+            self._timing = _read_timing(self.fold_data.folder / "timing.csv", stands.epoch)
             if not best_is_there:
                 self._save_best()
             if self.history:
                 # A later one was written for an epoch that is done again.
                 self._write_logs()
-        place = (self.task.name, stands.epoch, stands.step)
+        place = (self.fold_data.name, stands.epoch, stands.step)
         log.info("%s: going on after epoch %d and %d batches", *place)
 
     def _found_state(self) -> tuple[dict[str, Any] | None, bool]:
         """The furthest state that is whole, if its `best.pt` can be had; whether that is there."""
-        folder = self.task.folder
+        folder = self.fold_data.folder
         state = load_last(folder)
         if state is None:
             return None, True
@@ -260,7 +266,7 @@ class Trainer(Learner):
         # At the end of the very epoch that was chosen the state holds the model.
         holds_best = stands.step == 0 and stands.epoch == stands.best_epoch
         if not best_is_there and not holds_best:
-            log.warning("%s: training begins anew, nothing else holds best.pt", self.task.name)
+            log.warning("%s: training begins anew, nothing else holds best.pt", self.fold_data.name)
             for name in STATES:
                 (folder / name).unlink(missing_ok=True)
             return None, True
@@ -273,7 +279,7 @@ class Trainer(Learner):
         """
         if stands.best_epoch == 0:
             return True
-        path = self.task.folder / "best.pt"
+        path = self.fold_data.folder / "best.pt"
         try:
             found = int(load_checkpoint(path).get("epoch", 0))
         except MachineError:
@@ -296,9 +302,9 @@ def _read_timing(path: Path, n_epochs: int) -> list[dict[str, float]]:
         return []
 
 
-def _not_validated(task: FoldTask, config: Config) -> dict[str, float]:
+def _not_validated(fold_data: FoldData, config: Config) -> dict[str, float]:
     found = {"valid": math.nan, "valid_span_auc": math.nan}
-    return found | validation_measures(None, task.events, config)
+    return found | validation_measures(None, fold_data.events, config)
 
 
 def _line(row: dict[str, Any], n_epochs: int) -> str:

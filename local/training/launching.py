@@ -39,7 +39,7 @@ _PATIENCE_S = 30.0
 
 
 @dataclass(frozen=True)
-class Together:
+class LaunchConfig:
     """How many processes work together, and where they meet.
 
     ranks, nodes : processes on each node, and nodes.
@@ -79,7 +79,7 @@ class Together:
             )
 
 
-def run_together(script: Path, options: list[str], together: Together, note: Path) -> None:
+def run_ranks(script: Path, options: list[str], launch: LaunchConfig, note: Path) -> None:
     """Run `script` in processes that work together, until all ended well.
 
     When one dies, all are ended and started again, `max_restarts` times; they go on from what they
@@ -97,35 +97,36 @@ def run_together(script: Path, options: list[str], together: Together, note: Pat
     Interrupted
         This process was asked to stop.
     """
-    if together.nodes > 1 and not together.address:
-        _run_on_nodes(script, options, together)
+    if launch.nodes > 1 and not launch.address:
+        _run_on_nodes(script, options, launch)
     else:
-        _run_here(script, options, together, note)
+        _run_here(script, options, launch, note)
 
 
-def _run_here(script: Path, options: list[str], together: Together, note: Path) -> None:
+def _run_here(script: Path, options: list[str], launch: LaunchConfig, note: Path) -> None:
     from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+    from torch.distributed.launcher.api import LaunchConfig as ElasticLaunchConfig
+    from torch.distributed.launcher.api import elastic_launch
 
     # What it tells of itself is not for users.
     logging.getLogger("torch.distributed").setLevel(logging.WARNING)
-    number, call = _node_number(together), f"{script.name} {' '.join(options)}"
+    number, call = _node_number(launch), f"{script.name} {' '.join(options)}"
     if number == 0:
         note.unlink(missing_ok=True)
     with (
         tempfile.TemporaryDirectory(prefix="canopy-ranks-") as folder,
-        _environment(together, note),
+        _environment(launch, note),
         _signals_raise(call),
     ):
-        config = LaunchConfig(
-            min_nodes=together.nodes,
-            max_nodes=together.nodes,
-            nproc_per_node=together.ranks,
-            max_restarts=together.max_restarts,
+        config = ElasticLaunchConfig(
+            min_nodes=launch.nodes,
+            max_nodes=launch.nodes,
+            nproc_per_node=launch.ranks,
+            max_restarts=launch.max_restarts,
             signals_to_handle=",".join(signal.Signals(number).name for number in SIGNALS),
             logs_specs=DefaultLogsSpecs(log_dir=folder),
-            **_meeting(together, number, note.stem),
+            **_meeting(launch, number, note.stem),
         )
         try:
             elastic_launch(config, sys.executable)(str(script), *options)
@@ -137,18 +138,18 @@ def _run_here(script: Path, options: list[str], together: Together, note: Path) 
             rank, failure = error.get_first_failure()
             raise CanopyError(
                 f"{call}: rank {rank} ended with code {failure.exitcode} after "
-                f"{together.max_restarts} restarts; its message stands above, and the same command "
+                f"{launch.max_restarts} restarts; its message stands above, and the same command "
                 "goes on from what is done"
             ) from None
     _raise_fault(note)
 
 
 @contextmanager
-def _environment(together: Together, note: Path) -> Iterator[None]:
+def _environment(launch: LaunchConfig, note: Path) -> Iterator[None]:
     """What the ranks find in their environment."""
     threads = int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1))
     own = bound_to_this_process() | {_FAULT: str(note.absolute())}
-    own["OMP_NUM_THREADS"] = str(max(1, threads // together.ranks))
+    own["OMP_NUM_THREADS"] = str(max(1, threads // launch.ranks))
     # The store that ranks share with who started them outlives them: those started again may read
     # where the dead were to be met, and wait for them for ever. Each start has a store of its own.
     own["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
@@ -191,14 +192,14 @@ def _wait_for_ranks() -> None:
                 time.sleep(0.1)
 
 
-def _meeting(together: Together, number: int, name: str) -> dict[str, Any]:
+def _meeting(launch: LaunchConfig, number: int, name: str) -> dict[str, Any]:
     """Where the agents of all nodes meet."""
-    if together.nodes == 1:
+    if launch.nodes == 1:
         here = {"rdzv_endpoint": "localhost:0", "local_addr": "localhost"}
         return {"rdzv_backend": "c10d", "run_id": uuid.uuid4().hex, **here}
-    host, _, port = together.address.partition(":")
+    host, _, port = launch.address.partition(":")
     if port and not port.isdigit():
-        raise CanopyError(f"--master-addr is {together.address!r}, expected HOST or HOST:PORT")
+        raise CanopyError(f"--master-addr is {launch.address!r}, expected HOST or HOST:PORT")
     return {
         "rdzv_backend": "c10d",
         "run_id": name,
@@ -207,14 +208,14 @@ def _meeting(together: Together, number: int, name: str) -> dict[str, Any]:
     }
 
 
-def _node_number(together: Together) -> int:
-    if together.nodes == 1:
+def _node_number(launch: LaunchConfig) -> int:
+    if launch.nodes == 1:
         return 0
-    number = together.node if together.node >= 0 else int(os.environ.get("SLURM_NODEID", "-1"))
-    if not 0 <= number < together.nodes:
+    number = launch.node if launch.node >= 0 else int(os.environ.get("SLURM_NODEID", "-1"))
+    if not 0 <= number < launch.nodes:
         raise CanopyError(
-            f"--n-nodes is {together.nodes}: give this one's --node-rank, from 0 to "
-            f"{together.nodes - 1}"
+            f"--n-nodes is {launch.nodes}: give this one's --node-rank, from 0 to "
+            f"{launch.nodes - 1}"
         )
     return number
 
@@ -225,21 +226,21 @@ def _raise_fault(note: Path) -> None:
         raise CanopyError(note.read_text(encoding="utf-8").strip())
 
 
-def _run_on_nodes(script: Path, options: list[str], together: Together) -> None:
+def _run_on_nodes(script: Path, options: list[str], launch: LaunchConfig) -> None:
     """The same on every node of this job of Slurm, by `srun`."""
     for program in ("srun", "scontrol"):
         if shutil.which(program) is None:
-            raise CanopyError(f"no {program} on PATH, which starts the {together.nodes} nodes")
+            raise CanopyError(f"no {program} on PATH, which starts the {launch.nodes} nodes")
     names = ["scontrol", "show", "hostnames", os.environ["SLURM_JOB_NODELIST"]]
     hosts = subprocess.run(names, capture_output=True, text=True, check=False).stdout.split()
-    if len(hosts) < together.nodes:
+    if len(hosts) < launch.nodes:
         raise CanopyError(
-            f"--n-nodes is {together.nodes}, but this job has {len(hosts)}; ask sbatch for --nodes="
-            f"{together.nodes}"
+            f"--n-nodes is {launch.nodes}, but this job has {len(hosts)}; ask sbatch for --nodes="
+            f"{launch.nodes}"
         )
     # Jobs of one user that share a node must not meet at one port.
     port = _PORT + int(os.environ.get("SLURM_JOB_ID", "0")) % 20000
-    command = ["srun", f"--nodes={together.nodes}", f"--ntasks={together.nodes}"]
+    command = ["srun", f"--nodes={launch.nodes}", f"--ntasks={launch.nodes}"]
     # Nodes that were asked to stop end one after the other; none is killed while it saves.
     command += ["--ntasks-per-node=1", "--kill-on-bad-exit=0", f"--wait={2 * _PATIENCE_S:.0f}"]
     if cpus := os.environ.get("SLURM_CPUS_PER_TASK"):

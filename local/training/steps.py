@@ -12,11 +12,11 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from local.config import Config
-from local.features.store import Dump
+from local.features.store import FeatureStore
 from local.io.errors import CanopyError
 from local.io.files import write_json
 from local.io.seeds import generator, named_seed, seed_torch
-from local.jobs.gpu_memory import batch_advice, peak_bytes, told_of_rank
+from local.jobs.gpu_memory import advise_batch_size, explain_oom, peak_bytes
 from local.jobs.interruption import Interrupted, leave_to_parent, requested
 from local.labels.windows import training_window
 from local.models import SedModel, SedOutput, create_model
@@ -26,7 +26,7 @@ from local.training.augment.chain import augment
 from local.training.augment.input_kind import FrontEnd
 from local.training.epoch_plan import plan_epoch
 from local.training.examples import WindowDataset
-from local.training.fold_task import FoldTask, Progress
+from local.training.fold_data import FoldData, Progress
 from local.training.losses.objective import Objective
 from local.training.optimisation import lr_factor, make_optimizer
 from local.training.ranks import Ranks
@@ -51,39 +51,39 @@ class Learner:
 
     def __init__(
         self,
-        task: FoldTask,
+        fold_data: FoldData,
         config: Config,
         initial: dict[str, torch.Tensor] | None = None,
         ranks: Ranks | None = None,
     ) -> None:
-        self.task = task
+        self.fold_data = fold_data
         self.ranks = ranks or Ranks()
         self.config = config
-        self.device = torch.device(task.device)
-        seed_torch(config.seed, task.name, "weights")
+        self.device = torch.device(fold_data.device)
+        seed_torch(config.seed, fold_data.name, "weights")
         self.recipe = {
             "name": config.model.name,
             "params": config.model.model_dump(mode="json")["params"],
-            "n_classes": len(task.labels),
-            "n_bands": task.dump.n_bands,
-            "labels": task.labels,
+            "n_classes": len(fold_data.labels),
+            "n_bands": fold_data.dump.n_bands,
+            "labels": fold_data.labels,
         }
         model = create_model(
-            config.model.name, config.model.params, len(task.labels), task.dump.n_bands
+            config.model.name, config.model.params, len(fold_data.labels), fold_data.dump.n_bands
         )
         if initial is not None:
             load_weights(model, initial, config.model.init or "the weights of cycle 0")
-        _check_input(model, task.dump)
+        _check_input(model, fold_data.dump)
         self.model = model.to(self.device, memory_format=torch.channels_last)
         self.ema = _averaged(self.model, config.train.ema_decay)
-        self.window = training_window(task.dump, self.model.step)
+        self.window = training_window(fold_data.dump, self.model.step)
         self.front_end = FrontEnd.of(config, self.device)
         self.n_windows = config.train.windows_per_epoch or max(
-            config.train.batch_size, int((task.pool.event_kind < 2).sum())
+            config.train.batch_size, int((fold_data.training_set.event_kind < 2).sum())
         )
         n_batches = math.ceil(self.n_windows / config.train.batch_size)
         self.steps_per_epoch = math.ceil(n_batches / config.train.accumulate)
-        self.objective = Objective(config.loss, task.labels, self._probe).to(self.device)
+        self.objective = Objective(config.loss, fold_data.labels, self._probe).to(self.device)
         self.optimizer = make_optimizer(self.model, self.objective, config.train, config.loss)
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._lr_factor)
         self.amp_dtype = amp_dtype(config, self.device)
@@ -105,9 +105,9 @@ class Learner:
         """Learn from the batches of an epoch, or from those that are left of it."""
         self.model.train()
         if self.progress.step == 0:
-            seed_torch(self.config.seed, self.task.name, "epoch", epoch)
+            seed_torch(self.config.seed, self.fold_data.name, "epoch", epoch)
             self.random.augment.manual_seed(
-                named_seed(self.config.seed, self.task.name, "augment", epoch)
+                named_seed(self.config.seed, self.fold_data.name, "augment", epoch)
             )
         for batch, rows in self._batches(epoch, self.progress.step):
             with self._memory_advice(batch):
@@ -125,19 +125,19 @@ class Learner:
 
     def _batches(self, epoch: int, first: int = 0) -> Iterator[tuple[Batch, torch.Tensor]]:
         """The batches of an epoch from number `first` on; those before are not even read."""
-        rng = generator(self.config.seed, self.task.name, "plan", epoch)
-        vary_rng = generator(self.config.seed, self.task.name, "vary", epoch)
-        drawn = self.task.pool, self.config, self.window, self.n_windows
+        rng = generator(self.config.seed, self.fold_data.name, "plan", epoch)
+        vary_rng = generator(self.config.seed, self.fold_data.name, "vary", epoch)
+        drawn = self.fold_data.training_set, self.config, self.window, self.n_windows
         variations = vary_epoch(*drawn, vary_rng)
         plan = plan_epoch(*drawn, rng, variations.dump_factor, variations.factor)
         self._plan = plan
         dataset = WindowDataset(
-            self.task.pool,
-            self.task.dump,
+            self.fold_data.training_set,
+            self.fold_data.dump,
             plan,
             self.window,
             self.model.step,
-            len(self.task.labels),
+            len(self.fold_data.labels),
             variations,
         )
         size, n = self.config.train.batch_size, len(plan)
@@ -176,7 +176,7 @@ class Learner:
             yield item
 
     def _place(self, epoch: int) -> str:
-        return f"epoch {epoch + 1}, batch {self.progress.step} of {self.task.name}"
+        return f"epoch {epoch + 1}, batch {self.progress.step} of {self.fold_data.name}"
 
     # ------------------------------------------------------------------------------------- steps
 
@@ -189,7 +189,7 @@ class Learner:
                 output = self.model(x) if batch.mix is None else self.model(x, mix=batch.mix)
             else:
                 place = self.ranks.rank, self.progress.epoch, self.progress.step
-                seed = named_seed(self.config.seed, self.task.name, "rank", *place)
+                seed = named_seed(self.config.seed, self.fold_data.name, "rank", *place)
                 output = score_whole_batch(self.model, x, batch.mix, self.ranks, seed)
         return self.objective(output, batch)
 
@@ -278,22 +278,22 @@ class Learner:
             for own, kept in zip(self.model.buffers(), self.ema.module.buffers(), strict=True):
                 own.copy_(kept)
         rows = torch.cat([rows for _, rows in batches]).tolist()
-        names = ", ".join(self.task.pool.recording_ids[row] for row in rows[:8])
+        names = ", ".join(self.fold_data.training_set.recording_ids[row] for row in rows[:8])
         log.warning(
             "%s: loss or gradient not finite, step skipped (%d so far); recordings %s ...",
-            self.task.name,
+            self.fold_data.name,
             self.progress.bad_steps,
             names,
         )
         if self.progress.bad_steps > self.config.train.max_bad_steps:
-            folder = self.task.folder
+            folder = self.fold_data.folder
             if self.ranks.first:
                 self._write_bad_batch(batches, values)
             raise CanopyError(
-                f"{self.task.name}: {self.progress.bad_steps} steps were not finite, more than "
-                f"train.max_bad_steps {self.config.train.max_bad_steps}; last batch: {names}; its "
-                f"windows are listed in {folder / BAD_BATCH}, the state is in {BAD_STATE} beside "
-                "it; lower train.lr or look at these recordings"
+                f"{self.fold_data.name}: {self.progress.bad_steps} steps were not finite, more "
+                f"than train.max_bad_steps {self.config.train.max_bad_steps}; last batch: {names}; "
+                f"its windows are listed in {folder / BAD_BATCH}, the state is in {BAD_STATE} "
+                "beside it; lower train.lr or look at these recordings"
             )
 
     def _write_bad_batch(
@@ -307,7 +307,7 @@ class Learner:
             known = plan[:, 0].tolist() == rows.tolist()
             for item, row in enumerate(rows.tolist()):
                 start = float(plan[item, 1]) * self.config.hop_s if known else None
-                name = self.task.pool.recording_ids[row]
+                name = self.fold_data.training_set.recording_ids[row]
                 windows.append({"batch": number, "recording_id": name, "onset": start})
         finite = {name: math.isfinite(value) for name, value in (values or {}).items()}
         record = {
@@ -320,13 +320,15 @@ class Learner:
             "not_finite": [name for name, fine in finite.items() if not fine] or ["gradient"],
             "windows": windows,
         }
-        write_json(self.task.folder / BAD_BATCH, record)
-        save_checkpoint(self.task.folder / BAD_STATE, training_state(self))
+        write_json(self.fold_data.folder / BAD_BATCH, record)
+        save_checkpoint(self.fold_data.folder / BAD_STATE, training_state(self))
 
     def _memory_advice(self, batch: Batch) -> Any:
         """What to say when a batch does not fit on the GPU."""
         if not self.ranks.alone:
-            return told_of_rank(self.task.name, "train.batch_size", len(batch.x), self.ranks.size)
+            return explain_oom(
+                self.fold_data.name, "train.batch_size", len(batch.x), self.ranks.size
+            )
 
         def probe(n: int) -> int:
             first = {
@@ -343,7 +345,7 @@ class Learner:
 
             return peak_bytes(work) + self._moments_to_come()
 
-        return batch_advice(self.task.name, "train.batch_size", len(batch.x), probe)
+        return advise_batch_size(self.fold_data.name, "train.batch_size", len(batch.x), probe)
 
     def _moments_to_come(self) -> int:
         """Bytes that the optimiser will take with its first step (two moments a weight)."""
@@ -359,8 +361,8 @@ class Learner:
 
     def _probe(self) -> SedOutput:
         """What the model says of a window of silence, as in use: nothing of it changes."""
-        n_bands = self.task.dump.n_bands
-        shape = (1, 1, n_bands, self.window) if self.task.dump.centred else (1, self.window)
+        n_bands = self.fold_data.dump.n_bands
+        shape = (1, 1, n_bands, self.window) if self.fold_data.dump.centred else (1, self.window)
         with torch.no_grad():
             output = self.model.eval()(torch.zeros(shape, device=self.device))
         self.model.train()
@@ -381,7 +383,7 @@ def _averaged(model: SedModel, decay: float) -> AveragedModel:
     return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
 
 
-def _check_input(model: SedModel, dump: Dump) -> None:
+def _check_input(model: SedModel, dump: FeatureStore) -> None:
     kind = dump.config.features.kind
     if model.input != kind:
         raise CanopyError(

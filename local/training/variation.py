@@ -10,7 +10,7 @@ import numpy as np
 
 from local.config import Config
 from local.io.errors import CanopyError
-from local.training.epoch_plan import Pool, place_windows, random_windows
+from local.training.epoch_plan import TrainingSet, place_windows, random_windows
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Variations:
 
 
 def vary_epoch(
-    pool: Pool, config: Config, window: int, n_windows: int, rng: np.random.Generator
+    training_set: TrainingSet, config: Config, window: int, n_windows: int, rng: np.random.Generator
 ) -> Variations:
     """Draw how the windows of an epoch are read; nothing is drawn that is not asked for."""
     augment = config.augment
@@ -58,30 +58,30 @@ def vary_epoch(
         vary.wave[:] = rng.random(n_windows) < augment.wave_p
     if augment.background_p > 0:
         where = np.flatnonzero(rng.random(n_windows) < augment.background_p)
-        vary.background[where] = _backgrounds(pool, config, window, len(where), rng)
+        vary.background[where] = _backgrounds(training_set, config, window, len(where), rng)
         vary.background_snr_db[where] = rng.uniform(*augment.background_snr_db, size=len(where))
     return vary
 
 
 def _backgrounds(
-    pool: Pool, config: Config, window: int, n: int, rng: np.random.Generator
+    training_set: TrainingSet, config: Config, window: int, n: int, rng: np.random.Generator
 ) -> np.ndarray:
     """(n, 2) recording positions and first frames of backgrounds."""
     if config.augment.background_from == "random":
-        return random_windows(pool, window, n, rng)
+        return random_windows(training_set, window, n, rng)
     if config.augment.background_from == "unlabelled":
-        if pool.n_lent == 0:
+        if training_set.n_background == 0:
             raise CanopyError(
                 "augment.background_from is unlabelled, but this fold has no readable recordings "
                 "of that subset; set it to random"
             )
-        return random_windows(pool, window, n, rng, lent=True)
-    rows = np.flatnonzero(pool.event_kind == 1)
+        return random_windows(training_set, window, n, rng, of_backgrounds=True)
+    rows = np.flatnonzero(training_set.event_kind == 1)
     if len(rows) == 0:
         raise CanopyError(
             "augment.background_from is negative, but this fold has no rejected rows; set it to "
             "random"
         )
     chosen = rng.choice(rows, size=n)
-    start = place_windows(pool, chosen, window, config, rng)
-    return np.stack([pool.event_recording[chosen], start], axis=1)
+    start = place_windows(training_set, chosen, window, config, rng)
+    return np.stack([training_set.event_recording[chosen], start], axis=1)

@@ -23,8 +23,13 @@ from local.baselines.gmm import GmmClassifier, GmmParams
 from local.config import load_config
 from local.data.folds import read_folds
 from local.data.tables import read_tables
-from local.features.store import Dump
-from local.inference.scores import Scores, load_scores
+from local.features.store import FeatureStore
+from local.inference.score_files import (
+    load_scores,
+)
+from local.inference.scores import (
+    Scores,
+)
 from local.io.files import write_csv
 from local.io.seeds import generator
 from local.labels.grid import coverage
@@ -49,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
     kept = args.run / "cycle0" / "oof.npz"
     if kept.is_file():
         said["network"] = by_network(load_scores(kept)[0], voices)
-    dump = Dump(args.features, load_config(args.run / "config.yaml", []))
+    dump = FeatureStore(args.features, load_config(args.run / "config.yaml", []))
     said["mfcc_gmm"] = by_mixtures(dump, voices, fold)
     table = compared(said, voices, args.n_bootstrap)
     write_csv(args.out / "voices.csv", table)
@@ -69,7 +74,7 @@ def by_network(scores: Scores, voices: pd.DataFrame) -> np.ndarray:
     return np.array(said, dtype=object)
 
 
-def by_mixtures(dump: Dump, voices: pd.DataFrame, fold: np.ndarray) -> np.ndarray:
+def by_mixtures(dump: FeatureStore, voices: pd.DataFrame, fold: np.ndarray) -> np.ndarray:
     """(V,) the class of each voice by mixtures fitted on the other folds."""
     segments = [
         mfcc(segment_frames(dump, voice.recording_id, voice.onset, voice.offset))

@@ -13,9 +13,11 @@ import sys
 from pathlib import Path
 
 from local.io.errors import CanopyError
-from local.relabel.correction import check_submission
 from local.scoring.metrics.clip_tables import read_clip_table
 from local.stages.runs import run_script
+from local.stages.submission import (
+    check_submission,
+)
 from recipes.rfcx.client import PAGE, SLUG, call_client
 
 

@@ -10,7 +10,7 @@ import time
 import numpy as np
 
 from local.scoring.evaluation.level_measures import EventOptions, event_statistics
-from local.scoring.evaluation.scoring_set import Ground
+from local.scoring.evaluation.scoring_set import ScoringSet
 from local.scoring.metrics.comparison import draw_counts, measure
 from local.scoring.metrics.matching import EventList
 
@@ -31,10 +31,10 @@ def main() -> None:
     true, found = random_events(5, rng), random_events(20, rng)
     names = [str(index) for index in range(N_RECORDINGS)]
     durations = np.full(N_RECORDINGS, LENGTH_S)
-    ground = Ground(names, names[:N_CLASSES], durations, None)
+    scoring_set = ScoringSet(names, names[:N_CLASSES], durations, None)
     start = time.process_time()
     cut = found.take(found.score >= 0.5)
-    statistics = event_statistics(true, cut, found, ground, EventOptions())
+    statistics = event_statistics(true, cut, found, scoring_set, EventOptions())
     matched = time.process_time()
     measure(statistics, draw_counts(N_RECORDINGS, 1000, rng), np.ones(N_RECORDINGS))
     done = time.process_time()

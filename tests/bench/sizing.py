@@ -28,13 +28,13 @@ from local.config import Config, load_config
 from local.data.tables import EVENT_COLUMNS, RECORDING_COLUMNS, Tables
 from local.detect.detectors import Request, load
 from local.features.recording import process_recording
-from local.features.store import Dump
+from local.features.store import FeatureStore
 from local.inference.views import inference_window
 from local.io.files import write_csv
 from local.models import create_model
-from local.training.epoch_plan import make_pool
+from local.training.epoch_plan import make_training_set
+from local.training.fold_data import FoldData
 from local.training.fold_loop import Trainer
-from local.training.fold_task import FoldTask
 from tests.bench.detection import N_CLASSES, detect, publish
 
 # What the recordings of each are like, in hertz, and how long, in seconds.
@@ -140,7 +140,7 @@ def learner(config: Config, dump: Path, folder: Path, device: str, n_batches: in
             )
         }
     )
-    features = Dump(dump, config)
+    features = FeatureStore(dump, config)
     labels = [f"s{number}" for number in range(N_CLASSES)]
     rows = []
     for name in (f"r{number}" for number in range(N_RECORDINGS)):
@@ -158,8 +158,10 @@ def learner(config: Config, dump: Path, folder: Path, device: str, n_batches: in
     )
     tables = Tables(recordings, events, classes)
     names = list(recordings["recording_id"])
-    pool = make_pool(tables, events, names, features)
-    fold = FoldTask("sizing", pool, names, events, labels, features, folder / "fold", device)
+    training_set = make_training_set(tables, events, names, features)
+    fold = FoldData(
+        "sizing", training_set, names, events, labels, features, folder / "fold", device
+    )
     return Trainer(fold, config)
 
 

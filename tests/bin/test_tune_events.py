@@ -11,7 +11,12 @@ from scipy.special import logit
 
 from local.data.folds import write_folds
 from local.data.tables import EVENT_COLUMNS, RECORDING_COLUMNS, Tables, write_tables
-from local.inference.scores import Scores, save_scores
+from local.inference.score_files import (
+    save_scores,
+)
+from local.inference.scores import (
+    Scores,
+)
 from local.io.errors import CanopyError
 from local.io.files import write_csv
 from local.scoring.event_rules.rule_file import read_rule

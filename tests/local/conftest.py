@@ -15,7 +15,7 @@ from local.data.folds import assign_folds, write_folds
 from local.data.tables import EVENT_COLUMNS, RECORDING_COLUMNS, Tables, write_tables
 from local.features.corpus import make_features
 from local.features.npz import stretched_folder, write_features
-from local.features.store import Dump
+from local.features.store import FeatureStore
 from local.io.files import write_csv
 from local.stages.runs import Run, stage_parser, start
 
@@ -65,7 +65,7 @@ def toy_config():
     )
 
 
-def write_dump(folder: Path, arrays: dict[str, np.ndarray], config: Config) -> Dump:
+def write_dump(folder: Path, arrays: dict[str, np.ndarray], config: Config) -> FeatureStore:
     """Feature files and manifest as stage 0 leaves them."""
     rows = []
     for name, array in arrays.items():
@@ -80,7 +80,7 @@ def write_dump(folder: Path, arrays: dict[str, np.ndarray], config: Config) -> D
         rows.append((name, f"{name}.npz", array.shape[-1], duration, "ok", ""))
     columns = ["recording_id", "file", "n_frames", "duration", "status", "reason"]
     write_csv(folder / "manifest.csv", pd.DataFrame(rows, columns=columns))
-    return Dump(folder, config)
+    return FeatureStore(folder, config)
 
 
 @pytest.fixture
@@ -180,7 +180,7 @@ def sound_dump(tmp_path):
     With its stretched ones beside it. Samples are written as 16-bit files of the configured rate.
     """
 
-    def make(waves: dict[str, np.ndarray], config: Config) -> Dump:
+    def make(waves: dict[str, np.ndarray], config: Config) -> FeatureStore:
         data, folder, rate = tmp_path / "sound", tmp_path / "features", config.audio.sample_rate
         data.mkdir(exist_ok=True)
         for name, wave in waves.items():
@@ -191,6 +191,6 @@ def sound_dump(tmp_path):
             to = stretched_folder(folder, factor)
             manifest, _, _ = make_features(recordings, data, to, config, "cpu", 1, factor)
             write_csv(to / "manifest.csv", manifest)
-        return Dump(folder, config)
+        return FeatureStore(folder, config)
 
     return make

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from local.config.learning import WindowConfig
-from local.config.sections import DataConfig
+from local.config.data import DataConfig
+from local.config.windows import WindowConfig
 from local.data.annotations.formats import read_annotations, write_annotations
 from local.data.tables import (
     CLASS_COLUMNS,

@@ -17,10 +17,12 @@ import pytest
 import torch
 
 from local.config import Config, load_config
-from local.inference.scores import load_scores
+from local.inference.score_files import (
+    load_scores,
+)
 from local.io.seeds import seed_torch
 from local.labels.windows import n_cells, window_frames, window_starts
-from local.models import create_model, without_start
+from local.models import create_model, without_pretrained
 from local.models.checkpoint import load_checkpoint, load_model
 from local.stages.experiment import Experiment
 from local.stages.runs import Run, stage_parser, start
@@ -138,7 +140,7 @@ def fresh(run: Run, n_classes: int) -> torch.nn.Module:
     """The model of fold 0 as training began it."""
     config = run.config
     seed_torch(config.seed, "cycle0/fold0", "weights")
-    params = without_start(config.model.params)
+    params = without_pretrained(config.model.params)
     return create_model(config.model.name, params, n_classes, config.features.n_mels)
 
 

@@ -10,7 +10,12 @@ import numpy as np
 
 from local.config import load_config
 from local.data.tables import tables_digest
-from local.inference.scores import Scores, load_scores
+from local.inference.score_files import (
+    load_scores,
+)
+from local.inference.scores import (
+    Scores,
+)
 from local.io.errors import CanopyError
 from local.io.files import as_written, read_json
 from local.io.limits import safe_name

@@ -25,7 +25,7 @@ from local.detect.publish.onnx_graph import export_onnx
 from local.inference.views import inference_window
 from local.io.errors import CanopyError
 from local.io.files import as_written, make_folder, read_json, write_bytes, write_json, write_text
-from local.models import without_start
+from local.models import without_pretrained
 from local.models.checkpoint import load_checkpoint, load_model
 from local.scoring.event_rules.rule_file import read_rule
 from local.scoring.event_rules.thresholds import Evidence
@@ -89,7 +89,7 @@ def publish(member: Member, out: Path, folds: list[int] | None, with_onnx: bool)
     shift = run_shift(run.exp, cycle)
     rule = read_rule(run.exp, run.cycle(cycle) / "oof.npz")
     # Files of first weights are nobody else's.
-    recipe["params"] = without_start(recipe["params"])
+    recipe["params"] = without_pretrained(recipe["params"])
     write_json(
         out / MODEL,
         {

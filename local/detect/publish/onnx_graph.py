@@ -23,7 +23,7 @@ OPSET = 17
 TOLERANCE = 1e-4
 
 
-class Whole(nn.Module):
+class GraphModule(nn.Module):
     """Waveform -> frame logits, clip logits and the features between them."""
 
     def __init__(self, model: SedModel, config: Config) -> None:
@@ -56,7 +56,7 @@ def export_onnx(model: SedModel, config: Config, window: int, path: Path) -> boo
     CanopyError
         The network cannot be written as ONNX, or ONNX Runtime's scores differ from PyTorch's.
     """
-    whole = Whole(model, config).eval()
+    whole = GraphModule(model, config).eval()
     for any_length in (True, False):
         try:
             with atomic_path(path) as temporary:
@@ -71,7 +71,7 @@ def export_onnx(model: SedModel, config: Config, window: int, path: Path) -> boo
     raise RuntimeError("unreachable")
 
 
-def _write(whole: Whole, config: Config, window: int, path: Path, any_length: bool) -> None:
+def _write(whole: GraphModule, config: Config, window: int, path: Path, any_length: bool) -> None:
     names = [*OUTPUTS, *([] if whole.front is None else [FEATURES])]
     axes: dict[str, dict[int, str]] = {name: {0: "batch"} for name in (INPUT, *names)}
     if any_length:
@@ -118,7 +118,9 @@ def _expm1(graph, value):  # type: ignore[no-untyped-def]
     return graph.op("Mul", product, graph.op("Constant", value_t=torch.tensor(2.0)))
 
 
-def check_parity(whole: Whole, config: Config, window: int, path: Path, any_length: bool) -> float:
+def check_parity(
+    whole: GraphModule, config: Config, window: int, path: Path, any_length: bool
+) -> float:
     """Largest difference of logits to PyTorch over batches and lengths; too large is refused."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4

@@ -28,10 +28,10 @@ from local.scoring.evaluation.score_sources import (
     read_truth_file,
 )
 from local.scoring.evaluation.scoring_set import (
-    Ground,
+    ScoringSet,
     clip_scores,
     clip_truth,
-    lay_ground,
+    make_scoring_set,
     true_events,
 )
 from local.scoring.metrics.collar_curves import CollarRule, collar_curve
@@ -151,19 +151,19 @@ def draw_systems(args: Namespace, page: Page) -> Figure:
             f"{args.truth}: is partial (it rejects spans), and curves need complete truth"
         )
     systems = [read_system(name, path) for name, path in named_paths(args.system).items()]
-    ground = lay_ground(truth, systems, args.recordings, args.subset, args.classes)
+    scoring_set = make_scoring_set(truth, systems, args.recordings, args.subset, args.classes)
     if args.kind == "psds":
-        return _draw_psds(args, page, truth, systems, ground)
+        return _draw_psds(args, page, truth, systems, scoring_set)
     curves, n_positive = {}, 0.0
     for system in systems:
-        curves[system.name], n_positive = _curve(args, system, truth, ground)
+        curves[system.name], n_positive = _curve(args, system, truth, scoring_set)
     title = f"{', '.join(args.label) or 'all classes'}, {_rule(args)}, {n_positive:.0f} positives"
     if args.kind == "pr":
         lines = {name: (curve.recall, curve.precision) for name, curve in curves.items()}
-        cells = len(ground.recordings) * (len(args.label) or len(ground.labels))
+        cells = len(scoring_set.recordings) * (len(args.label) or len(scoring_set.labels))
         chance = n_positive / cells if args.level == "clip" else float("nan")
         return pr_figure(lines, page, title, chance)
-    hours = ground.needed_durations("false alarms per hour").sum() / 3600
+    hours = scoring_set.needed_durations("false alarms per hour").sum() / 3600
     lines = {name: (curve.wrong / hours, curve.recall) for name, curve in curves.items()}
     return alarm_figure(lines, page, title, "recall", args.most)
 
@@ -177,30 +177,32 @@ def _rule(args: Namespace) -> str:
     return "any overlap" if args.iou == 0 else f"IoU of at least {args.iou:g}"
 
 
-def _chosen(args: Namespace, ground: Ground) -> np.ndarray:
+def _chosen(args: Namespace, scoring_set: ScoringSet) -> np.ndarray:
     """Indices of the classes asked for."""
-    absent = [label for label in args.label if label not in ground.labels]
+    absent = [label for label in args.label if label not in scoring_set.labels]
     if absent:
-        raise CanopyError(f"--label {absent[0]} is not among the {len(ground.labels)} classes")
-    return np.array([ground.labels.index(label) for label in args.label or ground.labels])
+        raise CanopyError(f"--label {absent[0]} is not among the {len(scoring_set.labels)} classes")
+    return np.array([scoring_set.labels.index(label) for label in args.label or scoring_set.labels])
 
 
-def _curve(args: Namespace, system: System, truth: Truth, ground: Ground) -> tuple[Curve, float]:
+def _curve(
+    args: Namespace, system: System, truth: Truth, scoring_set: ScoringSet
+) -> tuple[Curve, float]:
     """The curve of the chosen classes together, and how many positives there are."""
-    columns = _chosen(args, ground)
+    columns = _chosen(args, scoring_set)
     if args.level == "clip":
-        positive = clip_truth(truth, ground)[:, columns]
-        score = clip_scores(system, ground)[:, columns]
+        positive = clip_truth(truth, scoring_set)[:, columns]
+        score = clip_scores(system, scoring_set)[:, columns]
         return ranked_curve(score.ravel(), positive.ravel(), positive.sum()), positive.sum()
-    true = ground.event_list(true_events(truth), truth.path)
+    true = scoring_set.event_list(true_events(truth), truth.path)
     true = true.take(np.isin(true.label, columns))
     if args.level == "collar":
         rule = CollarRule(args.collar, args.offset_share, not args.onset_only)
-        tuples = truth_tuples(true, ground.recordings, ground.labels)
-        curve = collar_curve(score_tracks(system, ground), tuples, ground.labels, rule)
+        tuples = truth_tuples(true, scoring_set.recordings, scoring_set.labels)
+        curve = collar_curve(score_tracks(system, scoring_set), tuples, scoring_set.labels, rule)
         return curve, sum(map(len, tuples.values()))
     options = EventOptions(threshold=args.threshold, candidate_threshold=args.candidates)
-    _, ranked = event_lists(system, ground, options)
+    _, ranked = event_lists(system, scoring_set, options)
     if ranked is None:
         raise CanopyError(f"{system.path}: detections have no scores, so there is no curve")
     ranked = ranked.take(np.isin(ranked.label, columns))
@@ -209,15 +211,15 @@ def _curve(args: Namespace, system: System, truth: Truth, ground: Ground) -> tup
 
 
 def _draw_psds(
-    args: Namespace, page: Page, truth: Truth, systems: list[System], ground: Ground
+    args: Namespace, page: Page, truth: Truth, systems: list[System], scoring_set: ScoringSet
 ) -> Figure:
     lines: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-    true = ground.event_list(true_events(truth), truth.path)
-    tuples = truth_tuples(true, ground.recordings, ground.labels)
+    true = scoring_set.event_list(true_events(truth), truth.path)
+    tuples = truth_tuples(true, scoring_set.recordings, scoring_set.labels)
     setting = SETTINGS[args.setting]
     for system in systems:
-        tracks = score_tracks(system, ground)
-        result = psds(tracks, tuples, ground.labels, setting)
+        tracks = score_tracks(system, scoring_set)
+        result = psds(tracks, tuples, scoring_set.labels, setting)
         lines[f"{system.name} ({result.value:.3f})"] = (result.alarms, result.hit_rate)
     most = args.most or setting.max_efpr
     title = f"PSDS, setting {args.setting}"

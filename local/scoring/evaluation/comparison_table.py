@@ -17,7 +17,7 @@ from local.scoring.evaluation.level_measures import (
     system_statistics,
 )
 from local.scoring.evaluation.score_sources import System, Truth
-from local.scoring.evaluation.scoring_set import Ground, clip_scores, clip_truth
+from local.scoring.evaluation.scoring_set import ScoringSet, clip_scores, clip_truth
 from local.scoring.metrics.comparison import Measured, difference, draw_counts, interval, measure
 from local.scoring.metrics.recording_sums import AVERAGES, Statistic
 
@@ -42,7 +42,7 @@ COLUMNS = (
 
 
 @dataclass(frozen=True)
-class BoardOptions:
+class ComparisonOptions:
     """What to score and how to draw resamples.
 
     level: of `LEVELS`; auto takes all that the files allow. by_group: rows for each group. cluster:
@@ -58,7 +58,7 @@ class BoardOptions:
 
 
 @dataclass(frozen=True)
-class Board:
+class ComparisonTable:
     """All numbers: `rows` has the columns `COLUMNS`.
 
     scope is `average` (name micro or macro), `class` (name is the label) or `group`. Differences
@@ -73,43 +73,45 @@ class Board:
         return self.facts | {"rows": self.rows.to_dict(orient="records")}
 
 
-def make_board(truth: Truth, systems: list[System], ground: Ground, options: BoardOptions) -> Board:
+def make_comparison_table(
+    truth: Truth, systems: list[System], scoring_set: ScoringSet, options: ComparisonOptions
+) -> ComparisonTable:
     """Score all systems on the same resamples."""
     rng = np.random.default_rng(options.seed)
     groups = None
     if options.cluster or options.by_group:
-        if ground.groups is None:
+        if scoring_set.groups is None:
             raise CanopyError(
                 "groups need a table with a column group; give --recordings FILE (and --group NAME)"
             )
-        groups = np.unique(ground.groups, return_inverse=True)[1]
+        groups = np.unique(scoring_set.groups, return_inverse=True)[1]
     counts = draw_counts(
-        len(ground.recordings), options.n_resamples, rng, groups if options.cluster else None
+        len(scoring_set.recordings), options.n_resamples, rng, groups if options.cluster else None
     )
     rows: list[dict[str, Any]] = []
     levels = choose_levels(truth, systems, options.level)
     for level in levels:
-        numbers = _n_positive(level, truth, ground)
-        statistics = [_statistics(level, one, truth, ground, options) for one in systems]
-        baselines = [_baselines(level, one, truth, ground, options) for one in systems]
-        rows += _level_rows(level, systems, ground, statistics, baselines, counts, numbers)
+        numbers = _n_positive(level, truth, scoring_set)
+        statistics = [_statistics(level, one, truth, scoring_set, options) for one in systems]
+        baselines = [_baselines(level, one, truth, scoring_set, options) for one in systems]
+        rows += _level_rows(level, systems, scoring_set, statistics, baselines, counts, numbers)
         if options.by_group:
-            rows += _group_rows(level, systems, ground, statistics, options, numbers)
+            rows += _group_rows(level, systems, scoring_set, statistics, options, numbers)
     facts = {
         "truth": str(truth.path),
         "annotation": "partial" if truth.partial else "complete",
         "systems": {one.name: str(one.path) for one in systems},
         "levels": levels,
-        "n_recordings": len(ground.recordings),
-        "n_classes": len(ground.labels),
+        "n_recordings": len(scoring_set.recordings),
+        "n_classes": len(scoring_set.labels),
         "n_resamples": options.n_resamples,
         "resampled": "groups" if options.cluster else "recordings",
         "seed": options.seed,
         "settings": vars(options.event),
     }
     if "clip" in levels:
-        facts["n_without_positive"] = int((~clip_truth(truth, ground).any(axis=1)).sum())
-    return Board(pd.DataFrame(rows, columns=list(COLUMNS)), facts)
+        facts["n_without_positive"] = int((~clip_truth(truth, scoring_set).any(axis=1)).sum())
+    return ComparisonTable(pd.DataFrame(rows, columns=list(COLUMNS)), facts)
 
 
 def choose_levels(truth: Truth, systems: list[System], level: str) -> list[str]:
@@ -130,52 +132,54 @@ def choose_levels(truth: Truth, systems: list[System], level: str) -> list[str]:
 
 
 def _statistics(
-    level: str, system: System, truth: Truth, ground: Ground, options: BoardOptions
+    level: str, system: System, truth: Truth, scoring_set: ScoringSet, options: ComparisonOptions
 ) -> list[Statistic]:
     if level == "span":
-        return span_statistics(system, truth, ground, options.event.threshold)
+        return span_statistics(system, truth, scoring_set, options.event.threshold)
     if level == "event":
-        return system_statistics(system, truth, ground, options.event)
+        return system_statistics(system, truth, scoring_set, options.event)
     cut = clip_threshold(system, options.event.threshold)
-    return clip_statistics(clip_truth(truth, ground), clip_scores(system, ground), cut)
+    return clip_statistics(clip_truth(truth, scoring_set), clip_scores(system, scoring_set), cut)
 
 
 def _baselines(
-    level: str, system: System, truth: Truth, ground: Ground, options: BoardOptions
+    level: str, system: System, truth: Truth, scoring_set: ScoringSet, options: ComparisonOptions
 ) -> dict[str, dict[str, np.ndarray]]:
     if level == "event":
         rng = np.random.default_rng(options.seed)
-        return event_baselines(system, truth, ground, options.event, rng)
+        return event_baselines(system, truth, scoring_set, options.event, rng)
     if level == "clip":
         cut = clip_threshold(system, options.event.threshold)
-        return clip_baselines(clip_truth(truth, ground), clip_scores(system, ground), cut)
-    half = np.full(2 + len(ground.labels), 0.5)
+        return clip_baselines(clip_truth(truth, scoring_set), clip_scores(system, scoring_set), cut)
+    half = np.full(2 + len(scoring_set.labels), 0.5)
     return {"chance": {"span auroc": half}, "constant_row": {"span auroc": half}}
 
 
-def _n_positive(level: str, truth: Truth, ground: Ground) -> np.ndarray:
+def _n_positive(level: str, truth: Truth, scoring_set: ScoringSet) -> np.ndarray:
     """(N, C) positives: recordings at level clip, events (confirmed spans) at the others."""
     if level == "clip":
-        return clip_truth(truth, ground).astype(np.float64)
+        return clip_truth(truth, scoring_set).astype(np.float64)
     events = truth.events
     if events is None:
         raise CanopyError(f"{truth.path}: has no events, only recordings; leave --level event out")
-    positive = ground.event_list(events[events["polarity"] > 0], truth.path)
-    return positive.counts(len(ground.recordings), len(ground.labels))
+    positive = scoring_set.event_list(events[events["polarity"] > 0], truth.path)
+    return positive.counts(len(scoring_set.recordings), len(scoring_set.labels))
 
 
 def _level_rows(
     level: str,
     systems: list[System],
-    ground: Ground,
+    scoring_set: ScoringSet,
     statistics: list[list[Statistic]],
     baselines: list[dict[str, dict[str, np.ndarray]]],
     counts: np.ndarray,
     positives: np.ndarray,
 ) -> list[dict[str, Any]]:
-    plain = np.ones(len(ground.recordings))
+    plain = np.ones(len(scoring_set.recordings))
     measured = [measure(one, counts, plain) for one in statistics]
-    scopes = [("average", name) for name in AVERAGES] + [("class", one) for one in ground.labels]
+    scopes = [("average", name) for name in AVERAGES] + [
+        ("class", one) for one in scoring_set.labels
+    ]
     numbers = [positives.sum()] * 2 + positives.sum(axis=0).tolist()
     rows = []
     for name in dict.fromkeys(name for one in measured for name in one):
@@ -219,15 +223,15 @@ def _difference(result: Measured, first: Measured, column: int) -> dict[str, flo
 def _group_rows(
     level: str,
     systems: list[System],
-    ground: Ground,
+    scoring_set: ScoringSet,
     statistics: list[list[Statistic]],
-    options: BoardOptions,
+    options: ComparisonOptions,
     positives: np.ndarray,
 ) -> list[dict[str, Any]]:
     """Micro and macro of the recordings of each group alone, drawn among themselves."""
     rows = []
-    for group in sorted(set(ground.groups)):
-        mine = ground.groups == group
+    for group in sorted(set(scoring_set.groups)):
+        mine = scoring_set.groups == group
         rng = np.random.default_rng(options.seed)
         counts = draw_counts(len(mine), options.n_resamples, rng, within=mine)
         measured = [measure(one, counts, mine.astype(np.float64), max_slow=0) for one in statistics]

@@ -12,7 +12,7 @@ from scipy.special import logit
 
 from local.io.errors import CanopyError
 from local.scoring.evaluation.score_sources import System, Truth, detections
-from local.scoring.evaluation.scoring_set import Ground, true_events
+from local.scoring.evaluation.scoring_set import ScoringSet, true_events
 from local.scoring.metrics.collar_curves import CollarRule, best_f1_statistic
 from local.scoring.metrics.matching import (
     EventList,
@@ -128,7 +128,11 @@ def plain_values(statistics: list[Statistic], n: int) -> dict[str, np.ndarray]:
 
 
 def event_statistics(
-    true: EventList, cut: EventList, ranked: EventList | None, ground: Ground, options: EventOptions
+    true: EventList,
+    cut: EventList,
+    ranked: EventList | None,
+    scoring_set: ScoringSet,
+    options: EventOptions,
 ) -> list[Statistic]:
     """Statistics of events.
 
@@ -136,8 +140,8 @@ def event_statistics(
     ----------
     cut : detections at the threshold. ranked : all detections with scores, or None.
     """
-    n, n_classes = len(ground.recordings), len(ground.labels)
-    durations = ground.needed_durations("scoring events")
+    n, n_classes = len(scoring_set.recordings), len(scoring_set.labels)
+    durations = scoring_set.needed_durations("scoring events")
     n_true, n_found = true.counts(n, n_classes), cut.counts(n, n_classes)
     pairs = collar_pairs(true, cut, options.collar_s, options.offset_share, options.use_offset)
     rows, _ = largest_matching(pairs, len(true), len(cut))
@@ -176,15 +180,20 @@ def event_statistics(
 
 
 def system_statistics(
-    system: System, truth: Truth, ground: Ground, options: EventOptions
+    system: System, truth: Truth, scoring_set: ScoringSet, options: EventOptions
 ) -> list[Statistic]:
     """Event-level statistics of one system, those over all thresholds where asked for."""
-    true = ground.event_list(true_events(truth), truth.path)
-    cut, ranked = event_lists(system, ground, options)
-    statistics = event_statistics(true, cut, ranked, ground, options)
+    true = scoring_set.event_list(true_events(truth), truth.path)
+    cut, ranked = event_lists(system, scoring_set, options)
+    statistics = event_statistics(true, cut, ranked, scoring_set, options)
     if (options.psds or options.best_f1) and system.scored:
-        tuples = truth_tuples(true, ground.recordings, ground.labels)
-        parts = (score_tracks(system, ground), tuples, ground.recordings, ground.labels)
+        tuples = truth_tuples(true, scoring_set.recordings, scoring_set.labels)
+        parts = (
+            score_tracks(system, scoring_set),
+            tuples,
+            scoring_set.recordings,
+            scoring_set.labels,
+        )
         if options.best_f1:
             statistics.append(best_f1_statistic(*parts, options.collar))
         statistics += [psds_statistic(name, *parts) for name in options.psds]
@@ -192,23 +201,23 @@ def system_statistics(
 
 
 def event_lists(
-    system: System, ground: Ground, options: EventOptions
+    system: System, scoring_set: ScoringSet, options: EventOptions
 ) -> tuple[EventList, EventList | None]:
     """Detections at the threshold, and all that can be ranked (None without scores)."""
     if system.scores is not None:
-        check_covered(system, ground)
-    cut = ground.event_list(detections(system, options.threshold), system.path)
+        check_covered(system, scoring_set)
+    cut = scoring_set.event_list(detections(system, options.threshold), system.path)
     if not system.scored:
         return cut, None
     least = options.candidate_threshold if system.scores is not None else -np.inf
-    return cut, ground.event_list(detections(system, least), system.path)
+    return cut, scoring_set.event_list(detections(system, least), system.path)
 
 
-def check_covered(system: System, ground: Ground) -> None:
+def check_covered(system: System, scoring_set: ScoringSet) -> None:
     """Refuse scores over time that lack a recording or a class."""
     for what, known, wanted in (
-        ("recording", system.scores.recording_ids, ground.recordings),
-        ("class", system.scores.labels, ground.labels),
+        ("recording", system.scores.recording_ids, scoring_set.recordings),
+        ("class", system.scores.labels, scoring_set.labels),
     ):
         missing = set(wanted) - set(known)
         if missing:
@@ -218,28 +227,32 @@ def check_covered(system: System, ground: Ground) -> None:
             )
 
 
-def score_tracks(system: System, ground: Ground) -> ScoreTracks:
+def score_tracks(system: System, scoring_set: ScoringSet) -> ScoreTracks:
     """Scores over time, as they are or from scored detections."""
     scores = system.scores
     if scores is not None:
-        check_covered(system, ground)
+        check_covered(system, scoring_set)
     else:
         if system.events is None or not system.scored:
             raise CanopyError(f"{system.path}: PSDS needs scores over time or scored detections")
-        found = ground.event_list(system.events, system.path)
-        durations = ground.needed_durations("PSDS")
-        return tracks_of_events(found, ground.recordings, ground.labels, durations)
+        found = scoring_set.event_list(system.events, system.path)
+        durations = scoring_set.needed_durations("PSDS")
+        return tracks_of_events(found, scoring_set.recordings, scoring_set.labels, durations)
     place = {name: row for row, name in enumerate(scores.recording_ids)}
-    column = [scores.labels.index(label) for label in ground.labels]
+    column = [scores.labels.index(label) for label in scoring_set.labels]
     frames = {
         name: (scores.grid(place[name]).edges_s, scores.frames[place[name]][column])
-        for name in ground.recordings
+        for name in scoring_set.recordings
     }
-    return tracks_of_frames(frames, ground.labels)
+    return tracks_of_frames(frames, scoring_set.labels)
 
 
 def event_baselines(
-    system: System, truth: Truth, ground: Ground, options: EventOptions, rng: np.random.Generator
+    system: System,
+    truth: Truth,
+    scoring_set: ScoringSet,
+    options: EventOptions,
+    rng: np.random.Generator,
 ) -> dict[str, dict[str, np.ndarray]]:
     """`chance` and `constant_row`: measure -> (2 + C,).
 
@@ -247,24 +260,24 @@ def event_baselines(
     proportion to their lengths), the mean of a few deals. constant_row: in every recording one
     detection of every class over the whole length, scored by the class's prevalence in the truth.
     """
-    true = ground.event_list(true_events(truth), truth.path)
-    n, n_classes = len(ground.recordings), len(ground.labels)
-    durations = ground.needed_durations("scoring events")
-    cut, ranked = event_lists(system, ground, options)
+    true = scoring_set.event_list(true_events(truth), truth.path)
+    n, n_classes = len(scoring_set.recordings), len(scoring_set.labels)
+    durations = scoring_set.needed_durations("scoring events")
+    cut, ranked = event_lists(system, scoring_set, options)
     # A deal of many detections is an average by itself.
     n_deals = 1 if len(true) + len(cut) > 50_000 else 5
     deals = []
     for _ in range(n_deals):
         place = rng.permutation(n)
         dealt = [None if one is None else _deal(one, place, durations) for one in (cut, ranked)]
-        deals.append(plain_values(event_statistics(true, *dealt, ground, options), n))
+        deals.append(plain_values(event_statistics(true, *dealt, scoring_set, options), n))
     chance = {name: np.mean([deal[name] for deal in deals], axis=0) for name in deals[0]}
     prevalence = (true.counts(n, n_classes) > 0).mean(axis=0)
     recording, label = np.indices((n, n_classes)).reshape(2, -1)
     whole = EventList(
         recording, label, np.zeros(len(label)), durations[recording], prevalence[label]
     )
-    constant = plain_values(event_statistics(true, whole, whole, ground, options), n)
+    constant = plain_values(event_statistics(true, whole, whole, scoring_set, options), n)
     return {"chance": chance, "constant_row": constant}
 
 
@@ -283,7 +296,7 @@ def _deal(events: EventList, place: np.ndarray, durations: np.ndarray) -> EventL
 
 
 def span_statistics(
-    system: System, truth: Truth, ground: Ground, threshold: float
+    system: System, truth: Truth, scoring_set: ScoringSet, threshold: float
 ) -> list[Statistic]:
     """Confirmed against rejected spans, and nothing else.
 
@@ -294,11 +307,11 @@ def span_statistics(
     events = truth.events
     if events is None:
         raise CanopyError(f"{truth.path}: has no spans; partial truth is a table of events")
-    events = events[~events["recording_id"].isin(ground.others)].reset_index(drop=True)
-    spans = ground.event_list(events.assign(score=0.0), truth.path)
-    score = _span_scores(system, spans, ground)
+    events = events[~events["recording_id"].isin(scoring_set.others)].reset_index(drop=True)
+    spans = scoring_set.event_list(events.assign(score=0.0), truth.path)
+    score = _span_scores(system, spans, scoring_set)
     positive = events["polarity"].to_numpy() > 0
-    cells = (len(ground.recordings), len(ground.labels))
+    cells = (len(scoring_set.recordings), len(scoring_set.labels))
     found = score >= threshold
     counts = [spans.take(rows).counts(*cells) for rows in (positive & found, positive, found)]
     return [
@@ -327,7 +340,7 @@ class SpanAurocStatistic(Statistic):
         return {self.names[0]: table}
 
 
-def _span_scores(system: System, spans: EventList, ground: Ground) -> np.ndarray:
+def _span_scores(system: System, spans: EventList, scoring_set: ScoringSet) -> np.ndarray:
     """(S,) highest score of the span's class inside each span; 0 where there is no detection."""
     result = np.zeros(len(spans))
     if system.scores is None:
@@ -336,7 +349,7 @@ def _span_scores(system: System, spans: EventList, ground: Ground) -> np.ndarray
                 f"{system.path}: one score a recording says nothing of spans; give detections or "
                 "scores over time"
             )
-        found = ground.event_list(system.events, system.path)
+        found = scoring_set.event_list(system.events, system.path)
         value = found.score if system.scored else np.ones(len(found))
         pairs = overlapping_pairs(spans, found)
         np.maximum.at(result, pairs.true, value[pairs.found])
@@ -345,12 +358,12 @@ def _span_scores(system: System, spans: EventList, ground: Ground) -> np.ndarray
 
     rows = pd.DataFrame(
         {
-            "recording_id": np.array(ground.recordings, dtype=object)[spans.recording],
-            "label": np.array(ground.labels, dtype=object)[spans.label],
+            "recording_id": np.array(scoring_set.recordings, dtype=object)[spans.recording],
+            "label": np.array(scoring_set.labels, dtype=object)[spans.label],
             "onset": spans.onset,
             "offset": spans.offset,
             "source": "",
         }
     )
-    check_covered(system, ground)
+    check_covered(system, scoring_set)
     return 1 / (1 + np.exp(-span_scores(system.scores, rows)["score"].to_numpy(np.float64)))

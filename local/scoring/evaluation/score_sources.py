@@ -112,7 +112,9 @@ def read_system(name: str, path: Path) -> System:
 
 def _read_scores(name: str, path: Path) -> System:
     # torch takes seconds to load, and tables do not need it.
-    from local.inference.scores import load_scores
+    from local.inference.score_files import (
+        load_scores,
+    )
 
     scores, members = load_scores(path)
     clips = pd.DataFrame(

@@ -14,7 +14,7 @@ from local.scoring.metrics.matching import EventList
 
 
 @dataclass(frozen=True)
-class Ground:
+class ScoringSet:
     """N recordings and C classes in the order of all arrays.
 
     durations: (N,) seconds or None. groups: (N,) text or None. others: recordings that exist and
@@ -65,14 +65,14 @@ def _index(values: pd.Series, known: list[str], what: str, path: Path) -> np.nda
     return index.to_numpy(np.int64)
 
 
-def lay_ground(
+def make_scoring_set(
     truth: Truth,
     systems: list[System],
     recordings: Path | None,
     subset: str | None,
     classes: Path | None,
     group: str = "group",
-) -> Ground:
+) -> ScoringSet:
     """Decide what is scored.
 
     Recordings: those of the table `recordings` (of one `subset`), or else those of a clip truth, of
@@ -83,16 +83,16 @@ def lay_ground(
         raise CanopyError("--subset needs the table that tells subsets; give --recordings FILE")
     labels = _labels_of(truth, systems, classes)
     if recordings is not None:
-        ground = _from_table(recordings, subset, group, labels)
+        scoring_set = _from_table(recordings, subset, group, labels)
     else:
         names, durations = _recordings_of(truth, systems)
-        ground = Ground(names, labels, durations, None)
-    if not ground.recordings or not labels:
+        scoring_set = ScoringSet(names, labels, durations, None)
+    if not scoring_set.recordings or not labels:
         raise CanopyError(f"{truth.path}: nothing to score; it names no recording or no class")
-    return ground
+    return scoring_set
 
 
-def _from_table(path: Path, subset: str | None, group: str, labels: list[str]) -> Ground:
+def _from_table(path: Path, subset: str | None, group: str, labels: list[str]) -> ScoringSet:
     whole = frame = read_table(path, ("recording_id", "duration"))
     if subset is not None:
         if "subset" not in frame:
@@ -112,7 +112,7 @@ def _from_table(path: Path, subset: str | None, group: str, labels: list[str]) -
     groups = frame[group].astype(str).to_numpy() if group in frame else None
     names = frame["recording_id"].tolist()
     others = frozenset(whole["recording_id"]) - frozenset(names)
-    return Ground(names, labels, durations, groups, others)
+    return ScoringSet(names, labels, durations, groups, others)
 
 
 def _recordings_of(truth: Truth, systems: list[System]) -> tuple[list[str], np.ndarray | None]:
@@ -142,20 +142,20 @@ def _labels_of(truth: Truth, systems: list[System], classes: Path | None) -> lis
     return [] if truth.events is None else sorted(set(truth.events["label"]))
 
 
-def clip_truth(truth: Truth, ground: Ground) -> np.ndarray:
+def clip_truth(truth: Truth, scoring_set: ScoringSet) -> np.ndarray:
     """(N, C) bool: whether a class sounds in a recording, of complete truth."""
     if truth.clips is not None:
-        missing = [name for name in ground.recordings if name not in truth.clips.index]
+        missing = [name for name in scoring_set.recordings if name not in truth.clips.index]
         if missing:
             raise CanopyError(
                 f"{truth.path}: no row for recording {missing[0]} ({len(missing)} such recordings)"
             )
-        absent = [label for label in ground.labels if label not in truth.clips.columns]
+        absent = [label for label in scoring_set.labels if label not in truth.clips.columns]
         if absent:
             raise CanopyError(f"{truth.path}: no column for class {absent[0]}")
-        return truth.clips.loc[ground.recordings, ground.labels].to_numpy() == 1
-    events = ground.event_list(true_events(truth), truth.path)
-    return events.counts(len(ground.recordings), len(ground.labels)) > 0
+        return truth.clips.loc[scoring_set.recordings, scoring_set.labels].to_numpy() == 1
+    events = scoring_set.event_list(true_events(truth), truth.path)
+    return events.counts(len(scoring_set.recordings), len(scoring_set.labels)) > 0
 
 
 def true_events(truth: Truth) -> pd.DataFrame:
@@ -165,19 +165,21 @@ def true_events(truth: Truth) -> pd.DataFrame:
     return truth.events[truth.events["polarity"] > 0]
 
 
-def clip_scores(system: System, ground: Ground) -> np.ndarray:
+def clip_scores(system: System, scoring_set: ScoringSet) -> np.ndarray:
     """(N, C) one score a recording: given, or the highest of a class's detections (else -inf)."""
-    shape = (len(ground.recordings), len(ground.labels))
+    shape = (len(scoring_set.recordings), len(scoring_set.labels))
     if system.clips is not None:
-        rows = system.clips[~system.clips.index.isin(ground.others)]
-        table = pd.DataFrame(np.zeros(shape), index=ground.recordings, columns=ground.labels)
+        rows = system.clips[~system.clips.index.isin(scoring_set.others)]
+        table = pd.DataFrame(
+            np.zeros(shape), index=scoring_set.recordings, columns=scoring_set.labels
+        )
         try:
             return join_clips(rows, table).to_numpy(np.float64)
         except CanopyError as error:
             raise CanopyError(f"{system.path}: {error}") from None
     if system.events is None:
         raise CanopyError(f"{system.path}: neither scores nor detections")
-    found = ground.event_list(system.events, system.path)
+    found = scoring_set.event_list(system.events, system.path)
     scores = np.full(shape, -np.inf)
     value = found.score if system.scored else np.ones(len(found))
     np.maximum.at(scores, (found.recording, found.label), value)

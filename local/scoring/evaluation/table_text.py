@@ -4,13 +4,13 @@ import numpy as np
 import pandas as pd
 
 from local.io.errors import CanopyError
-from local.scoring.evaluation.comparison_table import Board
+from local.scoring.evaluation.comparison_table import ComparisonTable
 
 # What is shown a class when nothing is asked for.
 _MAIN = {"clip": "lwlrap", "event": "overlap F1", "span": "span auroc"}
 
 
-def format_board(board: Board, metric: str | None = None) -> str:
+def format_comparison(board: ComparisonTable, metric: str | None = None) -> str:
     """All averages, the measure `metric` of each class, and the groups, as lines of text."""
     known = board.rows["measure"][board.rows["scope"] != "group"].unique().tolist()
     if metric is not None and metric not in known:

@@ -11,16 +11,21 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from local.inference.scores import load_scores
+from local.inference.score_files import (
+    load_scores,
+)
 from local.io.errors import CanopyError
 from local.io.files import read_json
 from local.io.seeds import generator
-from local.relabel.correction import merge_columns, read_columns
 from local.relabel.priors import odds_shift
 from local.scoring.known_labels import read_truth
 from local.scoring.metrics.bootstrap import percentiles, resample_counts
 from local.scoring.metrics.named import chance_score, constant_row_score
 from local.scoring.metrics.ranking import lwlrap_parts
+from local.stages.submission import (
+    merge_columns,
+    read_columns,
+)
 from recipes.rfcx.ladder.climb import Plan
 from recipes.rfcx.ladder.rungs import Rung
 

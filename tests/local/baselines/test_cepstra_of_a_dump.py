@@ -7,7 +7,7 @@ import pytest
 from local.baselines.cepstra import segment_frames
 from local.config import Config
 from local.features.npz import write_features
-from local.features.store import Dump
+from local.features.store import FeatureStore
 from local.io.errors import CanopyError
 from local.io.files import write_csv
 
@@ -25,7 +25,7 @@ def dump(tmp_path):
     write_features(tmp_path / "a.npz", feats, sample_rate=RATE, hop_length=HOP, duration=0.029)
     row = {"recording_id": "a", "file": "a.npz", "n_frames": 30, "duration": 0.029}
     write_csv(tmp_path / "manifest.csv", pd.DataFrame([{**row, "status": "ok", "reason": ""}]))
-    return Dump(tmp_path, config)
+    return FeatureStore(tmp_path, config)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from scipy.sparse.csgraph import maximum_bipartite_matching
 from local.baselines.energy import EnergyDetector, EnergyParams, energy_scores
 from local.config import load_config
 from local.features.recording import process_recording
-from local.features.store import Dump
+from local.features.store import FeatureStore
 from local.io.errors import CanopyError
 from local.io.files import write_csv
 
@@ -162,7 +162,7 @@ def test_scores_of_a_dump_are_those_of_the_recording(tmp_path):
     row = {"recording_id": "a", "file": "a.npz", "n_frames": result["n_frames"]}
     row |= {"duration": result["duration"], "status": "ok", "reason": ""}
     write_csv(folder / "manifest.csv", pd.DataFrame([row]))
-    scores = energy_scores(Dump(folder, config), ["a"], "call", params())
+    scores = energy_scores(FeatureStore(folder, config), ["a"], "call", params())
     assert scores.hop_s == pytest.approx(0.001)
     detector = EnergyDetector(params(), RATE)
     stored = soundfile.read(tmp_path / "a.wav", dtype="float32")[0]

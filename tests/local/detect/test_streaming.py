@@ -16,7 +16,12 @@ from local.detect.detectors import Request, load
 from local.detect.streaming import FrameStream, find_events, score_stream
 from local.features.audio import load_audio
 from local.features.logmel import LogMel
-from local.inference.scores import average_scores, score_recordings
+from local.inference.score_recordings import (
+    score_recordings,
+)
+from local.inference.scores import (
+    average_scores,
+)
 from local.labels.grid import FrameGrid
 from local.labels.spans import SpanRule, frames_to_events
 

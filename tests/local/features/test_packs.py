@@ -26,7 +26,7 @@ from local.features.pack import (
     remove_packs,
     verify,
 )
-from local.features.store import Dump
+from local.features.store import FeatureStore
 from local.io.errors import CanopyError
 from local.jobs.interruption import Interrupted
 
@@ -82,7 +82,7 @@ def test_packed_features_read_as_the_files_did(dump):
     assert {name: place.sha256 for name, place in packed.items()} == content
     assert remove_originals(dump.folder)[0] == N
     assert not list(dump.folder.glob("*.npz"))
-    assert_same(before, everything(Dump(dump.folder, dump.config)))
+    assert_same(before, everything(FeatureStore(dump.folder, dump.config)))
 
 
 def test_any_tar_takes_the_files_out_again(dump):
@@ -155,10 +155,10 @@ def test_files_made_anew_leave_their_packs(dump):
     fresh = np.zeros((8, 65), dtype=np.float32, order="F")
     path = dump.folder / "r3.npz"
     write_features(path, fresh, sample_rate=1000, hop_length=100, duration=6.4)
-    again = Dump(dump.folder, dump.config)
+    again = FeatureStore(dump.folder, dump.config)
     np.testing.assert_array_equal(again.crop("r3", 0, 20), np.zeros((8, 20)))
     assert pack_files(dump.folder, names_of(dump), 6000) == 1
-    assert not Dump(dump.folder, dump.config).crop("r3", 0, 20).any()
+    assert not FeatureStore(dump.folder, dump.config).crop("r3", 0, 20).any()
 
 
 def test_packs_that_nothing_is_read_from_go(dump):
@@ -196,7 +196,7 @@ def test_an_index_of_no_numbers_is_told(dump, cell):
     table.loc[0, "first_byte"] = cell
     table.to_csv(index, index=False)
     with pytest.raises(CanopyError, match="first_byte and bytes must be whole numbers"):
-        Dump(dump.folder, dump.config)
+        FeatureStore(dump.folder, dump.config)
 
 
 def test_names_of_members_stay_inside_the_pack(dump):
@@ -216,7 +216,7 @@ def test_a_copy_near_by_reads_the_same(dump, tmp_path, packed, monkeypatch):
     if packed:
         pack_files(dump.folder, names_of(dump), 6000)
         remove_originals(dump.folder)
-    near = Dump(dump.folder, dump.config, tmp_path / "node")
+    near = FeatureStore(dump.folder, dump.config, tmp_path / "node")
     near.bring([f"r{i}" for i in range(N)])
     for name in ("r0", "r8"):
         place = near.place(name)
@@ -229,7 +229,7 @@ def test_a_copy_near_by_reads_the_same(dump, tmp_path, packed, monkeypatch):
 
 
 def test_only_what_is_asked_for_is_copied(dump, tmp_path):
-    near = Dump(dump.folder, dump.config, tmp_path / "node")
+    near = FeatureStore(dump.folder, dump.config, tmp_path / "node")
     near.bring(["r1", "r2", "unknown"])
     assert sorted(path.name for path in (tmp_path / "node").rglob("*.npz")) == ["r1.npz", "r2.npz"]
     assert near.place("r3") == dump.folder / "r3.npz"
@@ -242,7 +242,7 @@ def test_stretched_recordings_are_copied_when_they_are_asked_for(sound_dump, tmp
     )
     noise = 0.1 * np.random.default_rng(0).standard_normal((2, 3000))
     plain = sound_dump({"a": noise[0], "b": noise[1]}, config)
-    near = Dump(plain.folder, config, tmp_path / "node")
+    near = FeatureStore(plain.folder, config, tmp_path / "node")
     near.bring(["a"])
     assert (tmp_path / "node") in near.at(1.25).place("a").parents
     near.bring(["b"])
@@ -290,7 +290,7 @@ def test_what_does_not_fit_is_read_in_place(dump, tmp_path, monkeypatch, caplog)
     monkeypatch.setattr(
         shutil, "disk_usage", lambda _: usage._replace(free=cache_room.RESERVE_BYTES + 10)
     )
-    near = Dump(dump.folder, dump.config, tmp_path / "node")
+    near = FeatureStore(dump.folder, dump.config, tmp_path / "node")
     with caplog.at_level(logging.WARNING):
         near.bring(["r0", "r1"])
     assert "it is read where it lies" in caplog.text
@@ -300,7 +300,7 @@ def test_what_does_not_fit_is_read_in_place(dump, tmp_path, monkeypatch, caplog)
 
 def test_a_place_that_cannot_be_written_is_no_reason_to_stop(dump, tmp_path, caplog):
     (tmp_path / "node").write_text("a file")
-    near = Dump(dump.folder, dump.config, tmp_path / "node")
+    near = FeatureStore(dump.folder, dump.config, tmp_path / "node")
     near.bring(["r0"])
     assert "the dump is read where it lies" in caplog.text
     assert near.place("r0") == dump.folder / "r0.npz"
@@ -310,7 +310,7 @@ def test_a_folder_that_is_a_link_to_elsewhere_is_not_used(dump, tmp_path, caplog
     (tmp_path / "node").mkdir()
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "node" / f"canopy-{os.getuid()}").symlink_to(tmp_path / "elsewhere")
-    Dump(dump.folder, dump.config, tmp_path / "node").bring(["r0"])
+    FeatureStore(dump.folder, dump.config, tmp_path / "node").bring(["r0"])
     assert "another user's, or no folder" in caplog.text
     assert not list((tmp_path / "elsewhere").iterdir())
 
@@ -326,19 +326,19 @@ def test_a_disk_that_alters_what_is_written_is_told(dump, tmp_path, monkeypatch,
     else:
         monkeypatch.setattr(cache_room, "file_digest", lambda _: "other")
     with pytest.raises(CanopyError, match="is not what"):
-        Dump(dump.folder, dump.config, tmp_path / "node").bring(["r0"])
+        FeatureStore(dump.folder, dump.config, tmp_path / "node").bring(["r0"])
 
 
 def test_several_processes_copy_once(dump, tmp_path):
     """One makes the copies, the others wait and find them."""
     context = multiprocessing.get_context("fork")
-    with context.Pool(3) as pool:
-        inodes = pool.starmap(_inodes, [(dump.folder, dump.config, tmp_path / "node")] * 3)
+    with context.TrainingSet(3) as training_set:
+        inodes = training_set.starmap(_inodes, [(dump.folder, dump.config, tmp_path / "node")] * 3)
     assert inodes[0] == inodes[1] == inodes[2]
     assert len(set(inodes[0])) == N
 
 
 def _inodes(folder, config, cache):
-    near = Dump(folder, config, cache)
+    near = FeatureStore(folder, config, cache)
     near.bring([f"r{i}" for i in range(N)])
     return [near.place(f"r{i}").stat().st_ino for i in range(N)]

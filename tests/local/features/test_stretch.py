@@ -12,11 +12,13 @@ from local.features.logmel import LogMel
 from local.features.mel import mel_edges
 from local.features.npz import feature_id, read_header, stretched_folder
 from local.features.tempo import stretch, stretch_stream
-from local.inference.scores import score_recordings
+from local.inference.score_recordings import (
+    score_recordings,
+)
 from local.io.errors import CanopyError
 from local.labels.grid import grid_of, overlap
 from local.models import SedModel, SedOutput
-from local.training.epoch_plan import make_pool, plan_epoch
+from local.training.epoch_plan import make_training_set, plan_epoch
 from local.training.examples import WindowDataset
 from local.training.variation import Variations, vary_epoch
 
@@ -66,7 +68,7 @@ def pool_of(dump):
     columns = ["recording_id", "label", "onset", "offset", "polarity", "source"]
     events = pd.DataFrame(rows, columns=columns).assign(weight=1.0)
     tables = Tables(pd.DataFrame(), events, pd.DataFrame({"label": list(CALLS)}))
-    return make_pool(tables, events, ["r0"], dump)
+    return make_training_set(tables, events, ["r0"], dump)
 
 
 def band_of(hertz, config):
@@ -249,15 +251,15 @@ def test_windows_drawn_in_stretched_time_show_their_event(sound_dump):
         augment={"stretch": [0.8, 1.25]},
     )
     dump = sound_dump({"r0": tones()}, config)
-    pool = pool_of(dump)
-    vary = vary_epoch(pool, config, 200, 300, np.random.default_rng(0))
+    training_set = pool_of(dump)
+    vary = vary_epoch(training_set, config, 200, 300, np.random.default_rng(0))
     assert 0.6 < (vary.dump_factor != 1).mean() < 0.8
     assert set(vary.dump_factor) == {1.0, *FACTORS}
     assert vary.factor.min() >= 0.8
     assert vary.factor.max() <= 1.25
-    args = pool, config, 200, 300, np.random.default_rng(1), vary.dump_factor, vary.factor
+    args = training_set, config, 200, 300, np.random.default_rng(1), vary.dump_factor, vary.factor
     plan = plan_epoch(*args)
-    data = WindowDataset(pool, dump, plan, 200, STEP, 2, vary)
+    data = WindowDataset(training_set, dump, plan, 200, STEP, 2, vary)
     shown = []
     for i in range(300):
         assert data[i]["clip_target"].sum() >= 1

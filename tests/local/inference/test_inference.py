@@ -9,16 +9,20 @@ from scipy.special import expit, logit
 
 from local.config import PoolConfig
 from local.inference import scores as inference
+from local.inference.score_files import (
+    PartialScores,
+    load_scores,
+    save_scores,
+)
+from local.inference.score_recordings import (
+    score_recordings,
+)
 from local.inference.scores import (
-    KeptScores,
     Scores,
     average_scores,
     clip_logits,
-    load_scores,
     mean_logit,
     pool_frames,
-    save_scores,
-    score_recordings,
 )
 from local.inference.views import list_views
 from local.io.errors import CanopyError
@@ -377,7 +381,7 @@ def blocks(toy_dump, toy_config):
     return model, dump, list(arrays), score(model, dump, arrays)
 
 
-class Stopping(KeptScores):
+class Stopping(PartialScores):
     """Ends with an error after so many blocks."""
 
     n_left = 0
@@ -415,7 +419,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path, blocks, n_blocks, monke
             scored.append(names) or block_of(model, dump, names, *more)
         ),
     )
-    again = KeptScores(tmp_path, "f")
+    again = PartialScores(tmp_path, "f")
     same(score_recordings(model, dump, names, LABELS, "cpu", kept=again), whole)
     n_all = len(list(inference._blocks(dump, names, list_views(dump.config, model.step, dump))))
     assert len(scored) == n_all - n_blocks
@@ -426,7 +430,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path, blocks, n_blocks, monke
 
 def test_kept_scores_of_other_settings_or_damaged_ones_are_made_again(tmp_path, blocks):
     model, dump, names, whole = blocks
-    kept = KeptScores(tmp_path, "f")
+    kept = PartialScores(tmp_path, "f")
     score_recordings(model, dump, names, LABELS, "cpu", kept=kept)
     kept.close()
     parts = sorted((tmp_path / "infer.parts").glob("*.npz"))
@@ -435,13 +439,13 @@ def test_kept_scores_of_other_settings_or_damaged_ones_are_made_again(tmp_path, 
     content = bytearray(parts[2].read_bytes())
     content[len(content) // 2] ^= 1
     parts[2].write_bytes(bytes(content))
-    kept = KeptScores(tmp_path, "f")
+    kept = PartialScores(tmp_path, "f")
     assert kept.get(["r00"]) is None
     same(score_recordings(model, dump, names, LABELS, "cpu", kept=kept), whole)
     kept.close()
-    KeptScores(tmp_path, "other").close()
+    PartialScores(tmp_path, "other").close()
     assert not (tmp_path / "infer.parts").exists()
-    KeptScores.discard(tmp_path)
+    PartialScores.discard(tmp_path)
     assert not (tmp_path / "infer.journal").exists()
 
 
@@ -454,12 +458,12 @@ def test_inference_stops_where_it_is_asked_to(tmp_path, blocks, monkeypatch):
     monkeypatch.setattr(inference, "stop_if_asked", stop)
     with pytest.raises(Interrupted, match="SIGTERM at recording r"):
         score_recordings(model, dump, names, LABELS, "cpu")  # in training nobody keeps blocks
-    kept = KeptScores(tmp_path, "f")
+    kept = PartialScores(tmp_path, "f")
     with pytest.raises(Interrupted, match="SIGTERM at recording r"):
         score_recordings(model, dump, names, LABELS, "cpu", kept=kept)
     kept.close()
     monkeypatch.setattr(inference, "stop_if_asked", lambda place: None)
-    kept = KeptScores(tmp_path, "f")
+    kept = PartialScores(tmp_path, "f")
     same(score_recordings(model, dump, names, LABELS, "cpu", kept=kept), whole)
 
 
@@ -467,7 +471,7 @@ def test_shares_score_together_what_one_process_scores(tmp_path, blocks, monkeyp
     model, dump, names, whole = blocks
     scored = []
     for k in range(2):
-        kept = KeptScores(tmp_path, "f", Shard(k, 2))
+        kept = PartialScores(tmp_path, "f", Shard(k, 2))
         part = score_recordings(model, dump, names, LABELS, "cpu", kept=kept, shard=Shard(k, 2))
         scored += part.recording_ids
         kept.close()
@@ -476,13 +480,13 @@ def test_shares_score_together_what_one_process_scores(tmp_path, blocks, monkeyp
     monkeypatch.setattr(
         inference, "_score_block", lambda *given: made.append(given) or block_of(*given)
     )
-    kept = KeptScores(tmp_path, "f")
+    kept = PartialScores(tmp_path, "f")
     same(score_recordings(model, dump, names, LABELS, "cpu", kept=kept), whole)
     assert not made
     kept.remove()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["dump"]
     # Shares of other settings are not taken.
-    KeptScores(tmp_path, "g", Shard(0, 2)).close()
-    kept = KeptScores(tmp_path, "f")
+    PartialScores(tmp_path, "g", Shard(0, 2)).close()
+    kept = PartialScores(tmp_path, "f")
     same(score_recordings(model, dump, names, LABELS, "cpu", kept=kept), whole)
     assert made

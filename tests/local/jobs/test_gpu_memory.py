@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from local.io.errors import CanopyError
-from local.jobs.gpu_memory import batch_advice, fitting_batch, is_out_of_memory
+from local.jobs.gpu_memory import advise_batch_size, fitting_batch, is_out_of_memory
 
 FULL = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
@@ -74,14 +74,14 @@ def test_the_message_names_the_key_and_a_size(monkeypatch, probe, batch, words):
     available = 10**9
     with (
         pytest.raises(CanopyError, match=rf"fold0: out of GPU memory with .*{batch}; .*{words}"),
-        batch_advice("fold0", "train.batch_size", batch, probe, lambda: available),
+        advise_batch_size("fold0", "train.batch_size", batch, probe, lambda: available),
     ):
         raise FULL
     assert emptied == [True]
 
 
 def test_other_errors_pass():
-    with pytest.raises(RuntimeError, match="shape"), batch_advice("x", "y", 2, raise_full):
+    with pytest.raises(RuntimeError, match="shape"), advise_batch_size("x", "y", 2, raise_full):
         raise RuntimeError("shape mismatch")
-    with batch_advice("x", "y", 2, raise_full):
+    with advise_batch_size("x", "y", 2, raise_full):
         pass

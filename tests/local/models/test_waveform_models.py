@@ -8,8 +8,10 @@ from torch import nn
 
 from local.config import Config, DataConfig, WindowConfig
 from local.features.npz import write_features
-from local.features.store import Dump
-from local.inference.scores import score_recordings
+from local.features.store import FeatureStore
+from local.inference.score_recordings import (
+    score_recordings,
+)
 from local.io.errors import CanopyError
 from local.io.files import write_csv
 from local.labels.grid import grid_of
@@ -591,7 +593,7 @@ def test_whole_recordings_are_scored_on_the_grid_of_frames(tmp_path):
     write_csv(tmp_path / "manifest.csv", pd.DataFrame([{**row, "status": "ok", "reason": ""}]))
     torch.manual_seed(0)
     model = create_model("denet", config.model.params, 1, 1).eval()
-    scores = score_recordings(model, Dump(tmp_path, config), ["a"], ["call"], "cpu")
+    scores = score_recordings(model, FeatureStore(tmp_path, config), ["a"], ["call"], "cpu")
     assert scores.hop_s == pytest.approx(0.004)
     assert scores.start_s == 0.0
     assert scores.frames[0].shape == (1, 37)

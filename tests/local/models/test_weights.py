@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from local.io.errors import CanopyError
-from local.models import create_model, fit_hint, without_start
+from local.models import create_model, fit_hint, without_pretrained
 from local.models.checkpoint import load_model, model_state, save_checkpoint
 
 BANDS, CLASSES = 32, 3
@@ -75,7 +75,7 @@ def test_a_trained_model_needs_the_file_of_its_first_weights_no_more(tmp_path, p
     save_checkpoint(tmp_path / "best.pt", model_state(model, {**recipe, "labels": LABELS}))
     (tmp_path / "weights.safetensors").unlink()
     load_model(tmp_path / "best.pt", LABELS)
-    assert without_start({**params, "pretrained": True}) == {"backbone": SMALL}
+    assert without_pretrained({**params, "pretrained": True}) == {"backbone": SMALL}
 
 
 class Bomb:

@@ -13,16 +13,18 @@ from scipy.stats import rankdata
 from local.data.tables import Tables
 from local.io.errors import CanopyError
 from local.relabel.correction import (
-    check_submission,
-    make_submission,
-    merge_columns,
-    ordered_probability,
     prior_correction,
-    read_columns,
     training_prior,
 )
 from local.relabel.priors import FoldScores
 from local.scoring.metrics.ranking import lwlrap
+from local.stages.submission import (
+    check_submission,
+    make_submission,
+    merge_columns,
+    ordered_probability,
+    read_columns,
+)
 
 LABELS = ["s0", "s1", "s0_song4"]
 COLUMNS = pd.DataFrame({"label": LABELS, "column": ["s0", "s1", "s0"]})

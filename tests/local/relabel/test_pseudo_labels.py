@@ -12,7 +12,7 @@ from local.inference.scores import Scores
 from local.io.errors import CanopyError
 from local.relabel.pseudo_labels import bound_by_prevalence, make_pseudo_events, summarise
 from local.stages.experiment import Experiment
-from local.training.epoch_plan import make_pool, plan_epoch
+from local.training.epoch_plan import make_training_set, plan_epoch
 
 LABELS = ["a", "b"]
 HOP = 0.5
@@ -155,11 +155,15 @@ def test_pseudo_events_are_not_balanced(toy):
     experiment = Experiment(made.run)
     rows = [(f"r{i:02d}", "a" if i % 9 else "b", 5.6, 5.9, 1, "pseudo:cycle1") for i in range(18)]
     events = pd.concat([experiment.tables.events, true_rows(*rows)], ignore_index=True)
-    pool = make_pool(experiment.tables, events, experiment.ids("train"), experiment.dump)
-    plan = plan_epoch(pool, made.run.config, 20, 4000, np.random.default_rng(0))
+    training_set = make_training_set(
+        experiment.tables, events, experiment.ids("train"), experiment.dump
+    )
+    plan = plan_epoch(training_set, made.run.config, 20, 4000, np.random.default_rng(0))
     # Only those two recordings have pseudo rows of class b, 2 of 18; half the windows are pseudo.
     late = plan[:, 1] >= 38
-    rare = np.isin(plan[late, 0], [pool.recording_ids.index(name) for name in ("r00", "r09")])
+    rare = np.isin(
+        plan[late, 0], [training_set.recording_ids.index(name) for name in ("r00", "r09")]
+    )
     assert 0.05 < rare.mean() < 0.2
 
 

@@ -10,7 +10,12 @@ import pandas as pd
 import pytest
 from scipy.stats import pearsonr
 
-from local.inference.scores import Scores, save_scores
+from local.inference.score_files import (
+    save_scores,
+)
+from local.inference.scores import (
+    Scores,
+)
 from local.io.errors import CanopyError
 from local.io.files import write_csv, write_json
 from local.report.ledger import (

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 from local.io.errors import CanopyError
-from local.slurm.forecast import Fleet, Load, bottleneck, fed_rate, forecast, play
+from local.slurm.forecast import Machines, Workload, bottleneck, fed_rate, forecast, play
 
-LOAD = Load(hours=1000.0, n_shards=100, recording_hours=1.0, gb_per_hour=0.3, kept_gb_per_hour=0.0)
-CALM = Fleet(
+LOAD = Workload(
+    hours=1000.0, n_shards=100, recording_hours=1.0, gb_per_hour=0.3, kept_gb_per_hour=0.0
+)
+CALM = Machines(
     n_workers=10,
     rate=10.0,
     spread=0.0,

@@ -7,14 +7,20 @@ import pandas as pd
 import pytest
 
 from local.data.tables import EVENT_COLUMNS
-from local.inference.scores import Scores, load_scores, mean_logit
+from local.inference.score_files import (
+    load_scores,
+)
+from local.inference.scores import (
+    Scores,
+    mean_logit,
+)
 from local.io.errors import CanopyError
 from local.io.files import write_csv
 from local.models.checkpoint import load_checkpoint, save_checkpoint
 from local.relabel.pseudo_labels import check_provenance
 from local.stages import train as stage_train
 from local.stages.experiment import Experiment
-from local.training.epoch_plan import make_pool
+from local.training.epoch_plan import make_training_set
 
 QUICK = {
     "train__n_epochs": 1,
@@ -32,10 +38,12 @@ def pseudo_rows(*names):
 def groups_trained_on(experiment, cycle, fold):
     """Straight from what training draws windows from, not from what the run noted."""
     events, names = experiment.events(cycle), experiment.training_ids(cycle, fold)
-    lent = experiment.lent_ids(fold)
-    pool = make_pool(experiment.tables, events, names, experiment.dump, lent)
+    background_ids = experiment.background_ids(fold)
+    training_set = make_training_set(
+        experiment.tables, events, names, experiment.dump, background_ids
+    )
     group = experiment.tables.recordings.set_index("recording_id")["group"]
-    return set(group[pool.recording_ids])
+    return set(group[training_set.recording_ids])
 
 
 def run_cycle(script, toy, cycle):
@@ -193,8 +201,11 @@ def test_rejected_rows_are_split_as_confirmed_ones_are(toy):
     seen: list[int] = []
     for fold in experiment.folds:
         names = experiment.training_ids(0, fold)
-        pool = make_pool(experiment.tables, events, names, experiment.dump)
-        drawn = {pool.recording_ids[row] for row in pool.event_recording[pool.event_kind == 1]}
+        training_set = make_training_set(experiment.tables, events, names, experiment.dump)
+        drawn = {
+            training_set.recording_ids[row]
+            for row in training_set.event_recording[training_set.event_kind == 1]
+        }
         held_out = set(rejected["recording_id"]) & set(experiment.held_out_ids(fold))
         assert held_out
         assert not drawn & held_out

@@ -22,10 +22,10 @@ from local.jobs.interruption import Interrupted, forget, listen
 from local.models import create_model
 from local.models.checkpoint import load_checkpoint
 from local.stages.experiment import Experiment
-from local.training.epoch_plan import make_pool
+from local.training.epoch_plan import make_training_set
+from local.training.fold_data import FoldData
 from local.training.fold_loop import Trainer
-from local.training.fold_task import FoldTask
-from local.training.launching import Together, run_together
+from local.training.launching import LaunchConfig, run_ranks
 from local.training.ranks import Ranks
 from local.training.whole_batch import WholeBatch, score_whole_batch
 
@@ -57,7 +57,7 @@ MANIFOLD = {
 KINDS = {"tied": TIED, "manifold": MANIFOLD}
 
 
-def together(work, n, folder):
+def launch(work, n, folder):
     """`work(ranks)` in `n` processes forked from this one; their exit codes, 99 for an error."""
     folder.mkdir(parents=True, exist_ok=True)
     store = f"file://{folder}/store-{time.monotonic_ns()}"
@@ -90,9 +90,11 @@ def task_of(made, folder, fold=0):
     experiment = Experiment(made.run)
     names = experiment.training_ids(0, fold)
     folder.mkdir(parents=True, exist_ok=True)
-    return FoldTask(
+    return FoldData(
         name=f"cycle0/fold{fold}",
-        pool=make_pool(experiment.tables, experiment.tables.events, names, experiment.dump),
+        training_set=make_training_set(
+            experiment.tables, experiment.tables.events, names, experiment.dump
+        ),
         held_out=experiment.held_out_ids(fold),
         events=experiment.tables.events,
         labels=experiment.tables.labels,
@@ -104,12 +106,12 @@ def task_of(made, folder, fold=0):
 
 def train(made, folder, n=1):
     """A fold in `n` processes."""
-    task = task_of(made, folder)
+    fold_data = task_of(made, folder)
     if n == 1:
-        Trainer(task, made.run.config).run()
+        Trainer(fold_data, made.run.config).run()
         return
-    work = lambda ranks: Trainer(task, made.run.config, None, ranks).run()  # noqa: E731
-    assert together(work, n, folder.parent) == [0] * n
+    work = lambda ranks: Trainer(fold_data, made.run.config, None, ranks).run()  # noqa: E731
+    assert launch(work, n, folder.parent) == [0] * n
 
 
 def close(one, other):
@@ -140,7 +142,7 @@ def test_ranks_are_one_process(toy, tmp_path, kind, n):
 def test_ranks_read_different_windows(toy, tmp_path, monkeypatch):
     """Each reads its share of a batch and no more."""
     made = toy(train__n_epochs=1, train__n_workers=0)
-    task = task_of(made, tmp_path / "fold")
+    fold_data = task_of(made, tmp_path / "fold")
     read = local.training.steps.WindowDataset.__getitem__
 
     def work(ranks):
@@ -150,10 +152,10 @@ def test_ranks_read_different_windows(toy, tmp_path, monkeypatch):
             "__getitem__",
             lambda self, item: seen.append(item) or read(self, item),
         )
-        Trainer(task, made.run.config, None, ranks).run()
+        Trainer(fold_data, made.run.config, None, ranks).run()
         np.save(tmp_path / f"seen{ranks.rank}.npy", seen)
 
-    assert together(work, 2, tmp_path) == [0, 0]
+    assert launch(work, 2, tmp_path) == [0, 0]
     seen = [np.load(tmp_path / f"seen{rank}.npy") for rank in range(2)]
     assert [len(part) for part in seen] == [32, 32]
     assert sorted(np.concatenate(seen)) == list(range(64))
@@ -162,7 +164,7 @@ def test_ranks_read_different_windows(toy, tmp_path, monkeypatch):
 def test_ranks_stop_together_and_any_number_goes_on(toy, tmp_path, monkeypatch):
     made = toy(**TIED, train__save_minutes=60.0)
     train(made, tmp_path / "whole", 2)
-    task = task_of(made, tmp_path / "broken")
+    fold_data = task_of(made, tmp_path / "broken")
     step, count = Trainer._step, {"n": 0}
 
     def asked(self, batch, rows):
@@ -176,12 +178,12 @@ def test_ranks_stop_together_and_any_number_goes_on(toy, tmp_path, monkeypatch):
         listen()
         monkeypatch.setattr(Trainer, "_step", asked)
         with pytest.raises(Interrupted) as stop:
-            Trainer(task, made.run.config, None, ranks).run()
+            Trainer(fold_data, made.run.config, None, ranks).run()
         forget()
         who = ["a signal to another rank", "SIGTERM"][ranks.rank]
         assert str(stop.value) == f"stopped by {who} at epoch 2, batch 3 of cycle0/fold0"
 
-    assert together(work, 2, tmp_path) == [0, 0]
+    assert launch(work, 2, tmp_path) == [0, 0]
     progress = load_checkpoint(tmp_path / "broken" / "step.pt")["progress"]
     assert (progress["epoch"], progress["step"]) == (1, 3)
     for n in (1, 2):
@@ -197,7 +199,7 @@ def test_ranks_stop_together_and_any_number_goes_on(toy, tmp_path, monkeypatch):
 
 def test_a_bad_step_of_one_rank_is_skipped_by_all(toy, tmp_path, monkeypatch):
     made = toy(train__n_epochs=2, train__max_bad_steps=1)
-    task = task_of(made, tmp_path / "fold")
+    fold_data = task_of(made, tmp_path / "fold")
     own, count = Ranks.own, {"n": 0}
 
     def spoiled(self, x):
@@ -210,9 +212,9 @@ def test_a_bad_step_of_one_rank_is_skipped_by_all(toy, tmp_path, monkeypatch):
     def work(ranks):
         monkeypatch.setattr(Ranks, "own", spoiled)
         with pytest.raises(CanopyError, match="2 steps were not finite"):
-            Trainer(task, made.run.config, None, ranks).run()
+            Trainer(fold_data, made.run.config, None, ranks).run()
 
-    assert together(work, 2, tmp_path) == [0, 0]
+    assert launch(work, 2, tmp_path) == [0, 0]
     assert pd.read_csv(tmp_path / "fold" / "log.csv")["skipped_steps"].tolist() == [1]
     assert (tmp_path / "fold" / "bad_batch.json").is_file()
 
@@ -246,7 +248,7 @@ def test_batch_norm_and_dropout_are_of_the_whole_batch(tmp_path, n, shape):
         found |= {key: norm.state_dict()[key] for key in ("running_mean", "running_var")}
         torch.save(found, tmp_path / f"{ranks.rank}.pt")
 
-    assert together(work, 2, tmp_path) == [0, 0]
+    assert launch(work, 2, tmp_path) == [0, 0]
     found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     x.requires_grad_()
     torch.set_rng_state(state)
@@ -297,7 +299,7 @@ def test_any_network_learns_as_of_the_whole_batch(tmp_path, name):
         )
         torch.save(found, tmp_path / f"{ranks.rank}.pt")
 
-    assert together(work, 2, tmp_path) == [0, 0]
+    assert launch(work, 2, tmp_path) == [0, 0]
     outputs, grads, state = learn(lambda network: network(x))
     for rank in range(2):
         found = torch.load(tmp_path / f"{rank}.pt")
@@ -321,7 +323,7 @@ def test_what_is_made_again_for_the_gradient_draws_the_same(tmp_path):
         assert torch.equal(first, again)
         assert 0.1 < float(first.double().mean()) < 0.3
 
-    assert together(work, 1, tmp_path) == [0]
+    assert launch(work, 1, tmp_path) == [0]
 
 
 def test_items_of_any_type_are_gathered(tmp_path):
@@ -343,7 +345,7 @@ def test_items_of_any_type_are_gathered(tmp_path):
         assert state["b"] == [1, "c"]
         assert ranks.state_of_first(None) is None
 
-    assert together(work, 3, tmp_path) == [0, 0, 0]
+    assert launch(work, 3, tmp_path) == [0, 0, 0]
 
 
 # --------------------------------------------------------------------------------------- scripts
@@ -442,7 +444,7 @@ def test_more_nodes_than_the_job_has_are_refused(job, tmp_path, monkeypatch):
     for key in ("PATH", "SLURM_JOB_NODELIST", "SLURM_JOB_ID"):
         monkeypatch.setenv(key, job[key])
     with pytest.raises(CanopyError, match="is 3, but this job has 2; ask sbatch for --nodes=3"):
-        run_together(tmp_path / "script.py", [], Together(nodes=3), tmp_path / "note")
+        run_ranks(tmp_path / "script.py", [], LaunchConfig(nodes=3), tmp_path / "note")
 
 
 def test_a_fault_is_told_once_and_not_tried_again(toy):
@@ -454,7 +456,7 @@ def test_a_fault_is_told_once_and_not_tried_again(toy):
 
 def test_what_cannot_be_is_refused(monkeypatch):
     monkeypatch.delenv("SLURM_JOB_NODELIST", raising=False)
-    plain = Together()
+    plain = LaunchConfig()
     for changes, words in (
         ({"ranks": 0}, "--ranks is 0"),
         ({"nodes": 2}, "--n-nodes is 2 outside a job of Slurm"),
@@ -463,4 +465,4 @@ def test_what_cannot_be_is_refused(monkeypatch):
             replace(plain, **changes).check("cpu")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(CanopyError, match="--ranks is 2, but there are 1 GPUs here"):
-        Together(ranks=2).check("cuda")
+        LaunchConfig(ranks=2).check("cuda")

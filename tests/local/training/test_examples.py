@@ -13,7 +13,7 @@ from local.io.errors import CanopyError
 from local.labels.grid import coverage, grid_of
 from local.labels.targets import visible_enough
 from local.labels.windows import window_frames
-from local.training.epoch_plan import Pool, _draw_rows, make_pool, plan_epoch
+from local.training.epoch_plan import TrainingSet, _draw_rows, make_training_set, plan_epoch
 from local.training.examples import WindowDataset
 
 LABELS = ["a", "b", "c"]
@@ -33,7 +33,7 @@ def feats(n_frames, seed=0):
 
 def pool_of(dump, events, ids):
     tables = make_tables(events)
-    return make_pool(tables, tables.events, ids, dump)
+    return make_training_set(tables, tables.events, ids, dump)
 
 
 @pytest.fixture
@@ -94,9 +94,9 @@ def test_invalid_recordings_are_left_out(toy_config, toy_dump):
     dump = type(dump)(dump.folder, dump.config)
     assert "r0" in dump
     assert "r1" not in dump
-    pool = pool_of(dump, [("r1", "a", 0.0, 1.0, 1, "tp")], ["r0", "r1"])
-    assert pool.recording_ids == ["r0"]
-    assert len(pool.event_kind) == 0
+    training_set = pool_of(dump, [("r1", "a", 0.0, 1.0, 1, "tp")], ["r0", "r1"])
+    assert training_set.recording_ids == ["r0"]
+    assert len(training_set.event_kind) == 0
 
 
 @pytest.mark.parametrize(("seconds", "step", "frames"), [(2.0, 1, 20), (2.0, 8, 24), (0.1, 32, 32)])
@@ -107,12 +107,14 @@ def test_a_window_is_whole_cells(toy_config, seconds, step, frames):
 # -------------------------------------------------------------------------------------- the plan
 
 
-def visible_of(pool: Pool, config, row, start, window):
+def visible_of(training_set: TrainingSet, config, row, start, window):
     """Whether each event of recording `row` counts in the window, by a plain statement."""
     grid = grid_of(window, config.hop_s, config.features.kind == "logmel", start)
-    duration = pool.event_offset - pool.event_onset
-    seen = coverage(pool.event_onset, pool.event_offset, grid).sum(axis=1) * grid.hop_s
-    return visible_enough(seen, duration, config.window) & (pool.event_recording == row)
+    duration = training_set.event_offset - training_set.event_onset
+    seen = (
+        coverage(training_set.event_onset, training_set.event_offset, grid).sum(axis=1) * grid.hop_s
+    )
+    return visible_enough(seen, duration, config.window) & (training_set.event_recording == row)
 
 
 @settings(deadline=None, max_examples=60)
@@ -133,7 +135,7 @@ def test_the_event_a_window_was_drawn_for_counts_in_it(data):
     onset = data.draw(st.floats(0, end - 0.05))
     offset = onset + data.draw(st.floats(0.01, 8))
     offset = min(offset, end)
-    pool = Pool(
+    training_set = TrainingSet(
         ["r0"],
         np.array([n_frames]),
         {},
@@ -143,65 +145,72 @@ def test_the_event_a_window_was_drawn_for_counts_in_it(data):
         np.array([offset]),
         np.zeros(1, dtype=np.int64),
     )
-    plan = plan_epoch(pool, config, window, 500, np.random.default_rng(0))
+    plan = plan_epoch(training_set, config, window, 500, np.random.default_rng(0))
     assert (plan[:, 1] >= 0).all()
     assert (plan[:, 1] <= n_frames - window).all()
     # The outermost starts are the doubtful ones.
     starts = np.unique(plan[:, 1])
     for start in {*starts[:3], *starts[-3:], *starts[::20]}:
-        assert visible_of(pool, config, 0, start, window)[0]
+        assert visible_of(training_set, config, 0, start, window)[0]
 
 
 def test_windows_of_every_kind_show_what_they_were_drawn_for(scene):
-    config, _, pool = scene
+    config, _, training_set = scene
     for kind, key in enumerate(("p_positive", "p_negative", "p_pseudo")):
         shares = dict.fromkeys(("p_positive", "p_negative", "p_pseudo", "p_random"), 0.0)
         only = config.model_copy(
             update={"window": config.window.model_copy(update={**shares, key: 1.0})}
         )
-        plan = plan_epoch(pool, only, 20, 300, np.random.default_rng(1))
+        plan = plan_epoch(training_set, only, 20, 300, np.random.default_rng(1))
         for row, start in plan:
-            shown = visible_of(pool, only, row, start, 20)
-            assert (shown & (pool.event_kind == kind)).any()
+            shown = visible_of(training_set, only, row, start, 20)
+            assert (shown & (training_set.event_kind == kind)).any()
 
 
-def drawn_rows(pool, config, kind, n=6000):
+def drawn_rows(training_set, config, kind, n=6000):
     """How often each class was drawn for: from windows around events that stand alone."""
-    rows = np.flatnonzero(pool.event_kind == kind)
+    rows = np.flatnonzero(training_set.event_kind == kind)
     balanced = config.window.balance_classes and kind != 2
     rng = np.random.default_rng(0)
-    drawn = _draw_rows(rows, pool.event_label, n, balanced, rng)
-    return np.bincount(pool.event_label[drawn], minlength=3) / n
+    drawn = _draw_rows(rows, training_set.event_label, n, balanced, rng)
+    return np.bincount(training_set.event_label[drawn], minlength=3) / n
 
 
 def test_true_classes_are_balanced_and_pseudo_ones_are_not(scene):
     """Defect 41: pseudo events keep their natural balance."""
-    config, _, pool = scene
-    np.testing.assert_allclose(drawn_rows(pool, config, 0), [0.5, 0.5, 0], atol=0.03)
-    np.testing.assert_allclose(drawn_rows(pool, config, 2), [0.9, 0.1, 0], atol=0.03)
+    config, _, training_set = scene
+    np.testing.assert_allclose(drawn_rows(training_set, config, 0), [0.5, 0.5, 0], atol=0.03)
+    np.testing.assert_allclose(drawn_rows(training_set, config, 2), [0.9, 0.1, 0], atol=0.03)
 
 
 def test_balance_of_the_plan_itself(scene):
-    config, _, pool = scene
+    config, _, training_set = scene
     window = {**config.window.model_dump(), "p_negative": 0, "p_pseudo": 0, "p_random": 0}
     for balanced, share in ((True, 0.5), (False, 1 / 21)):
         rule = type(config.window)(**{**window, "balance_classes": balanced})
         plan = plan_epoch(
-            pool, config.model_copy(update={"window": rule}), 20, 4000, np.random.default_rng(0)
+            training_set,
+            config.model_copy(update={"window": rule}),
+            20,
+            4000,
+            np.random.default_rng(0),
         )
         assert set(plan[:, 0]) == {0}
         # The one call of b fills 9 to 10 s, where no other event reaches.
         of_b = np.mean(
-            [visible_of(pool, config, 0, s, 20)[pool.event_label == 1].any() for s in plan[:, 1]]
+            [
+                visible_of(training_set, config, 0, s, 20)[training_set.event_label == 1].any()
+                for s in plan[:, 1]
+            ]
         )
         # Some windows around late calls of a show b as well.
         assert share - 0.03 <= of_b <= share + 0.2
 
 
 def test_shares_of_the_kinds(scene):
-    config, _, pool = scene
+    config, _, training_set = scene
     # r2 is reached by pseudo and random windows only, r1 not by positive ones.
-    plan = plan_epoch(pool, config, 20, 20_000, np.random.default_rng(0))
+    plan = plan_epoch(training_set, config, 20, 20_000, np.random.default_rng(0))
     share = np.bincount(plan[:, 0], minlength=3) / len(plan)
     total = 0.6 + 0.3 + 0.3 + 0.1
     length = np.array([101, 101, 41]) / 243
@@ -210,10 +219,10 @@ def test_shares_of_the_kinds(scene):
 
 
 def test_random_windows_fall_evenly_on_all_time(scene):
-    config, _, pool = scene
+    config, _, training_set = scene
     window = {**config.window.model_dump(), "p_positive": 0, "p_negative": 0, "p_pseudo": 0}
     config = config.model_copy(update={"window": type(config.window)(**window)})
-    plan = plan_epoch(pool, config, 20, 20_000, np.random.default_rng(0))
+    plan = plan_epoch(training_set, config, 20, 20_000, np.random.default_rng(0))
     share = np.bincount(plan[:, 0], minlength=3) / len(plan)
     np.testing.assert_allclose(share, np.array([101, 101, 41]) / 243, atol=0.015)
     starts = plan[plan[:, 0] == 0, 1]
@@ -231,10 +240,12 @@ def test_absent_kinds_fall_away_and_nothing_to_draw_is_told(toy_config, toy_dump
 
 
 def test_a_plan_is_a_function_of_its_generator_and_not_of_the_order_of_rows(scene):
-    config, dump, pool = scene
-    plan = plan_epoch(pool, config, 20, 100, np.random.default_rng(4))
-    np.testing.assert_array_equal(plan, plan_epoch(pool, config, 20, 100, np.random.default_rng(4)))
-    assert (plan != plan_epoch(pool, config, 20, 100, np.random.default_rng(5))).any()
+    config, dump, training_set = scene
+    plan = plan_epoch(training_set, config, 20, 100, np.random.default_rng(4))
+    np.testing.assert_array_equal(
+        plan, plan_epoch(training_set, config, 20, 100, np.random.default_rng(4))
+    )
+    assert (plan != plan_epoch(training_set, config, 20, 100, np.random.default_rng(5))).any()
     events = [
         ("r0", "a", 1.0, 2.0, 1, "tp"),
         ("r1", "b", 3.0, 4.0, 1, "tp"),
@@ -251,20 +262,20 @@ def test_a_plan_is_a_function_of_its_generator_and_not_of_the_order_of_rows(scen
 
 
 def test_items_are_the_same_in_any_order_and_process(scene):
-    config, dump, pool = scene
-    plan = plan_epoch(pool, config, 20, 12, np.random.default_rng(0))
-    dataset = WindowDataset(pool, dump, plan, 20, 2, 3)
+    config, dump, training_set = scene
+    plan = plan_epoch(training_set, config, 20, 12, np.random.default_rng(0))
+    dataset = WindowDataset(training_set, dump, plan, 20, 2, 3)
     forward = [dataset[i] for i in range(12)]
-    other = WindowDataset(pool, dump, plan, 20, 2, 3)
+    other = WindowDataset(training_set, dump, plan, 20, 2, 3)
     for i in reversed(range(12)):
         for key, value in other[i].items():
             assert torch.equal(value, forward[i][key]), key
 
 
 def test_an_item_holds_the_window_and_its_targets(scene):
-    _, dump, pool = scene
+    _, dump, training_set = scene
     # b of r0 sounds from 9 to 10 s; frame 81 begins at 8.05 s.
-    item = WindowDataset(pool, dump, np.array([[0, 81]]), 20, 2, 3)[0]
+    item = WindowDataset(training_set, dump, np.array([[0, 81]]), 20, 2, 3)[0]
     np.testing.assert_array_equal(item["x"], feats(101, 0)[None, :, 81:])
     assert item["frame_target"].shape == (3, 10)
     np.testing.assert_array_equal(item["clip_target"], [0, 1, 0])
@@ -280,7 +291,7 @@ def test_repeats_of_a_completely_annotated_recording_are_not_called_silent(
     """The call sounds again in the repeat, where the table has no row."""
     config = toy_config(window={"length_s": 2.0, "short": short}, data={"annotation": "complete"})
     dump = toy_dump({"r0": feats(16)}, config)
-    pool = pool_of(dump, [("r0", "a", 0.0, 0.5, 1, "tp")], ["r0"])
-    item = WindowDataset(pool, dump, np.array([[0, 0]]), 20, 2, 3)[0]
+    training_set = pool_of(dump, [("r0", "a", 0.0, 0.5, 1, "tp")], ["r0"])
+    item = WindowDataset(training_set, dump, np.array([[0, 0]]), 20, 2, 3)[0]
     assert item["x"].shape == (1, 8, 20)
     np.testing.assert_array_equal(item["frame_mask"][0], [1.0] * known + [0.0] * (10 - known))

@@ -8,12 +8,14 @@ from torch.utils.data import DataLoader
 
 from local.config import Config
 from local.data.tables import Tables
-from local.inference.scores import score_recordings
+from local.inference.score_recordings import (
+    score_recordings,
+)
 from local.io.errors import CanopyError
 from local.labels.windows import training_window
 from local.models import SedModel, SedOutput
 from local.stages.checks import check_config
-from local.training.epoch_plan import make_pool, plan_epoch
+from local.training.epoch_plan import make_training_set, plan_epoch
 from local.training.examples import WindowDataset
 from local.training.variation import Variations, vary_epoch
 
@@ -47,7 +49,7 @@ def one_class_a_recording(toy_dump):
                 events.append((ids[-1], label, 1.0, 2.0, polarity or 1, source))
         dump = toy_dump({name: feats(40) for name in ids}, config)
         tables = tables_of(events)
-        return make_pool(tables, tables.events, ids, dump)
+        return make_training_set(tables, tables.events, ids, dump)
 
     return make
 
@@ -58,13 +60,13 @@ def test_every_batch_is_as_balanced_as_can_be(toy_config, one_class_a_recording,
         window={"length_s": 2.0, "balance_batches": True, "p_random": 0.0},
         train={"batch_size": batch_size},
     )
-    pool = one_class_a_recording(config)
-    plan = plan_epoch(pool, config, 20, 20 * batch_size, np.random.default_rng(0))
+    training_set = one_class_a_recording(config)
+    plan = plan_epoch(training_set, config, 20, 20 * batch_size, np.random.default_rng(0))
     open_to = {"1": "abcd", "-1": "abe"}
     totals = dict.fromkeys(LABELS, 0)
     for batch in plan[:, 0].reshape(20, batch_size):
         counts = dict.fromkeys(LABELS, 0)
-        windows = [pool.recording_ids[row].split("_")[:2] for row in batch]
+        windows = [training_set.recording_ids[row].split("_")[:2] for row in batch]
         windows = [(label, kind) for label, kind in windows if kind != "0"]
         # The kind that fewer classes have has the first choice.
         for label, kind in sorted(windows, key=lambda window: len(open_to[window[1]])):
@@ -89,9 +91,9 @@ def test_with_rows_of_both_kinds_counts_differ_by_one_at_most(toy_config, toy_du
     ids = [event[0] for event in events]
     dump = toy_dump({name: feats(40) for name in ids}, config)
     tables = tables_of(events)
-    pool = make_pool(tables, tables.events, ids, dump)
-    plan = plan_epoch(pool, config, 20, 240, np.random.default_rng(0))
-    drawn = np.array([LABELS.index(pool.recording_ids[row][0]) for row in plan[:, 0]])
+    training_set = make_training_set(tables, tables.events, ids, dump)
+    plan = plan_epoch(training_set, config, 20, 240, np.random.default_rng(0))
+    drawn = np.array([LABELS.index(training_set.recording_ids[row][0]) for row in plan[:, 0]])
     for batch in drawn.reshape(20, 12):
         counts = np.bincount(batch, minlength=5)
         assert counts.max() - counts.min() <= 1
@@ -113,9 +115,11 @@ def test_classes_without_confirmed_rows_leave_room_for_the_others(toy_config, to
     ]
     ids = [event[0] for event in events]
     tables = tables_of(events)
-    pool = make_pool(tables, tables.events, ids, toy_dump({n: feats(40) for n in ids}, config))
-    plan = plan_epoch(pool, config, 20, 8 * 50, np.random.default_rng(0))
-    names = [pool.recording_ids[row] for row in plan[:, 0]]
+    training_set = make_training_set(
+        tables, tables.events, ids, toy_dump({n: feats(40) for n in ids}, config)
+    )
+    plan = plan_epoch(training_set, config, 20, 8 * 50, np.random.default_rng(0))
+    names = [training_set.recording_ids[row] for row in plan[:, 0]]
     for batch in np.reshape(names, (50, 8)):
         labels = [name.split("_")[0] for name in batch]
         n_confirmed = sum(name.split("_")[1] == "1" for name in batch)
@@ -127,15 +131,17 @@ def test_classes_without_confirmed_rows_leave_room_for_the_others(toy_config, to
 def test_the_other_draws_of_a_balanced_plan(toy_config, one_class_a_recording):
     window = {"length_s": 2.0, "balance_batches": True}
     config = toy_config(window=window, train={"batch_size": 16})
-    pool = one_class_a_recording(config)
-    plan = plan_epoch(pool, config, 20, 3000, np.random.default_rng(0))
-    kinds = [pool.recording_ids[row].split("_")[1] for row in plan[:, 0]]
+    training_set = one_class_a_recording(config)
+    plan = plan_epoch(training_set, config, 20, 3000, np.random.default_rng(0))
+    kinds = [training_set.recording_ids[row].split("_")[1] for row in plan[:, 0]]
     # p_pseudo 0.3 of 1.3, and the share of random windows that meets one.
     assert kinds.count("0") / 3000 == pytest.approx(0.3 / 1.3 + 0.1 / 1.3 * 9 / 130, abs=0.03)
-    again = plan_epoch(pool, config, 20, 3000, np.random.default_rng(0))
+    again = plan_epoch(training_set, config, 20, 3000, np.random.default_rng(0))
     np.testing.assert_array_equal(plan, again)
     # All rows of a class are used, not the first of them.
-    assert len({row for row in plan[:, 0] if pool.recording_ids[row].startswith("a_1")}) == 40
+    assert (
+        len({row for row in plan[:, 0] if training_set.recording_ids[row].startswith("a_1")}) == 40
+    )
 
 
 # ------------------------------------------------------------------------------ whole recordings
@@ -164,13 +170,13 @@ def test_a_window_is_the_whole_recording(toy_config, toy_dump):
     window = training_window(dump, 4)
     assert window == 104
     tables = tables_of([("r0", "a", 9.0, 9.8, 1, "tp"), ("r1", "b", 1.0, 2.0, 1, "tp")])
-    pool = make_pool(tables, tables.events, ["r0", "r1"], dump)
-    plan = plan_epoch(pool, config, window, 30, np.random.default_rng(0))
+    training_set = make_training_set(tables, tables.events, ["r0", "r1"], dump)
+    plan = plan_epoch(training_set, config, window, 30, np.random.default_rng(0))
     assert (plan[:, 1] == 0).all()
-    item = WindowDataset(pool, dump, np.array([[0, 0]]), window, 4, 5)[0]
+    item = WindowDataset(training_set, dump, np.array([[0, 0]]), window, 4, 5)[0]
     np.testing.assert_array_equal(item["x"][0, :, :101], arrays["r0"])
     assert item["clip_target"].tolist() == [1, 0, 0, 0, 0]
-    item = WindowDataset(pool, dump, np.array([[1, 0]]), window, 4, 5)[0]
+    item = WindowDataset(training_set, dump, np.array([[1, 0]]), window, 4, 5)[0]
     np.testing.assert_allclose(item["x"][0, :, 61:], np.log(1e-10), rtol=1e-6)
     model = Mean().eval()
     scores = score_recordings(model, dump, ["r0", "r1"], LABELS[:3], "cpu")
@@ -216,8 +222,10 @@ def test_call_bands_are_those_of_the_positives_in_sight(toy_config, toy_dump):
         ("r0", "d", 8.0, 8.5, 1, "tp", np.nan, np.nan),
     ]
     tables = tables_of(rows, (*columns, "low_freq", "high_freq"))
-    pool = make_pool(tables, tables.events, ["r0"], dump)
-    data = WindowDataset(pool, dump, np.array([[0, 5], [0, 45], [0, 75], [0, 20]]), 20, 2, 5)
+    training_set = make_training_set(tables, tables.events, ["r0"], dump)
+    data = WindowDataset(
+        training_set, dump, np.array([[0, 5], [0, 45], [0, 75], [0, 20]]), 20, 2, 5
+    )
     neighbours = [
         bool(low < limits[2, 1] and high > limits[2, 0]) for low, high in limits
     ]  # triangles overlap
@@ -238,8 +246,10 @@ def test_a_band_of_the_class_stands_in(toy_config, toy_dump):
     low, high = dump.band_limits()[3]
     tables = tables_of([("r0", "a", 1.0, 1.4, 1, "tp")])
     classes = pd.DataFrame({"label": LABELS, "low_freq": low, "high_freq": high})
-    pool = make_pool(Tables(tables.recordings, tables.events, classes), tables.events, ["r0"], dump)
-    bands = WindowDataset(pool, dump, np.array([[0, 5]]), 20, 2, 5)[0]["call_bands"]
+    training_set = make_training_set(
+        Tables(tables.recordings, tables.events, classes), tables.events, ["r0"], dump
+    )
+    bands = WindowDataset(training_set, dump, np.array([[0, 5]]), 20, 2, 5)[0]["call_bands"]
     assert bands[3]
     assert not bands[6:].any()
 
@@ -262,11 +272,13 @@ def test_workers_read_what_one_process_reads(sound_dump):
     waves = {f"r{i}": np.random.default_rng(i).normal(0, 0.1, 16000) for i in range(2)}
     dump = sound_dump(waves, config)
     tables = tables_of([("r0", "a", 0.5, 1.0, 1, "tp"), ("r1", "b", 0.5, 1.5, -1, "fp")])
-    pool = make_pool(tables, tables.events, ["r0", "r1"], dump)
-    vary = vary_epoch(pool, config, 80, 12, np.random.default_rng(0))
-    plan = plan_epoch(pool, config, 80, 12, np.random.default_rng(1), vary.dump_factor, vary.factor)
+    training_set = make_training_set(tables, tables.events, ["r0", "r1"], dump)
+    vary = vary_epoch(training_set, config, 80, 12, np.random.default_rng(0))
+    plan = plan_epoch(
+        training_set, config, 80, 12, np.random.default_rng(1), vary.dump_factor, vary.factor
+    )
     batches = [
-        list(DataLoader(WindowDataset(pool, dump, plan, 80, 4, 5, vary), 4, num_workers=n))
+        list(DataLoader(WindowDataset(training_set, dump, plan, 80, 4, 5, vary), 4, num_workers=n))
         for n in (0, 2)
     ]
     assert {"wave", "background", "call_bands", "waved"} <= set(batches[0][0])
@@ -280,7 +292,7 @@ def test_windows_that_nothing_varies_carry_nothing_more(toy_config, toy_dump):
     """No slower and no larger than before: the items hold what they held."""
     dump = toy_dump({"r0": feats(101)}, toy_config())
     tables = tables_of([("r0", "a", 1.0, 2.0, 1, "tp")])
-    pool = make_pool(tables, tables.events, ["r0"], dump)
-    data = WindowDataset(pool, dump, np.array([[0, 5]]), 20, 2, 5, Variations.none(1))
+    training_set = make_training_set(tables, tables.events, ["r0"], dump)
+    data = WindowDataset(training_set, dump, np.array([[0, 5]]), 20, 2, 5, Variations.none(1))
     targets = {f"{part}_{kind}" for part in ("clip", "frame") for kind in ("target", "mask")}
     assert set(data[0]) == {"x", "row"} | targets

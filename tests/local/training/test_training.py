@@ -10,14 +10,19 @@ import pytest
 import torch
 
 import local.training.fold_loop
-from local.inference.scores import clip_logits, score_recordings
+from local.inference.score_recordings import (
+    score_recordings,
+)
+from local.inference.scores import (
+    clip_logits,
+)
 from local.io.errors import CanopyError
 from local.models import SedModel
 from local.models.checkpoint import load_checkpoint, load_model
 from local.stages.experiment import Experiment
-from local.training.epoch_plan import make_pool
+from local.training.epoch_plan import make_training_set
+from local.training.fold_data import FoldData, Progress
 from local.training.fold_loop import Trainer
-from local.training.fold_task import FoldTask, Progress
 
 
 def task_of(toy, folder, fold=0):
@@ -25,9 +30,11 @@ def task_of(toy, folder, fold=0):
     experiment = Experiment(toy.run)
     names = experiment.training_ids(0, fold)
     folder.mkdir(parents=True, exist_ok=True)
-    return FoldTask(
+    return FoldData(
         name=f"cycle0/fold{fold}",
-        pool=make_pool(experiment.tables, experiment.tables.events, names, experiment.dump),
+        training_set=make_training_set(
+            experiment.tables, experiment.tables.events, names, experiment.dump
+        ),
         held_out=experiment.held_out_ids(fold),
         events=experiment.tables.events,
         labels=experiment.tables.labels,
@@ -227,7 +234,9 @@ def test_the_step_that_stops_a_run_is_written_down(toy, tmp_path, monkeypatch):
     trainer = Trainer(task_of(toy, tmp_path / "other"), toy.run.config)
     next(trainer._batches(1))
     plan = trainer._plan.tolist()
-    expected = [(trainer.task.pool.recording_ids[row], start / 10) for row, start in plan]
+    expected = [
+        (trainer.fold_data.training_set.recording_ids[row], start / 10) for row, start in plan
+    ]
     windows = [(w["recording_id"], round(w["onset"], 6)) for w in record["windows"]]
     assert windows == expected[20:24]
     state = load_checkpoint(tmp_path / "bad_state.pt")
@@ -311,10 +320,10 @@ def test_events_are_measured_at_validation_where_annotation_is_complete(toy, tmp
 
 def test_selection_without_a_score_is_told(toy, tmp_path, monkeypatch):
     toy = toy(train__select="best")
-    task = task_of(toy, tmp_path)
-    object.__setattr__(task, "events", task.events.iloc[:0])
+    fold_data = task_of(toy, tmp_path)
+    object.__setattr__(fold_data, "events", fold_data.events.iloc[:0])
     with pytest.raises(CanopyError, match=r"train\.select is best.*set train\.select to none"):
-        Trainer(task, toy.run.config).run()
+        Trainer(fold_data, toy.run.config).run()
 
 
 # -------------------------------------------------------------------------------- where it starts
@@ -558,7 +567,7 @@ def test_a_bad_gradient_of_several_batches_names_the_recordings_of_all(toy, tmp_
         rows += own.tolist()
         trainer._step(batch, own)
     assert trainer.progress.bad_steps == 1
-    named = ", ".join(trainer.task.pool.recording_ids[row] for row in rows)
+    named = ", ".join(trainer.fold_data.training_set.recording_ids[row] for row in rows)
     assert named in capsys.readouterr().err
     # The next batches are learned from as if nothing had been.
     handle.remove()

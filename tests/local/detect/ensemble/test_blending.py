@@ -14,7 +14,14 @@ from scipy.special import expit, logit
 from local.config import dump_config
 from local.data.tables import read_table
 from local.detect.ensemble.members import open_member
-from local.inference.scores import Scores, clip_logits, load_scores, save_scores
+from local.inference.score_files import (
+    load_scores,
+    save_scores,
+)
+from local.inference.scores import (
+    Scores,
+    clip_logits,
+)
 from local.io.files import read_json, write_csv, write_json, write_text
 from local.relabel.correction import prior_correction
 from local.report.ledger import COLUMNS, fill_in, read_ledger

@@ -8,7 +8,7 @@ import torch
 from local.config import Config, FeatureConfig
 from local.detect.publish.folder import n_samples
 from local.detect.publish.onnx_front_end import ProductLogMel, best_factor
-from local.detect.publish.onnx_graph import Whole, check_parity, export_onnx
+from local.detect.publish.onnx_graph import GraphModule, check_parity, export_onnx
 from local.features.logmel import LogMel
 from local.io.errors import CanopyError
 from local.models import SedModel, SedOutput, create_model
@@ -89,7 +89,9 @@ def test_onnx_runtime_scores_as_pytorch_does(tmp_path, config, name, params):
         np.testing.assert_allclose(frame, expected.frame_logit.numpy(), rtol=0, atol=1e-4)
         np.testing.assert_allclose(clip, expected.clip_logit.numpy(), rtol=0, atol=1e-4)
     assert (
-        check_parity(Whole(model, config).eval(), config, window, tmp_path / "m.onnx", any_length)
+        check_parity(
+            GraphModule(model, config).eval(), config, window, tmp_path / "m.onnx", any_length
+        )
         < 1e-4
     )
 

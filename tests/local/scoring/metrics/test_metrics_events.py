@@ -13,7 +13,7 @@ from local.scoring.evaluation.level_measures import (
     event_statistics,
     plain_values,
 )
-from local.scoring.evaluation.scoring_set import Ground
+from local.scoring.evaluation.scoring_set import ScoringSet
 from local.scoring.metrics import psds
 from local.scoring.metrics.comparison import difference, draw_counts, interval, measure
 from local.scoring.metrics.matching import (
@@ -31,7 +31,7 @@ LABELS = ["a", "b", "c"]
 N = 12
 DURATION = 10.0
 DURATIONS = np.full(N, DURATION)
-GROUND = Ground([f"r{row}" for row in range(N)], LABELS, DURATIONS, None)
+GROUND = ScoringSet([f"r{row}" for row in range(N)], LABELS, DURATIONS, None)
 
 
 def events(rows):

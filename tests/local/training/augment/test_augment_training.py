@@ -14,9 +14,9 @@ from local.features.npz import stretched_folder
 from local.models.checkpoint import load_checkpoint
 from local.stages.experiment import Experiment
 from local.stages.runs import stage_parser, start
-from local.training.epoch_plan import make_pool
+from local.training.epoch_plan import make_training_set
+from local.training.fold_data import FoldData
 from local.training.fold_loop import Trainer
-from local.training.fold_task import FoldTask
 
 RATE = 8000
 SETTINGS = {
@@ -115,9 +115,11 @@ def train(run, folder):
     experiment = Experiment(run)
     folder.mkdir(parents=True, exist_ok=True)
     names = experiment.training_ids(0, 0)
-    task = FoldTask(
+    fold_data = FoldData(
         name="cycle0/fold0",
-        pool=make_pool(experiment.tables, experiment.tables.events, names, experiment.dump),
+        training_set=make_training_set(
+            experiment.tables, experiment.tables.events, names, experiment.dump
+        ),
         held_out=experiment.held_out_ids(0),
         events=experiment.tables.events,
         labels=experiment.tables.labels,
@@ -125,7 +127,7 @@ def train(run, folder):
         folder=folder,
         device="cpu",
     )
-    trainer = Trainer(task, run.config)
+    trainer = Trainer(fold_data, run.config)
     trainer.run()
     return trainer
 

@@ -18,7 +18,7 @@ from local.training.augment.batch import Batch
 from local.training.augment.chain import augment
 from local.training.augment.input_kind import FrontEnd
 from local.training.augment.waveform import add_wave, noise_wave, pitch_shift
-from local.training.epoch_plan import make_pool, plan_epoch
+from local.training.epoch_plan import make_training_set, plan_epoch
 from local.training.examples import WindowDataset
 from local.training.variation import Variations, vary_epoch
 
@@ -55,13 +55,13 @@ def tables_and_events():
 
 
 def pool_of(dump):
-    return make_pool(*tables_and_events(), ["r0", "r1"], dump)
+    return make_training_set(*tables_and_events(), ["r0", "r1"], dump)
 
 
-def read(dump, plan, vary, window=100, step=4, pool=None):
+def read(dump, plan, vary, window=100, step=4, training_set=None):
     """A batch as training collates it."""
-    pool = pool or pool_of(dump)
-    data = WindowDataset(pool, dump, np.asarray(plan), window, step, 2, vary)
+    training_set = training_set or pool_of(dump)
+    data = WindowDataset(training_set, dump, np.asarray(plan), window, step, 2, vary)
     item = default_collate([data[i] for i in range(len(data))])
     item.pop("row")
     return Batch(**item)
@@ -108,10 +108,10 @@ def test_augmented_waveforms_change_what_the_network_sees(sound_dump, change):
     """Defect 2: what is asked for takes place, in every window that is chosen, every time anew."""
     config = make_config(augment=change)
     dump = sound_dump(sounds(), config)
-    pool = pool_of(dump)
-    vary = vary_epoch(pool, config, 100, 6, np.random.default_rng(0))
+    training_set = pool_of(dump)
+    vary = vary_epoch(training_set, config, 100, 6, np.random.default_rng(0))
     assert vary.wave.all()
-    plan = plan_epoch(pool, config, 100, 6, np.random.default_rng(1))
+    plan = plan_epoch(training_set, config, 100, 6, np.random.default_rng(1))
     batch = read(dump, plan, vary)
     outs = [augment(batch, config.augment, rng(s), FrontEnd.of(config)).x for s in (0, 0, 1)]
     assert ((outs[0] - batch.x).abs() > 0.1).flatten(1).float().mean(dim=1).min() > 0.2
@@ -231,10 +231,10 @@ def test_features_of_an_excerpt_are_those_of_the_whole():
 
 
 def wave_batch(config, dump, n=8):
-    pool = pool_of(dump)
+    training_set = pool_of(dump)
     window = RATE
-    vary = vary_epoch(pool, config, window, n, np.random.default_rng(3))
-    plan = plan_epoch(pool, config, window, n, np.random.default_rng(4))
+    vary = vary_epoch(training_set, config, window, n, np.random.default_rng(3))
+    plan = plan_epoch(training_set, config, window, n, np.random.default_rng(4))
     return read(dump, plan, vary, window, 80)
 
 
@@ -315,13 +315,15 @@ def test_backgrounds_of_unlabelled_recordings(sound_dump):
     config = make_config(augment=augment_, data={"annotation": "complete"})
     dump = sound_dump(sounds(), config)
     tables, events = tables_and_events()
-    pool = make_pool(tables, events[events["recording_id"] == "r0"], ["r0"], dump, lent=["r1"])
-    vary = vary_epoch(pool, config, 100, 200, np.random.default_rng(0))
+    training_set = make_training_set(
+        tables, events[events["recording_id"] == "r0"], ["r0"], dump, background_ids=["r1"]
+    )
+    vary = vary_epoch(training_set, config, 100, 200, np.random.default_rng(0))
     assert set(vary.background[:, 0]) == {1}
-    plan = plan_epoch(pool, config, 100, 200, np.random.default_rng(0))
+    plan = plan_epoch(training_set, config, 100, 200, np.random.default_rng(0))
     assert set(plan[:, 0]) == {0}
-    batch = read(dump, plan[:20], Variations.none(20), pool=pool)
-    over = read(dump, plan[:20], vary, pool=pool)
+    batch = read(dump, plan[:20], Variations.none(20), training_set=training_set)
+    over = read(dump, plan[:20], vary, training_set=training_set)
     known = (batch.frame_target == 0) & (batch.frame_mask > 0)
     assert known.any()
     assert not (over.frame_mask[known] > 0).any()
@@ -334,9 +336,9 @@ def test_backgrounds_of_unlabelled_recordings(sound_dump):
 def test_no_rejected_rows_to_take_backgrounds_from(sound_dump):
     config = make_config(augment={"background_p": 1.0})
     dump = sound_dump(sounds(), config)
-    pool = replace(pool_of(dump), event_kind=np.zeros(2, dtype=np.int64))
+    training_set = replace(pool_of(dump), event_kind=np.zeros(2, dtype=np.int64))
     with pytest.raises(CanopyError, match="no rejected rows; set it to random"):
-        vary_epoch(pool, config, 100, 5, np.random.default_rng(0))
+        vary_epoch(training_set, config, 100, 5, np.random.default_rng(0))
 
 
 def test_a_background_adds_to_features_as_to_waveforms(sound_dump):

@@ -6,20 +6,20 @@ from pathlib import Path
 
 import pandas as pd
 
-from local.features.store import Dump
-from local.training.epoch_plan import Pool
+from local.features.store import FeatureStore
+from local.training.epoch_plan import TrainingSet
 
 
 @dataclass(frozen=True)
-class FoldTask:
+class FoldData:
     """What one fold trains on and is tried on."""
 
     name: str
-    pool: Pool
+    training_set: TrainingSet
     held_out: list[str]
     events: pd.DataFrame
     labels: list[str]
-    dump: Dump
+    dump: FeatureStore
     folder: Path
     device: str
 

@@ -1,0 +1,74 @@
+"""Pseudo labels, prevalence and the correction of priors."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from local.config.section_base import (
+    Section,
+    Share,
+    Some,
+)
+
+
+class RelabelConfig(Section):
+    """Stage 4: pseudo events from scores of models that never saw the recording's group."""
+
+    n_cycles: Annotated[int, Field(ge=0, le=100)] = 1
+    threshold: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
+    # Hysteresis: an event grows from the threshold down to this probability.
+    low_threshold: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
+    min_duration_s: Annotated[float, Field(ge=0.0)] = 0.2
+    max_gap_s: Annotated[float, Field(ge=0.0)] = 0.2
+    weight: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
+    subsets: tuple[Literal["train", "test", "unlabelled"], ...] = ("train",)
+    # Cells below this probability become pseudo negatives; null (the default) makes none.
+    negative_below: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
+    # Of a class, at most this share of the recordings that should have it, by the prevalence that
+    # section `prior` gives or estimates, get pseudo events of it: the threshold rises for classes
+    # that score high without being common. null sets no bound.
+    prevalence_share: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
+    # Apply the prior correction of section `prior` before thresholding.
+    use_prior: bool = False
+    # Weights each cycle starts from: fresh ones, or those of cycle 0 of the same fold.
+    start: Literal["scratch", "cycle0"] = "scratch"
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "RelabelConfig":
+        if self.low_threshold is not None and self.low_threshold > self.threshold:
+            raise ValueError(
+                f"low_threshold {self.low_threshold} is above threshold {self.threshold}"
+            )
+        return self
+
+
+class PriorConfig(Section):
+    """Stage 5: correction of the class priors, in odds."""
+
+    method: Literal["none", "given", "estimated"] = "none"
+    # given: a csv with columns label, prevalence; relative to the data folder or absolute.
+    given: str | None = None
+    # How prevalence is estimated: mixture, the share of test scores that lie where those of known
+    # positives do and not where those of rejected spans do; tail, the share that lies above what
+    # few others reach; combined, the mean of these two; em, by expectation maximisation, which
+    # needs calibrated scores; mean, the mean of probabilities calibrated on known spans.
+    estimator: Literal["combined", "mixture", "tail", "em", "mean"] = "combined"
+    # For combined, mixture and tail: confirmed calls inserted into test recordings, by class and
+    # fold; 0 makes none.
+    n_insertions: Some = 40
+    # Exponent of the odds ratio: 1 is the exact label-shift form, less is a cautious one.
+    strength: Share = 1.0
+    # The ratio of odds is kept within [1/max_odds_ratio, max_odds_ratio].
+    max_odds_ratio: Annotated[float, Field(gt=1.0)] = 1000.0
+
+    @property
+    def inserts_calls(self) -> bool:
+        """Whether prevalence is estimated with inserted calls."""
+        compares = self.method == "estimated" and self.estimator in ("combined", "mixture", "tail")
+        return compares and self.n_insertions > 0
+
+    @model_validator(mode="after")
+    def _given_has_a_file(self) -> "PriorConfig":
+        if (self.method == "given") != (self.given is not None):
+            raise ValueError("method: given goes with the path of a csv in key given, and only so")
+        return self
