@@ -102,6 +102,7 @@ def option(call: list[str], name: str) -> str:
 
 
 def test_no_argument_runs_all_stages_of_the_demo(clone):
+    """Pins defect 47 of earlier systems: nothing ran without a cluster."""
     ran = run(clone, SLURM_CPUS_PER_TASK="3")
     assert ran.rc == 0, ran.err
     cycle = ["relabel", "sed_train", "sed_infer"]

@@ -203,12 +203,14 @@ def pins() -> dict[str, str]:
 
 
 def test_every_package_is_pinned_exactly():
+    """Pins defect 45 of earlier systems: packages were whatever was newest."""
     assert all(re.fullmatch(r"==[0-9][0-9a-z.]*", version) for version in pins().values())
     trio = {name: pins()[name] for name in ("torch", "torchaudio", "torchvision")}
     assert trio == {"torch": "==2.11.0", "torchaudio": "==2.11.0", "torchvision": "==0.26.0"}
 
 
 def test_what_the_packages_need_is_pinned_too():
+    """Pins defect 45 of earlier systems: packages were whatever was newest."""
     pinned, missing = pins(), set()
     for name in pinned:
         try:
@@ -221,3 +223,20 @@ def test_what_the_packages_need_is_pinned_too():
                 missing.add(canonicalize_name(need.name))
     # torch's GPU libraries are left to torch.
     assert {name for name in missing if not re.match("nvidia|cuda|triton", name)} == set()
+
+
+def test_no_settings_name_a_folder_of_one_machine():
+    """No version, stage or module holds an absolute path but those of the system.
+
+    Pins defect 44 of earlier systems: credentials and paths of one machine in the files.
+    """
+    kinds = ("conf/**/*", "bin/*", "local/**/*.py", "recipes/**/*.py", "run.sh", "Makefile")
+    paths = [path for kind in kinds for path in ROOT.glob(kind) if path.is_file()]
+    own = re.compile(r"(?<![\w.~])/(home|Users|mnt|media|work|data|scratch|root)/\w")
+    found = []
+    for path in paths:
+        if path.suffix != ".pyc":
+            text = path.read_text(encoding="utf-8")
+            found += [f"{path}: {match[0]}" for match in own.finditer(text)]
+    assert len(paths) > 200
+    assert found == []

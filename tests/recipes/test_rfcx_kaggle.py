@@ -126,6 +126,7 @@ def test_preparation_fetches_unpacks_and_prepares(kaggle, tmp_path, data):
 
 
 def test_nothing_secret_is_written(kaggle, tmp_path, data, capfd, monkeypatch):
+    """Pins defect 44 of earlier systems: credentials and paths of one machine in the files."""
     run_prepare(tmp_path, data, "prepare.download=true")
     run = tmp_path / "run"
     run.mkdir()

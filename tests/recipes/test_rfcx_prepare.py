@@ -48,6 +48,7 @@ def prepare(data, tmp_path, *settings):
 
 
 def test_tables_of_the_layout(data, tmp_path):
+    """Pins defect 20 of earlier systems: recordings had to last 60 s at 48 kHz, all in memory."""
     assert prepare(data, tmp_path) == 0
     tables = read_tables(tmp_path / "tables")
     recordings = tables.recordings.set_index("recording_id")
@@ -80,6 +81,7 @@ def test_tables_of_the_layout(data, tmp_path):
 
 
 def test_song_types_become_classes_that_merge_back(data, tmp_path):
+    """Pins defect 21 of earlier systems: song types were wired into the classes."""
     assert prepare(data, tmp_path, "prepare.song_types=true") == 0
     tables = read_tables(tmp_path / "tables")
     assert tables.labels == ["s0", "s1", "s2", "s1_song4"]
@@ -91,6 +93,7 @@ def test_song_types_become_classes_that_merge_back(data, tmp_path):
 
 
 def test_the_competitions_26_outputs_merge_to_24(data, tmp_path):
+    """Pins defect 21 of earlier systems: song types were wired into the classes."""
     # Species 16 has song 4 only and stays one class; 17 and 23 have both.
     pairs = [(s, 1) for s in range(24) if s != 16] + [(16, 4), (17, 4), (23, 4)]
     lines = [f"aa,{s},{t},0.5,100,1.5,900" for s, t in pairs]

@@ -158,7 +158,10 @@ def test_the_check_passes_at_full_size_without_data(bench, tmp_path, name, capsy
 
 @pytest.mark.parametrize("name", VERSIONS)
 def test_a_step_a_checkpoint_and_scores(bench, name):
-    """Defect 22: forward, backward, save, load, infer."""
+    """Forward, backward, save, load, infer.
+
+    Pins defect 22 of earlier systems: shipped versions crashed when they were run.
+    """
     options, run = bench.ready(name, smaller(name))
     bench.train(options)
     folder = run.fold(0, 0)
@@ -193,7 +196,10 @@ def test_a_step_a_checkpoint_and_scores(bench, name):
 
 
 def test_every_fold_has_the_same_configuration_and_mixup(bench, monkeypatch):
-    """Defect 1: fold 0 turned mixup off and halved its batches, and the others inherited that."""
+    """Fold 0 turned mixup off and halved its batches, and the others inherited that.
+
+    Pins defect 1 of earlier systems: one fold changed the settings of those after it.
+    """
     real, seen, settings = training_steps.augment, [], []
 
     def spy(batch, config, *more):

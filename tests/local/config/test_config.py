@@ -187,7 +187,10 @@ def test_overrides_have_the_same_strictness(write):
 
 
 def test_a_configuration_cannot_be_changed():
-    """Defect 1: no fold can change what the next one gets."""
+    """No fold can change what the next one gets.
+
+    Pins defect 1 of earlier systems: one fold changed the settings of those after it.
+    """
     config = Config()
     with pytest.raises(ValidationError, match="frozen"):
         config.seed = 1
@@ -223,7 +226,7 @@ def nested():
     ],
 )
 def test_nothing_inside_a_configuration_can_be_changed(change):
-    """Defect 1, by way of what a section holds."""
+    """What a section holds cannot be changed either (defect 1 of earlier systems)."""
     config = nested()
     with pytest.raises((TypeError, AttributeError)):
         change(config)
@@ -292,7 +295,10 @@ def test_configurations_are_shipped():
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_every_shipped_configuration_loads_builds_and_steps(name):
-    """Defect 22: one training step with its own model, windows, augmentation and loss."""
+    """One training step with its own model, windows, augmentation and loss.
+
+    Pins defect 22 of earlier systems: shipped versions crashed when they were run.
+    """
     config = load_config(ROOT / name)
     check_config(config)
     params = {**config.model.params}

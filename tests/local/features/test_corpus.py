@@ -81,6 +81,7 @@ def test_made_once(scene):
 
 
 def test_statistics_are_those_of_all_frames(scene):
+    """Pins defect 20 of earlier systems: recordings had to last 60 s at 48 kHz, all in memory."""
     _, stats, _ = make(scene)
     frames = np.concatenate(
         [np.load(scene[1] / f"r{i}.npz")["feats"].astype(np.float64) for i in range(4)], axis=1
@@ -105,7 +106,7 @@ def test_made_anew_when_the_sound_is_newer_or_the_file_is_damaged_or_gone(scene)
 
 
 def test_many_processes_write_what_one_writes(scene):
-    """Defect 46."""
+    """Pins defect 46 of earlier systems: preparation ran in one process."""
     data, dump, recordings = scene
     one = make(scene)
     config = make_config()

@@ -156,7 +156,7 @@ def make_default(**features):
 
 
 def test_stretched_dumps_tell_their_own_time(sound_dump):
-    """Defect 19: durations and lengths are the file's, not those of a fixed recording."""
+    """Durations and lengths are the file's, not those of a fixed recording."""
     config = make_config()
     dump = sound_dump({"r0": tones()}, config)
     for factor in FACTORS:
@@ -205,7 +205,10 @@ def check_alignment(dump, dump_factor, factor, start):
 @pytest.mark.parametrize("factor", [0.8, 0.9, 0.95, 1.0, 1.1, 1.25])
 @pytest.mark.parametrize("dump_factor", [1.0, 0.8, 1.25])
 def test_the_frame_that_sounds_is_the_frame_labelled(sound_dump, dump_factor, factor):
-    """Defects 17 and 19: read from a stretched dump, stretched on the fly, or both."""
+    """Read from a stretched dump, stretched on the fly, or both.
+
+    Pins defect 19 of earlier systems: labels of stretched sound kept unstretched times.
+    """
     dump = sound_dump({"r0": tones()}, make_config(augment={"stretch": [0.8, 1.25]}))
     total = dump_factor * factor
     labelled = 0
@@ -228,7 +231,10 @@ def test_visibility_is_judged_in_the_time_that_is_seen():
 
 
 def test_a_millisecond_of_overlap_labels_neither_window_nor_frame(sound_dump):
-    """Defect 17, in stretched time as in plain."""
+    """In stretched time as in plain.
+
+    Pins defect 17 of earlier systems: a millisecond made a window positive, not its frames.
+    """
     dump = sound_dump({"r0": tones()}, make_config())
     for factor in (1.0, 0.8, 1.25):
         vary = Variations.none(1)

@@ -102,7 +102,7 @@ def test_mean_logit_does_not_saturate():
 
 
 def test_models_are_averaged_in_probability_not_by_maximum():
-    # Defect 33.
+    """Pins defect 33 of earlier systems: folds were combined by their maximum."""
     frames = [np.array([[4.0, -4.0]]), np.array([[-8.0, -4.0]])]
     parts = [Scores(["r"], ["a"], [f], f.max(1, keepdims=True), 0.1, 0.0) for f in frames]
     mean = average_scores(parts)
@@ -147,7 +147,8 @@ def test_pooling_keeps_the_order_of_very_sure_classes(method):
 
 
 def test_every_subset_is_pooled_by_one_function(toy_dump, toy_config):
-    # Defect 35: the score of a recording does not depend on who stands beside it.
+    """Pins defect 35 of earlier systems: validation and test were pooled by different rules."""
+    # The score of a recording does not depend on who stands beside it.
     config = toy_config(inference__pool=PoolConfig(method="topk", seconds=0.4).model_dump())
     dump = toy_dump({"r": noise(61), "q": noise(61, 1)}, config)
     both = clip_logits(score(Bands(), dump, ["r", "q"]), config.inference.pool)
@@ -196,7 +197,7 @@ def test_a_local_model_sees_no_windows(toy_dump, toy_config, stitch, n_frames):
 def test_short_recordings_get_one_window_and_their_own_length(
     toy_dump, toy_config, short, n_frames
 ):
-    # Defect 31.
+    """Pins defect 31 of earlier systems: a recording of one window, or less, failed."""
     config = toy_config(window__short=short)
     array, model = noise(n_frames), Bands()
     scores = score(model, toy_dump({"r": array}, config))

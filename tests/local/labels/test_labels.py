@@ -60,7 +60,10 @@ def test_to_frames_is_the_nearest(seconds, frames):
 @settings(deadline=None, max_examples=100)
 @given(seconds=st.floats(0.1, 60), factor=st.sampled_from([2, 4, 5]))
 def test_label_times_scale_with_the_hop(seconds, factor):
-    """Defects 19, 20: an event at the same frames of a coarser hop is at scaled seconds."""
+    """An event at the same frames of a coarser hop is at scaled seconds.
+
+    Pins defect 19 of earlier systems: labels of stretched sound kept unstretched times.
+    """
     fine, coarse = FrameGrid(64, 0.1), FrameGrid(64, 0.1 * factor)
     onset, offset = np.array([seconds]), np.array([seconds * 1.3])
     np.testing.assert_allclose(
@@ -149,7 +152,10 @@ def test_events_at_the_very_beginning_and_end_survive(centred):
 
 
 def test_unknown_stays_unknown():
-    """Defect 16: nothing said is masked, not 0; without and with events of other classes."""
+    """Nothing said is masked, not 0; without and with events of other classes.
+
+    Pins defect 16 of earlier systems: unknown cells counted as absent.
+    """
     for events in (None, arrays(), arrays((1, 1.0, 2.0))):
         targets = window_targets(events, 2, GRID, RULE, PARTIAL)
         assert targets.clip_mask[0] == 0
@@ -164,7 +170,11 @@ def test_frames_around_a_positive_are_unknown():
 
 
 def test_a_rejected_candidate_is_a_local_negative():
-    """Defects 13 and 14: target 0 and known in its own span and class, nowhere else."""
+    """Target 0 and known in its own span and class, nowhere else.
+
+    Pins defect 13 of earlier systems: rejected rows were read as confirmed ones.
+    Pins defect 14 of earlier systems: a rejected row denied the label in the whole recording.
+    """
     targets = targets_of((0, 1.0, 2.0, -1))
     assert targets.frame_target.sum() == 0
     np.testing.assert_allclose(targets.frame_mask[0, 10:20], 1, atol=1e-6)
@@ -196,7 +206,7 @@ def test_a_negative_over_the_whole_window_with_a_call_beside_it_is_no_absence():
 
 
 def test_several_events_of_a_class_all_count():
-    """Defect 18."""
+    """Pins defect 18 of earlier systems: of several events of a species only one counted."""
     targets = targets_of((0, 0.5, 1.0), (0, 2.0, 2.5), (0, 4.0, 4.5), (1, 2.0, 3.0))
     runs = frames_to_events(targets.frame_target[0] * (targets.frame_mask[0] > 0.5), GRID, 0.5)
     assert [round(run.onset, 6) for run in runs] == [0.5, 2.0, 4.0]
@@ -205,7 +215,10 @@ def test_several_events_of_a_class_all_count():
 
 @pytest.mark.parametrize("data", [PARTIAL, COMPLETE])
 def test_a_sliver_decides_nothing(data):
-    """Defect 17: a millisecond inside is neither a positive window nor a positive frame."""
+    """A millisecond inside is neither a positive window nor a positive frame.
+
+    Pins defect 17 of earlier systems: a millisecond made a window positive, not its frames.
+    """
     targets = targets_of((0, 4.999, 7.0), data=data)
     assert targets.clip_mask[0] == 0
     assert targets.frame_mask[0, -1] == 0
@@ -276,7 +289,10 @@ PSEUDO_P, PSEUDO_N = (1, 0.4, True), (-1, 0.4, True)
 @pytest.mark.parametrize("data", [PARTIAL, COMPLETE])
 @pytest.mark.parametrize("turned", [False, True])
 def test_tp_before_fp_before_pseudo(one, other, target, mask, data, turned):
-    """Defect 40, whatever the order of rows."""
+    """Whatever the order of rows.
+
+    Pins defect 40 of earlier systems: pseudo labels overwrote what people had said.
+    """
     rows = [(0, 1.0, 3.0, *one), (0, 1.0, 3.0, *other)]
     targets = targets_of(*(rows[::-1] if turned else rows), data=data)
     np.testing.assert_array_equal(targets.frame_target[0, 11:29], target)
@@ -284,7 +300,7 @@ def test_tp_before_fp_before_pseudo(one, other, target, mask, data, turned):
 
 
 def test_a_rejected_candidate_silences_a_pseudo_event_of_the_window_as_well():
-    """Defects 17 and 40: clip and frames hear the same row."""
+    """Clip and frames hear the same row."""
     rule = WindowConfig(negative_cover=0.5)
     rows = [(0, 0.0, 5.0, *FP), (0, 1.0, 3.0, *PSEUDO_P)]
     targets = targets_of(*rows, rule=rule)
@@ -313,7 +329,10 @@ def some_events(draw):
 @settings(deadline=None, max_examples=150)
 @given(rows=some_events(), complete=st.booleans(), cover=st.sampled_from([0.25, 1.0]))
 def test_order_of_events_and_the_agreement_of_clip_and_frames(rows, complete, cover):
-    """Any order gives the same targets; a clip and its frames never contradict (defect 17)."""
+    """Any order gives the same targets; a clip and its frames never contradict.
+
+    Pins defect 17 of earlier systems: a millisecond made a window positive, not its frames.
+    """
     data = COMPLETE if complete else PARTIAL
     rule = WindowConfig(negative_cover=cover)
     targets = targets_of(*rows, data=data, rule=rule)
@@ -392,7 +411,10 @@ def test_frames_against_a_plain_statement(rows, complete, wide):
 
 
 def test_events_of_a_class_fill_the_union_of_a_cell():
-    """Neither the larger share nor the sum; the greater weight where two overlap."""
+    """Neither the larger share nor the sum; the greater weight where two overlap.
+
+    Pins defect 18 of earlier systems: of several events of a species only one counted.
+    """
     grid = FrameGrid(2, 1.0)
     beside = targets_of((0, 0.0, 0.3), (0, 0.5, 0.9), grid=grid)
     np.testing.assert_allclose(beside.frame_mask[0], [0.7, 0.0], atol=1e-6)

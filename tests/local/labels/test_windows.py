@@ -25,6 +25,7 @@ def test_window_512_cover_256():
 @settings(deadline=None, max_examples=200)
 @given(st.data())
 def test_windows_cover_and_stay_inside(data):
+    """Pins defect 31 of earlier systems: a recording of one window, or less, failed."""
     window = data.draw(st.integers(1, 60))
     overlap = data.draw(st.integers(0, window - 1))
     n_frames = data.draw(st.integers(1, 500))
@@ -41,7 +42,7 @@ def test_windows_cover_and_stay_inside(data):
     if n_frames >= window:
         assert starts[-1] == n_frames - window
     else:
-        # Defect 31: a recording shorter than a window is one window, padded.
+        # A recording shorter than a window is one window, padded.
         assert starts.tolist() == [0]
 
 
@@ -96,7 +97,10 @@ def test_constant_in_constant_out(n_frames, cells, step, share, method):
     method=st.sampled_from(["max", "mean"]),
 )
 def test_a_peak_lies_within_half_a_cell_of_its_true_time(start, cell, step, method):
-    """At any start; the error does not grow with time (defect 32)."""
+    """At any start; the error does not grow with time.
+
+    Pins defect 32 of earlier systems: stitched scores drifted along the recording.
+    """
     everywhere = np.full((1, 7000 // step + 1), -20.0)
     scores = np.full((1, 16), -20.0)
     scores[0, cell] = 5.0
@@ -106,7 +110,10 @@ def test_a_peak_lies_within_half_a_cell_of_its_true_time(start, cell, step, meth
 
 @pytest.mark.parametrize(("step", "overlap"), [(32, 49), (8, 49), (1, 480), (32, 0)])
 def test_no_drift_over_an_hour(step, overlap):
-    """Defect 32: peaks late in a long recording are as exact as the first."""
+    """Peaks late in a long recording are as exact as the first.
+
+    Pins defect 32 of earlier systems: stitched scores drifted along the recording.
+    """
     n_frames = 225_001
     truth = np.full((1, n_frames), -9.0, dtype=np.float32)
     peaks = np.array([100, 61_003, 150_555, 224_900])
@@ -135,7 +142,7 @@ def test_max_and_mean_against_plain_statements():
 
 
 def test_a_short_recording_keeps_its_own_cells_only():
-    """Defect 31: what a padded window says behind the end is not kept."""
+    """What a padded window says behind the end is not kept."""
     result = lay([(0, np.arange(8.0)[None])], 10, 2, "max")
     np.testing.assert_array_equal(result, [[0, 1, 2, 3, 4]])
 

@@ -239,7 +239,7 @@ def test_a_training_state_is_no_model(tmp_path):
 
 
 def test_weights_must_fit_key_by_key(tmp_path):
-    """Defect 28: nothing is skipped, nothing is passed over."""
+    """Nothing is skipped, nothing is passed over."""
     model = save_model(tmp_path / "best.pt")
     weights = model.state_dict()
     key = "head.classes.weight"

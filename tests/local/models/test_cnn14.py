@@ -206,7 +206,7 @@ def taken(own, weights):
 def test_the_front_end_is_kept_or_replaced_and_every_skipped_key_is_listed(
     tmp_path, caplog, n_bands, params, kind, expected
 ):
-    """Defect 28."""
+    """Pins defect 28 of earlier systems: pretrained weights were left out without a word."""
     weights = public_weights(kind=kind)
     path = write(tmp_path / "a.pth", weights)
     with caplog.at_level(logging.INFO, "canopy"):
@@ -306,7 +306,11 @@ def test_another_network_of_the_kind_is_refused(tmp_path):
 
 
 def test_attention_can_say_no_in_cnn14():
-    """Defects 23 and 26: cells of logit -10 give a window of 5e-5; logits, no sigmoid inside."""
+    """Cells of logit -10 give a window of 5e-5; logits, no sigmoid inside.
+
+    Pins defect 23 of earlier systems: attention could not say that a class is absent.
+    Pins defect 26 of earlier systems: scores went through the sigmoid more than once.
+    """
     model = cnn14().eval()
     torch.nn.init.zeros_(model.att_block.cla.weight)
     torch.nn.init.constant_(model.att_block.cla.bias, -10.0)

@@ -31,7 +31,10 @@ def silent_head(level):
 
 
 def test_attention_can_say_no():
-    """Defect 23: 32 frames of logit -10 give a clip probability of 5e-5, not near one half."""
+    """32 frames of logit -10 give a clip probability of 5e-5, not near one half.
+
+    Pins defect 23 of earlier systems: attention could not say that a class is absent.
+    """
     with torch.inference_mode():
         output = silent_head(-10.0)(torch.randn(2, 4, 32))
     torch.testing.assert_close(output.frame_logit, torch.full((2, CLASSES, 32), -10.0))
@@ -43,7 +46,10 @@ def test_attention_can_say_no():
 
 @pytest.mark.parametrize("kind", ["attention", "max", "mean", "token"])
 def test_silence_of_the_activity_output_changes_no_score(kind):
-    """Defect 24: a logit that is multiplied by a mask of 0 would stand for a probability of .5."""
+    """A logit that is multiplied by a mask of 0 would stand for a probability of .5.
+
+    Pins defect 24 of earlier systems: silence became a probability of one half.
+    """
     torch.manual_seed(0)
     if kind == "attention":
         head = AttentionHead(4, CLASSES, activity=True)
@@ -76,7 +82,10 @@ def test_attention_is_a_mean_weighted_by_a_softmax():
 
 
 def test_scores_are_logits():
-    """Defect 26: no non-linearity inside; twice the weights, twice the logits."""
+    """No non-linearity inside; twice the weights, twice the logits.
+
+    Pins defect 26 of earlier systems: scores went through the sigmoid more than once.
+    """
     torch.manual_seed(0)
     head = AttentionHead(4, CLASSES).eval()
     torch.nn.init.zeros_(head.classes.bias)

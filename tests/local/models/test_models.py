@@ -118,7 +118,10 @@ def test_every_parameter_is_explained(name):
 
 @pytest.mark.parametrize("case", CASES)
 def test_shapes_at_any_length(case):
-    """T' = T // step (defect 27: one set of weights takes any window length)."""
+    """T' = T // step.
+
+    Pins defect 27 of earlier systems: normalisation tied a model to one window length.
+    """
     model = build(case).eval()
     wants_activity = CASES[case][1].get("activity", False)
     for n_frames in (64, 95, 131):
@@ -140,7 +143,7 @@ def test_shapes_at_any_length(case):
 
 @pytest.mark.parametrize("case", CASES)
 def test_every_parameter_gets_a_gradient(case):
-    """Defect 4."""
+    """Pins defect 4 of earlier systems: the centres of the centre loss were never trained."""
     model = build(case).train()
     with torch.no_grad():
         # Residual branches may begin with a weight of 0, which lets nothing through at first.
@@ -261,7 +264,7 @@ def test_any_number_of_classes(name, n_classes):
 @pytest.mark.parametrize("n_frames", [512, 2048])
 @pytest.mark.parametrize("name", ["transformer", "conformer"])
 def test_encoders_take_long_windows_with_one_set_of_weights(name, n_frames):
-    """Defect 27."""
+    """Pins defect 27 of earlier systems: normalisation tied a model to one window length."""
     model = create_model(name, {**SMALLEST[name], "downsample": [2, 2]}, CLASSES, BANDS).eval()
     with torch.inference_mode():
         output = model(windows(n_frames, size=1))
@@ -308,7 +311,10 @@ def test_save_and_load_round_trip(case, tmp_path):
 
 @pytest.mark.parametrize("case", CASES)
 def test_dropout_is_off_at_inference(case):
-    """Defect 5: eval() reaches the whole tree; training does differ."""
+    """eval() reaches the whole tree; training does differ.
+
+    Pins defect 5 of earlier systems: dropout was on at inference.
+    """
     model = build(case).eval()
     assert not any(module.training for module in model.modules())
     x = windows(96, case=case)

@@ -45,7 +45,7 @@ def write_weights(folder, weights, kind):
 @pytest.mark.parametrize("in_channels", [1, 3])
 @pytest.mark.parametrize("kind", ["safetensors", "pt"])
 def test_weights_of_a_file_are_in_the_backbone(tmp_path, pictures, kind, in_channels):
-    """Defect 28: all are loaded; the first layer is summed over colours for one channel."""
+    """All are loaded; the first layer is summed over colours for one channel."""
     path = write_weights(tmp_path, pictures, kind)
     params = {"backbone": SMALL, "weights": path, "in_channels": in_channels}
     torch.manual_seed(0)
@@ -122,7 +122,10 @@ def test_missing_and_damaged_files_are_named(tmp_path, name, content, message):
 
 
 def test_weights_of_another_network_are_refused(tmp_path, pictures):
-    """Defect 28: never a silent start from random weights."""
+    """Never a silent start from random weights.
+
+    Pins defect 28 of earlier systems: pretrained weights were left out without a word.
+    """
     strange = {f"trunk.{key}": value for key, value in pictures.items()}
     params = {"backbone": SMALL, "weights": write_weights(tmp_path, strange, "safetensors")}
     with pytest.raises(CanopyError, match="weights"):

@@ -116,7 +116,8 @@ def test_columns_default_to_the_labels(tmp_path):
 
 
 def test_the_sample_decides_rows_and_columns():
-    # Defect 34: joined on ids and names, whatever order either came in.
+    """Pins defect 34 of earlier systems: a submission was filled in the order of files."""
+    # Joined on ids and names, whatever order either came in.
     scores = np.array([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]])
     made, filled = make_submission(
         ["c", "a", "b"], scores, ["s0", "s1"], sample(["a", "b", "c"], ("s1", "s0"))
@@ -146,7 +147,8 @@ def test_other_classes_than_the_sample_are_refused():
 
 
 def test_no_ties_through_the_file():
-    # Defect 36: what ranked apart as logits does so after the csv.
+    """Pins defect 36 of earlier systems: rounding made ties."""
+    # What ranked apart as logits does so after the csv.
     ranks = np.array([[17.0, 18.0, 18.0001, 80.0, -30.0, -30.0001, -500.0, 1e-7, 0.0, -1e-7]])
     ranks = np.concatenate([ranks, [[-600.0, 30.0, 30.0 + 1e-9, 37.0, 40.0, 79.0]]], axis=1)
     names = [f"s{i}" for i in range(16)]
@@ -162,6 +164,7 @@ def test_no_ties_through_the_file():
 @settings(deadline=None)
 @given(st.lists(st.floats(-1000.0, 1000.0), min_size=1, max_size=60))
 def test_probabilities_tie_only_where_logits_do(values):
+    """Pins defect 36 of earlier systems: rounding made ties."""
     scores = np.array(values)
     probability = ordered_probability(scores)
     np.testing.assert_array_equal(rankdata(probability, "dense"), rankdata(scores, "dense"))

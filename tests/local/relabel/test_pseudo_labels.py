@@ -51,6 +51,7 @@ def spans(events, label="a"):
 
 
 def test_what_a_pseudo_event_says_of_itself():
+    """Pins defect 39 of earlier systems: a file's name said where a row came from."""
     events = make(scores_of(r=["..##......", "........##"]), cycle=3, weight=0.4)
     assert events.columns.tolist() == list(EVENT_COLUMNS)
     assert spans(events, "a") == [(1.0, 2.0)]
@@ -62,7 +63,7 @@ def test_what_a_pseudo_event_says_of_itself():
 
 
 def test_defaults_make_no_negatives():
-    # Defect 41.
+    """Pins defect 41 of earlier systems: pseudo labels denied, and were drawn class by class."""
     assert RelabelConfig().negative_below is None
     events = make(scores_of(r=["..........", "#.#......."]))
     assert (events["polarity"] == 1).all()
@@ -73,7 +74,8 @@ def test_defaults_make_no_negatives():
 
 @pytest.mark.parametrize("polarity", [1, -1])
 def test_true_rows_of_the_class_stand(polarity):
-    # Defect 40: confirmed and rejected rows both override, in their class and recording only.
+    """Pins defect 40 of earlier systems: pseudo labels overwrote what people had said."""
+    # Confirmed and rejected rows both override, in their class and recording only.
     scores = scores_of(r=["##########", "##########"], q=["##########", ".........."])
     truth = true_rows(("r", "a", 1.25, 2.0, polarity), ("r", "a", 1.5, 3.0, polarity))
     events = make(scores, truth)
@@ -148,7 +150,7 @@ def test_the_first_cell_of_centred_features_begins_at_zero():
 
 
 def test_pseudo_events_are_not_balanced(toy):
-    # Defect 41: drawn as often as they stand there; true rows are drawn class by class.
+    # Drawn as often as they stand there; true rows are drawn class by class.
     made = toy(
         window={"length_s": 2.0, "p_positive": 1, "p_negative": 0, "p_pseudo": 1, "p_random": 0}
     )

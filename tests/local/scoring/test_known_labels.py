@@ -44,6 +44,7 @@ def scores_of(values, hop=1.0, start=0.0):
 
 
 def test_pseudo_rows_are_never_known():
+    """Pins defect 43 of earlier systems: cycles were judged on labels they had made."""
     assert not known_rows(EVENTS)["source"].str.startswith("pseudo").any()
     truth = known_positives(EVENTS, ["x", "y", "z"], LABELS)
     assert truth.tolist() == [[1, 0], [0, 1], [0, 0]]

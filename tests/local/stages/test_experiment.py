@@ -85,7 +85,8 @@ def finished(toy, script):
     ids=["train", "all", "cycle0", "backgrounds"],
 )
 def test_no_score_that_makes_labels_comes_from_a_model_that_saw_the_group(finished, changes):
-    # Defect 38. For every cycle: what each fold's model was trained on is worked out anew from the
+    """Pins defect 38 of earlier systems: pseudo labels came from models that saw the group."""
+    # For every cycle: what each fold's model was trained on is worked out anew from the
     # pool of windows; the merged score must be the mean of exactly the models without the group.
     made = finished(**changes)
     experiment = Experiment(made.run)
@@ -124,7 +125,6 @@ def test_no_score_that_makes_labels_comes_from_a_model_that_saw_the_group(finish
 
 
 def test_test_recordings_get_the_fold_mean_until_they_are_labelled(finished):
-    # Defect 38, second half.
     made = finished(relabel__subsets=["train", "test"])
     experiment = Experiment(made.run)
     fold_of = experiment.fold_of
@@ -194,7 +194,10 @@ def test_folds_keep_groups_together_and_out_of_their_own_training(toy):
 
 
 def test_rejected_rows_are_split_as_confirmed_ones_are(toy):
-    """Defect 15: no rejected row serves training and the validation of the same fold."""
+    """No rejected row serves training and the validation of the same fold.
+
+    Pins defect 15 of earlier systems: a fold trained on rejected rows that it was judged by.
+    """
     experiment = Experiment(toy().run)
     events = experiment.tables.events
     rejected = events[events["polarity"] < 0]
@@ -230,7 +233,8 @@ def test_what_a_model_started_from_counts_as_seen(toy):
 
 @pytest.mark.parametrize(("start", "fresh"), [("scratch", True), ("cycle0", False)])
 def test_where_a_cycle_starts(toy, script, monkeypatch, start, fresh):
-    # Defect 42: never from the model that made the labels.
+    """Pins defect 42 of earlier systems: a cycle went on from the model of its labels."""
+    # Never from the model that made the labels.
     made = toy(**QUICK, relabel__start=start)
     run_cycle(script, made, 0)
     run_cycle(script, made, 1)
@@ -291,7 +295,8 @@ def part(names, value):
 
 
 def test_merging_goes_by_name_not_by_position(toy):
-    # Defect 30: parts differ in length and order, and only some folds are there.
+    """Pins defect 30 of earlier systems: folds that were not trained were scored as zeros."""
+    # Parts differ in length and order, and only some folds are there.
     made = toy()
     experiment = Experiment(made.run)
     for fold in experiment.folds:
@@ -357,7 +362,10 @@ def test_what_a_model_depends_on(toy, tmp_path):
 
 
 def test_first_weights_are_known_by_their_content(toy, script, tmp_path):
-    """A file in `model.params.weights` that changes makes the model stale, wherever it lies."""
+    """A file in `model.params.weights` that changes makes the model stale, wherever it lies.
+
+    Pins defect 38 of earlier systems: pseudo labels came from models that saw the group.
+    """
     first = toy(**QUICK)
     script("sed_train").train_fold(first.run, 0, 0)
     start = tmp_path / "start.pt"
@@ -383,7 +391,10 @@ def test_first_weights_are_known_by_their_content(toy, script, tmp_path):
 
 
 def test_what_the_first_weights_saw_counts_as_seen(toy, script, tmp_path):
-    """Defect 38, by way of `model.init`: a fold that starts from another fold's model."""
+    """By way of `model.init`: a fold that starts from another fold's model.
+
+    Pins defect 38 of earlier systems: pseudo labels came from models that saw the group.
+    """
     first = toy(**QUICK)
     for fold in range(3):
         script("sed_train").train_fold(first.run, 0, fold)

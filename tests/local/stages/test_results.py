@@ -70,6 +70,7 @@ def scored(toy):
 
 
 def test_every_cycle_has_its_scores(scored, tmp_path):
+    """Pins defect 43 of earlier systems: cycles were judged on labels they had made."""
     experiment, truth = scored()
     results = collect(experiment, [0, 1])
     assert [entry["cycle"] for entry in results["cycles"]] == [0, 1]

@@ -133,6 +133,7 @@ def close(one, other):
 
 @pytest.mark.parametrize(("kind", "n"), [("tied", 2), ("manifold", 3)])
 def test_ranks_are_one_process(toy, tmp_path, kind, n):
+    """Pins defect 11 of earlier systems: every rank wrote the checkpoint and scored its share."""
     made = toy(**KINDS[kind])
     train(made, tmp_path / "one")
     train(made, tmp_path / "ranks", n)
@@ -140,7 +141,10 @@ def test_ranks_are_one_process(toy, tmp_path, kind, n):
 
 
 def test_ranks_read_different_windows(toy, tmp_path, monkeypatch):
-    """Each reads its share of a batch and no more."""
+    """Each reads its share of a batch and no more.
+
+    Pins defect 11 of earlier systems: every rank wrote the checkpoint and scored its share.
+    """
     made = toy(train__n_epochs=1, train__n_workers=0)
     fold_data = task_of(made, tmp_path / "fold")
     read = local.training.steps.WindowDataset.__getitem__

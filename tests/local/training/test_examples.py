@@ -68,7 +68,10 @@ def test_a_crop_of_a_waveform_is_scaled(toy_config, toy_dump):
 
 
 def test_short_recordings(toy_config, toy_dump):
-    """Defects 20 and 31: any length, by a stated rule."""
+    """Any length, by a stated rule.
+
+    Pins defect 20 of earlier systems: recordings had to last 60 s at 48 kHz, all in memory.
+    """
     short = feats(15)
     repeated = toy_dump({"r0": short}, toy_config(window__short="repeat")).crop("r0", 0, 40)
     np.testing.assert_array_equal(repeated, np.tile(short, 3)[:, :40])
@@ -177,7 +180,10 @@ def drawn_rows(training_set, config, kind, n=6000):
 
 
 def test_true_classes_are_balanced_and_pseudo_ones_are_not(scene):
-    """Defect 41: pseudo events keep their natural balance."""
+    """Pseudo events keep their natural balance.
+
+    Pins defect 41 of earlier systems: pseudo labels denied, and were drawn class by class.
+    """
     config, _, training_set = scene
     np.testing.assert_allclose(drawn_rows(training_set, config, 0), [0.5, 0.5, 0], atol=0.03)
     np.testing.assert_allclose(drawn_rows(training_set, config, 2), [0.9, 0.1, 0], atol=0.03)

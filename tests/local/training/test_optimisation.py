@@ -31,7 +31,8 @@ def made(loss=None, **train):
     [("adamw", torch.optim.AdamW), ("adam", torch.optim.Adam), ("sgd", torch.optim.SGD)],
 )
 def test_every_parameter_is_in_one_group(loss, lr_head, name, kind):
-    # Defect 4: what the loss learns is optimised too, and no group is empty.
+    """Pins defect 4 of earlier systems: the centres of the centre loss were never trained."""
+    # What the loss learns is optimised too, and no group is empty.
     model, objective, optimizer = made(loss, optimizer=name, lr_head=lr_head, lr=0.02)
     assert type(optimizer) is kind
     own = {id(p): name for name, p in [*model.named_parameters(), *objective.named_parameters()]}

@@ -136,7 +136,8 @@ def test_a_damaged_last_checkpoint_costs_an_epoch_not_the_run(toy, tmp_path, mon
 
 
 def test_folds_do_not_touch_each_other(toy, tmp_path):
-    # Defect 1: what fold 1 becomes does not depend on whether fold 0 was trained before it.
+    """Pins defect 1 of earlier systems: one fold changed the settings of those after it."""
+    # What fold 1 becomes does not depend on whether fold 0 was trained before it.
     toy = toy(augment={"mixup_alpha": 0.5})
     before = copy.deepcopy(toy.run.config.model_dump())
     train(toy, tmp_path / "alone", fold=1)
@@ -150,7 +151,6 @@ def test_folds_do_not_touch_each_other(toy, tmp_path):
 
 @pytest.mark.parametrize("params", [{}, {"gru": 4, "activity": True, "level_norm": True}])
 def test_every_parameter_is_optimised_once(toy, tmp_path, params):
-    # Defect 4.
     model = {"channels": [4], "pool": [[2, 2]], "gru": 0, **params}
     toy = toy(model={"name": "crnn", "params": model})
     trainer = Trainer(task_of(toy, tmp_path), toy.run.config)
@@ -186,7 +186,8 @@ def nan_target(batch):
 
 @pytest.mark.parametrize("what", [nan_input, nan_target])
 def test_a_bad_step_is_skipped_and_leaves_no_trace(toy, tmp_path, monkeypatch, what):
-    # Defect 10. The first step as well: then nothing has been averaged yet.
+    """Pins defect 10 of earlier systems: a loss that was NaN was skipped without a word."""
+    # The first step as well: then nothing has been averaged yet.
     toy = toy()
     poison(monkeypatch, {0, 5}, what)
     trainer = train(toy, tmp_path)
@@ -210,6 +211,7 @@ def test_a_gradient_that_is_not_finite_is_a_bad_step_too(toy, tmp_path, monkeypa
 
 
 def test_too_many_bad_steps_stop_with_the_recordings(toy, tmp_path, monkeypatch):
+    """Pins defect 10 of earlier systems: a loss that was NaN was skipped without a word."""
     toy = toy(train__max_bad_steps=2, train__batch_size=4)
     poison(monkeypatch, range(3, 99), nan_input)
     with pytest.raises(CanopyError, match=r"3 steps were not finite.*max_bad_steps 2") as fault:
@@ -271,7 +273,10 @@ def test_a_gradient_that_no_scale_mends_is_a_bad_step(toy, tmp_path):
 
 @pytest.mark.parametrize(("select", "epoch"), [("none", 4), ("best", 2)])
 def test_the_score_that_selects_is_the_sliding_inference(toy, tmp_path, monkeypatch, select, epoch):
-    # Defects 25 and 29: whole held-out recordings, by the function of stage 3, every time the same.
+    """Pins defect 25 of earlier systems: the true mask was used to choose the checkpoint.
+    Pins defect 29 of earlier systems: crops that differed every epoch chose the checkpoint.
+    """
+    # Whole held-out recordings, by the function of stage 3, every time the same.
     calls = []
 
     def scored(model, dump, names, labels, device, progress=None):
@@ -340,7 +345,10 @@ def test_given_weights_are_where_training_starts(toy, tmp_path):
 
 
 def test_a_start_stays_as_it_is_and_epochs_count_anew(toy, tmp_path):
-    """Defect 8: a second phase trains its own epochs, in a folder of its own."""
+    """A second phase trains its own epochs, in a folder of its own.
+
+    Pins defect 8 of earlier systems: a second phase overwrote the best of the first one.
+    """
     toy = toy()
     train(toy, tmp_path / "one")
     start = (tmp_path / "one" / "best.pt").read_bytes()
@@ -353,7 +361,10 @@ def test_a_start_stays_as_it_is_and_epochs_count_anew(toy, tmp_path):
 
 
 def test_no_graph_outlives_its_step(toy, tmp_path, monkeypatch):
-    """Defect 9: an epoch keeps numbers, and whole recordings are scored without a graph."""
+    """An epoch keeps numbers, and whole recordings are scored without a graph.
+
+    Pins defect 9 of earlier systems: the predictions of an epoch were kept with their graph.
+    """
     graphs, forward = [], SedModel.forward
 
     def spied(self, x, mix=None):
@@ -396,7 +407,7 @@ WITH_ACTIVITY = {
 
 
 def test_centres_are_optimised_move_and_are_kept(toy, tmp_path):
-    # Defect 4.
+    """Pins defect 4 of earlier systems: the centres of the centre loss were never trained."""
     toy = toy(model=WITH_ACTIVITY, train__n_epochs=2, **CENTRES)
     trainer = Trainer(task_of(toy, tmp_path), toy.run.config)
     grouped = [p for group in trainer.optimizer.param_groups for p in group["params"]]
@@ -452,6 +463,7 @@ def test_every_part_goes_to_tensorboard(toy, tmp_path):
 def test_a_stopped_run_with_centres_and_other_optimisers_goes_on(
     toy, tmp_path, monkeypatch, train_options
 ):
+    """Pins defect 4 of earlier systems: the centres of the centre loss were never trained."""
     options = {f"train__{key}": value for key, value in train_options.items()}
     toy = toy(model=WITH_ACTIVITY, **CENTRES, **options)
     whole = train(toy, tmp_path / "unbroken")
@@ -504,7 +516,8 @@ def count_updates(trainer):
 
 @pytest.mark.parametrize(("accumulate", "steps"), [(1, 4), (2, 2), (3, 2), (4, 1), (9, 1)])
 def test_steps_are_made_every_k_batches_and_for_the_rest(toy, tmp_path, accumulate, steps):
-    # Defect 6. 64 windows in batches of 16.
+    """Pins defect 6 of earlier systems: accumulation dropped the last batches of an epoch."""
+    # 64 windows in batches of 16.
     toy = toy(train__accumulate=accumulate)
     trainer = Trainer(task_of(toy, tmp_path), toy.run.config)
     assert trainer.steps_per_epoch == steps
@@ -516,7 +529,10 @@ def test_steps_are_made_every_k_batches_and_for_the_rest(toy, tmp_path, accumula
 
 @pytest.mark.parametrize("spoiled", [None, 1])
 def test_the_gradient_is_the_mean_over_the_batches_that_there_were(toy, tmp_path, spoiled):
-    """Three and a rest of one; then with a batch that is not finite among the three."""
+    """Three and a rest of one; then with a batch that is not finite among the three.
+
+    Pins defect 6 of earlier systems: accumulation dropped the last batches of an epoch.
+    """
     made = toy(train__accumulate=3, train__grad_clip=1e9, train__lr=1e-30, loss__frame_weight=0.0)
     trainer = Trainer(task_of(made, tmp_path), made.run.config)
     for module in trainer.model.modules():

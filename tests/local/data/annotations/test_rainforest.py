@@ -38,7 +38,11 @@ def test_rows_become_events_in_their_order(path):
 
 @pytest.mark.parametrize(("polarity", "source"), [(1, "tp"), (-1, "fp")])
 def test_polarity_is_explicit(path, polarity, source):
-    """Defects 13 and 39: a column says it, not the name of a file."""
+    """A column says it, not the name of a file.
+
+    Pins defect 13 of earlier systems: rejected rows were read as confirmed ones.
+    Pins defect 39 of earlier systems: a file's name said where a row came from.
+    """
     events = read_rainforest(path, polarity, source)
     assert set(events["polarity"]) == {polarity}
     assert set(events["source"]) == {source}

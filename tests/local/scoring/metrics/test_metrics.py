@@ -50,6 +50,7 @@ def test_worked_example():
 @pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize("seed", range(5))
 def test_equals_scikit_learn_weighted_by_positives(seed, ties):
+    """Pins defect 37 of earlier systems: LWLRAP was averaged by batch, ties and NaN undefined."""
     truth, score = random_case(seed, ties=ties)
     expected = label_ranking_average_precision_score(truth, score, sample_weight=truth.sum(axis=1))
     assert metrics.lwlrap(truth, score) == pytest.approx(expected, abs=1e-12)
@@ -67,6 +68,7 @@ def test_equals_its_definition_whatever_the_scores(data):
 
 
 def test_ties_are_pessimistic_and_blind_to_class_order():
+    """Pins defect 37 of earlier systems: LWLRAP was averaged by batch, ties and NaN undefined."""
     truth = np.array([[0, 0, 1, 0]])
     assert metrics.lwlrap(truth, np.ones((1, 4))) == 0.25
     truth, score = random_case(3, ties=True)
@@ -150,6 +152,7 @@ def test_many_recordings_by_blocks_in_bounded_memory(monkeypatch):
 
 @pytest.mark.parametrize("name", metrics.METRICS)
 def test_nan_is_refused_with_its_place(name):
+    """Pins defect 37 of earlier systems: LWLRAP was averaged by batch, ties and NaN undefined."""
     truth, score = random_case(9)
     score[4, 7] = np.nan
     with pytest.raises(CanopyError, match="row 4, class 7 is NaN"):
@@ -159,6 +162,7 @@ def test_nan_is_refused_with_its_place(name):
 @pytest.mark.parametrize("value", [0.45, 2, -1, np.nan])
 @pytest.mark.parametrize("name", metrics.METRICS)
 def test_soft_and_coded_truth_is_refused(name, value):
+    """Pins defect 37 of earlier systems: LWLRAP was averaged by batch, ties and NaN undefined."""
     truth, score = random_case(10)
     truth = truth.astype(float)
     truth[3, 1] = value

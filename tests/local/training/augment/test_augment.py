@@ -53,14 +53,17 @@ def equal(one, other):
 
 @pytest.mark.parametrize("wave", [False, True])
 def test_off_is_the_identical_batch(wave):
-    """Defect 2, one half."""
+    """Pins defect 2 of earlier systems: augmentation was configured and never ran."""
     batch = make_batch(wave=wave)
     assert equal(augment(batch, AugmentConfig(), rng()), batch)
 
 
 @pytest.mark.parametrize("part", PARTS)
 def test_each_part_changes_the_batch(part):
-    """Defect 2, the other half: augmentation that is asked for takes place."""
+    """Augmentation that is asked for takes place.
+
+    Pins defect 2 of earlier systems: augmentation was configured and never ran.
+    """
     batch = make_batch()
     changed = augment(batch, AugmentConfig(**PARTS[part]), rng())
     share = (changed.x != batch.x).flatten(1).any(dim=1).float().mean()
@@ -72,7 +75,10 @@ def test_each_part_changes_the_batch(part):
 @pytest.mark.parametrize("wave", [False, True])
 @pytest.mark.parametrize("target", ["union", "soft"])
 def test_the_input_is_not_modified(wave, target):
-    """Defect 3: what is cached stays un-augmented."""
+    """What is cached stays un-augmented.
+
+    Pins defect 3 of earlier systems: augmented sound was written into the cache.
+    """
     batch = make_batch(wave=wave)
     before = {name: tensor.clone() for name, tensor in tensors(batch).items()}
     augment(batch, ALL.model_copy(update={"mixup_target": target}), rng())

@@ -195,7 +195,10 @@ def test_workers_train_the_same_model(corpus, tmp_path):
     ],
 )
 def test_each_of_them_reaches_the_network(corpus, tmp_path, monkeypatch, key, off):
-    """Defect 2: with one of them off the network, or its targets, differ."""
+    """With one of them off the network, or its targets, differ.
+
+    Pins defect 2 of earlier systems: augmentation was configured and never ran.
+    """
     seen = []
 
     def noted(self, batch, rows):

@@ -105,7 +105,10 @@ def test_a_waveform_that_is_not_changed_gives_the_dump(sound_dump, short, stretc
     ],
 )
 def test_augmented_waveforms_change_what_the_network_sees(sound_dump, change):
-    """Defect 2: what is asked for takes place, in every window that is chosen, every time anew."""
+    """What is asked for takes place, in every window that is chosen, every time anew.
+
+    Pins defect 2 of earlier systems: augmentation was configured and never ran.
+    """
     config = make_config(augment=change)
     dump = sound_dump(sounds(), config)
     training_set = pool_of(dump)
@@ -121,7 +124,10 @@ def test_augmented_waveforms_change_what_the_network_sees(sound_dump, change):
 
 
 def test_nothing_is_frozen_into_the_dump(sound_dump):
-    """Defect 3: an epoch of augmentation leaves every file and every later crop as they were."""
+    """An epoch of augmentation leaves every file and every later crop as they were.
+
+    Pins defect 3 of earlier systems: augmented sound was written into the cache.
+    """
     config = make_config(augment={"wave_p": 1.0, "wave_pitch": [-3, 3], "noise_p": 1.0})
     dump = sound_dump(sounds(), config)
     before = {path.name: path.read_bytes() for path in dump.folder.iterdir()}

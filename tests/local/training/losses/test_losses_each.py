@@ -293,7 +293,7 @@ def test_extreme_logits_have_a_finite_loss_and_gradient(name, size, target):
 
 @pytest.mark.parametrize("name", sorted(set(LOSSES) - {"activity"}))
 def test_unknown_cells_do_not_speak(name):
-    """Defect 16: neither value nor gradient, whatever stands in them. Activity has its own test."""
+    """Neither value nor gradient, whatever stands in them. Activity has its own test."""
     logit, target, mask, weight = random_cells(5, (4, 6), hard=True)
     loss = LOSSES[name](logit, target, mask, weight)
     other = torch.where(mask > 0, logit, logit + 9) if name != "centre" else logit.clone()
@@ -308,7 +308,7 @@ def test_unknown_cells_do_not_speak(name):
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_it_does_not_grow_with_the_number_of_windows(name):
-    """Defect 7."""
+    """Pins defect 7 of earlier systems: the loss grew with the number of labels."""
     logit, target, mask, _ = random_cells(6, (8, 6), hard=True)
     more = [tensor.repeat(5, 1) for tensor in (logit, target, mask)]
     once = float(LOSSES[name](logit, target, mask))
