@@ -1,6 +1,6 @@
 """The report's line charts: scores by cycle and training curves.
 
-Like `local.report.pictures`, every function gives a `Figure` of a width in CSS pixels.
+Every function gives a `Figure` of a width in CSS pixels.
 """
 
 import math

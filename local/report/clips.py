@@ -24,7 +24,7 @@ from local.io.errors import CanopyError
 from local.io.files import fingerprint
 from local.report.detections import Row, Sources, Track, items_of, rows_of, tracks_of
 from local.report.media import encode_picture, encode_sound, expansion_of
-from local.report.records import Clip, Detection, EventKind, Item, Media, Viewer
+from local.report.records import Box, Clip, EventKind, Item, Media, Viewer
 from local.scoring.known_labels import known_rows, read_truth_events
 from local.stages.experiment import Experiment
 
@@ -217,7 +217,7 @@ def _clip(
     )
 
 
-def _boxes(sources: Sources, part: Part) -> list[Detection]:
+def _boxes(sources: Sources, part: Part) -> list[Box]:
     kinds = [(sources.pseudo, EventKind.PSEUDO, EventKind.PSEUDO)]
     if part.recording_id in sources.judged:
         kinds.append((sources.truth, EventKind.TRUE, EventKind.KNOWN_NEGATIVE))
@@ -232,22 +232,22 @@ def _boxes(sources: Sources, part: Part) -> list[Detection]:
     ]
 
 
-def _box(row: Row, label: str, kind: EventKind, sources: Sources, part: Part) -> Detection:
+def _box(row: Row, label: str, kind: EventKind, sources: Sources, part: Part) -> Box:
     low, high = row.low_freq, row.high_freq
     if np.isnan(low) or np.isnan(high):
         low, high = sources.bands.get(label, (low, high))
-    return Detection(
+    return Box(
         max(row.onset, part.start_s),
         min(row.offset, part.end_s),
         label,
-        kind=kind,
+        kind,
         low_freq=None if np.isnan(low) else low,
         high_freq=None if np.isnan(high) else high,
     )
 
 
 def _traces(
-    sources: Sources, part: Part, items: Sequence[Item], events: Sequence[Detection]
+    sources: Sources, part: Part, items: Sequence[Item], events: Sequence[Box]
 ) -> tuple[dict[str, np.ndarray], float, float]:
     """Scores of the classes with anything in the clip, and of the highest ones besides.
 

@@ -12,10 +12,12 @@ from typing import Literal
 
 from matplotlib.figure import Figure
 
-from local.report.pictures import NARROW_PX, WIDE_PX
 from local.report.text import number, printable
 from local.report.theme import to_svg
 
+# Widths of the two drawings in CSS pixels, so that letters have the same size in both.
+WIDE_PX = 900
+NARROW_PX = 350
 # Below this width of the window the narrow drawing is shown; style.css has the same number.
 NARROW_BELOW_PX = 640
 

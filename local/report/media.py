@@ -12,8 +12,6 @@ import soxr
 from matplotlib import colormaps
 from PIL import Image
 
-from local.report.pictures import pool
-
 # Rates that MPEG audio has; a sound is brought to the first that is not below its own.
 _RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 # What a person hears ends here; recordings above this rate play slower unless asked otherwise.
@@ -58,6 +56,18 @@ def encode_sound(wave: np.ndarray, sample_rate: int, expansion: float = 1.0) -> 
     ) as sound:
         sound.write(np.clip(samples, -1, 1))
     return buffer.getvalue()
+
+
+def pool(feats: np.ndarray, max_rows: int, max_columns: int) -> np.ndarray:
+    """Shrink (n_mels, T) to at most that many cells: mean over rows, maximum over time.
+
+    The maximum keeps calls that are shorter than a cell. Cells are as equal as they can be.
+    """
+    rows = np.linspace(0, feats.shape[0], min(feats.shape[0], max_rows) + 1).astype(int)
+    columns = np.linspace(0, feats.shape[1], min(feats.shape[1], max_columns) + 1).astype(int)
+    cells = np.add.reduceat(np.asarray(feats, dtype=np.float64), rows[:-1], axis=0)
+    cells /= np.diff(rows)[:, None]
+    return np.maximum.reduceat(cells, columns[:-1], axis=1)
 
 
 def encode_picture(image: np.ndarray) -> bytes:

@@ -16,14 +16,13 @@ import pandas as pd
 NAN = float("nan")
 
 
-class EventKind(str, Enum):
-    """Where an event of a panel comes from."""
+class EventKind(Enum):
+    """Where the event of a box comes from."""
 
     TRUE = "true"
     KNOWN_POSITIVE = "known positive"
     KNOWN_NEGATIVE = "known negative"
     PSEUDO = "pseudo"
-    DETECTED = "detected"
 
 
 @dataclass(frozen=True)
@@ -102,120 +101,30 @@ class Curve:
                 )
 
     @classmethod
-    def from_log(
-        cls,
-        frame: pd.DataFrame,
-        cycle: int,
-        fold: int,
-        series: Sequence[str] | None = None,
-        epoch: str = "epoch",
-    ) -> "Curve":
-        """Take the columns `series` of a fold's log (default: every number but `epoch`)."""
+    def from_log(cls, frame: pd.DataFrame, cycle: int, fold: int, series: Sequence[str]) -> "Curve":
+        """The curve of those columns `series` that a fold's log.csv has as numbers."""
         numbers = frame.select_dtypes("number")
-        names = series if series is not None else [n for n in numbers.columns if n != epoch]
         return cls(
             cycle=cycle,
             fold=fold,
-            epoch=frame[epoch].tolist(),
-            series={name: frame[name].tolist() for name in names if name in numbers.columns},
+            epoch=frame["epoch"].tolist(),
+            series={name: frame[name].tolist() for name in series if name in numbers.columns},
         )
 
 
 @dataclass(frozen=True)
-class Detection:
-    """A span of a recording with a label.
+class Box:
+    """An event drawn on a clip's spectrogram: seconds from the start of the recording, hertz.
 
-    Seconds from the start of the recording; hertz or None where the band is unknown; `score` is a
-    probability, NaN for events that have none (true and known ones).
+    `low_freq` and `high_freq` are None where the band is unknown.
     """
 
     onset: float
     offset: float
     label: str
-    score: float = NAN
-    kind: EventKind = EventKind.DETECTED
+    kind: EventKind
     low_freq: float | None = None
     high_freq: float | None = None
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "kind", EventKind(self.kind))
-
-
-@dataclass(frozen=True)
-class RecordingPanel:
-    """One recording to look at.
-
-    Attributes
-    ----------
-    recording_id
-        Its id.
-    feats
-        (n_mels, T) log-mel, any float type.
-    hop_s
-        Seconds between the columns of `feats`.
-    mel_centres_hz
-        (n_mels,) centre frequency of each row, increasing.
-    frame_logit
-        (C, T') logits over time; NaN where there is no score.
-    frame_hop_s
-        Seconds between the columns of `frame_logit`; frame i covers [i, i+1) * frame_hop_s.
-    labels
-        C labels in the order of `frame_logit`.
-    events
-        Detected, true, known and pseudo events in any order.
-    names
-        Names to show beside the labels, where there are any.
-    note
-        One line under the title, e.g. which model's scores these are.
-    """
-
-    recording_id: str
-    feats: np.ndarray
-    hop_s: float
-    mel_centres_hz: np.ndarray
-    frame_logit: np.ndarray
-    frame_hop_s: float
-    labels: Sequence[str]
-    events: Sequence[Detection] = ()
-    names: Mapping[str, str] = field(default_factory=dict)
-    note: str = ""
-
-    def __post_init__(self) -> None:
-        if self.feats.ndim != 2 or min(self.feats.shape) < 1:
-            raise ValueError(f"feats must be (n_mels, T), not {self.feats.shape}")
-        if len(self.mel_centres_hz) != self.feats.shape[0]:
-            raise ValueError(
-                f"{len(self.mel_centres_hz)} mel_centres_hz for {self.feats.shape[0]} mel rows"
-            )
-        if self.frame_logit.ndim != 2 or self.frame_logit.shape[0] != len(self.labels):
-            raise ValueError(
-                f"frame_logit {self.frame_logit.shape} does not have one row for each of "
-                f"{len(self.labels)} labels"
-            )
-        if self.hop_s <= 0 or self.frame_hop_s <= 0:
-            raise ValueError("hop_s and frame_hop_s must be positive")
-
-    @property
-    def duration_s(self) -> float:
-        """Length of the shown time axis in seconds."""
-        return self.feats.shape[1] * self.hop_s
-
-    def peak_logit(self) -> np.ndarray:
-        """(C,) highest logit of each class; -inf for a class without any score."""
-        if self.frame_logit.shape[1] == 0:
-            return np.full(len(self.labels), -np.inf)
-        logit = np.asarray(self.frame_logit, dtype=np.float64)
-        return np.where(np.isnan(logit), -np.inf, logit).max(axis=1)
-
-    def title_of(self, label: str) -> str:
-        """The label, with its name where that says more."""
-        name = self.names.get(label, "")
-        return label if name in ("", label) else f"{label} {name}"
-
-    def top_labels(self, n: int) -> list[str]:
-        """The `n` labels with the highest peaks, highest first; ties in the order of `labels`."""
-        order = np.argsort(-self.peak_logit(), kind="stable")
-        return [self.labels[index] for index in order[:n]]
 
 
 @dataclass(frozen=True)
@@ -338,7 +247,7 @@ class Clip:
     start_s: float
     end_s: float
     items: Sequence[Item] = ()
-    events: Sequence[Detection] = ()
+    events: Sequence[Box] = ()
     traces: Mapping[str, np.ndarray] = field(default_factory=dict)
     trace_start_s: float = 0.0
     trace_hop_s: float = 0.1

@@ -13,7 +13,7 @@ import numpy as np
 
 from local.io import files
 from local.report.elements import escape
-from local.report.records import Clip, Detection, EventKind, Item, Media, Viewer
+from local.report.records import Box, Clip, EventKind, Item, Media, Viewer
 from local.report.text import printable
 
 _HERE = Path(__file__).parent
@@ -23,7 +23,6 @@ _KINDS = {
     EventKind.KNOWN_POSITIVE: 1,
     EventKind.KNOWN_NEGATIVE: 2,
     EventKind.PSEUDO: 3,
-    EventKind.DETECTED: 4,
 }
 
 
@@ -142,7 +141,7 @@ def _packed_clip(clip: Clip, index: dict[str, int], picture: str, sound: str) ->
     }
 
 
-def _packed_event(event: Detection, index: dict[str, int]) -> list:
+def _packed_event(event: Box, index: dict[str, int]) -> list:
     band = [_round(event.low_freq, 1), _round(event.high_freq, 1)]
     span = [_round(event.onset), _round(event.offset)]
     return [_KINDS[event.kind], index[event.label], *span, *band]

@@ -1,4 +1,4 @@
-"""A made-up recording and report that the tests of the report share."""
+"""A made-up viewer and report that the tests of the report share."""
 
 import numpy as np
 import pytest
@@ -6,6 +6,7 @@ import pytest
 from local.report.media import encode_picture, encode_sound
 from local.report.records import (
     Baseline,
+    Box,
     CalibrationBin,
     ChangeExample,
     ChangeRow,
@@ -13,41 +14,15 @@ from local.report.records import (
     Clip,
     Confusion,
     Curve,
-    Detection,
+    EventKind,
     Item,
     Media,
-    RecordingPanel,
     Report,
     ScoreRow,
     Viewer,
 )
 
 NAN = float("nan")
-
-
-@pytest.fixture
-def make_panel():
-    def build(**changes):
-        rng = np.random.default_rng(3)
-        parts = {
-            "recording_id": "rec 1",
-            "feats": rng.normal(-6, 2, (40, 900)).astype(np.float16),
-            "hop_s": 0.02,
-            "mel_centres_hz": np.geomspace(60, 9000, 40),
-            "frame_logit": rng.normal(-3, 1, (4, 90)).astype(np.float32),
-            "frame_hop_s": 0.2,
-            "labels": ["frog", "owl", "toad", "wren"],
-            "events": [
-                Detection(2.0, 5.0, "owl", kind="true", low_freq=300, high_freq=900),
-                Detection(2.2, 4.8, "owl", 0.83, "detected"),
-                Detection(8.0, 9.0, "wren", kind="known negative"),
-                Detection(10.0, 11.0, "frog", kind="known positive"),
-                Detection(12.0, 13.0, "toad", 0.6, "pseudo"),
-            ],
-        }
-        return RecordingPanel(**{**parts, **changes})
-
-    return build
 
 
 RATE = 8000
@@ -90,9 +65,9 @@ def make_clip(number: int, name: str, labels: list[str], with_media: bool = True
         end_s=6.0,
         items=items,
         events=[
-            Detection(1.0, 1.25, own, kind="true", low_freq=300, high_freq=900),
-            Detection(2.0, 3.0, other, kind="known negative"),
-            Detection(2.1, 2.9, other, kind="pseudo"),
+            Box(1.0, 1.25, own, EventKind.TRUE, 300, 900),
+            Box(2.0, 3.0, other, EventKind.KNOWN_NEGATIVE),
+            Box(2.1, 2.9, other, EventKind.PSEUDO),
         ],
         traces=traces,
         trace_hop_s=0.1,

@@ -5,7 +5,7 @@ import pytest
 import soundfile
 from PIL import Image
 
-from local.report.media import encode_picture, encode_sound, expansion_of
+from local.report.media import encode_picture, encode_sound, expansion_of, pool
 
 
 @pytest.mark.parametrize(("rate", "expansion"), [(8000, 1.0), (20000, 1.0), (250000, 10.0)])
@@ -40,3 +40,17 @@ def test_low_frequencies_are_at_the_bottom_and_clicks_survive():
     row, column = np.unravel_index(picture.argmax(), picture.shape)
     assert row == pytest.approx(128 * (1 - 10 / 300), abs=2)
     assert column == pytest.approx(450, abs=1)
+
+
+def test_pool_averages_rows_and_keeps_the_loudest_moment():
+    feats = np.zeros((4, 6))
+    feats[0, 1] = 8.0
+    np.testing.assert_array_equal(pool(feats, 2, 3), [[4, 0, 0], [0, 0, 0]])
+    np.testing.assert_array_equal(pool(feats, 10, 10), feats)
+
+
+def test_pool_covers_every_cell_when_sizes_do_not_divide():
+    feats = np.random.default_rng(0).normal(size=(7, 1001))
+    pooled = pool(feats, 7, 64)
+    assert pooled.shape == (7, 64)
+    np.testing.assert_array_equal(pooled.max(axis=1), feats.max(axis=1))
