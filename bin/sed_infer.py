@@ -12,40 +12,11 @@ which the same call without --shard then takes over.
 """
 
 import sys
-from argparse import Namespace
-from contextlib import closing
 
-import torch
-
-from local.inference.score_files import (
-    PartialScores,
-    load_scores,
-    save_scores,
-)
-from local.inference.score_recordings import (
-    score_recordings,
-)
-from local.inference.scores import (
-    clip_logits,
-)
-from local.io.files import fingerprint
 from local.jobs.locks import lock_folder
-from local.jobs.shards import Shard, parse_shard
-from local.models import SedModel
-from local.models.checkpoint import load_model
-from local.stages.evidence import insert_fold, insertions_done
-from local.stages.experiment import Experiment
-from local.stages.runs import (
-    Run,
-    chosen_folds,
-    folds_parser,
-    log,
-    run_folds,
-    run_script,
-    set_threads,
-    started,
-)
-from local.stages.stamps import Stamp
+from local.jobs.shards import parse_shard
+from local.stages.infer import infer_fold, infer_folds
+from local.stages.runs import folds_parser, run_script, set_threads, started
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -68,92 +39,6 @@ def main(argv: list[str] | None = None) -> int:
         else:
             infer_folds(run, args, argv)
     return 0
-
-
-def infer_folds(run: Run, args: Namespace, argv: list[str]) -> None:
-    """Score with the folds asked for, in processes of their own, then merge them."""
-    experiment = Experiment(run)
-    folds = chosen_folds(args.folds, run.config.split.n_folds)
-    for fold in folds:
-        experiment.require_trained(args.cycle, fold)
-    waiting = [fold for fold in folds if not _is_done(experiment, args.cycle, fold)]
-    for fold in set(folds) - set(waiting):
-        PartialScores.discard(run.fold(args.cycle, fold))
-    run_folds(run, waiting, args.n_gpus, argv)
-    merge(experiment, args.cycle, folds)
-
-
-def _is_done(experiment: Experiment, cycle: int, fold: int) -> bool:
-    scored = _stamp(experiment, cycle, fold).is_done(experiment.run.force)
-    return scored and insertions_done(experiment, cycle, fold)
-
-
-def _stamp(experiment: Experiment, cycle: int, fold: int) -> Stamp:
-    run = experiment.run
-    folder = run.fold(cycle, fold)
-    settings = {
-        "inference": run.config.inference.model_dump(mode="json", exclude={"pool", "keep_frames"}),
-        "window": run.config.window.model_dump(mode="json"),
-    }
-    inputs = [folder / "best.pt", folder / "seen.csv", run.features / "manifest.csv"]
-    inputs += experiment.stretched_manifests(run.config.inference.tta.stretches)
-    return Stamp(folder / "infer.done.json", settings, inputs)
-
-
-def infer_fold(run: Run, cycle: int, fold: int, shard: Shard | None = None) -> None:
-    """Score with one fold's model, then what the estimate of prevalence needs."""
-    experiment = Experiment(run)
-    model = load_model(run.fold(cycle, fold) / "best.pt", experiment.tables.labels, run.device)
-    if not _stamp(experiment, cycle, fold).is_done(run.force):
-        score_fold(experiment, cycle, fold, model, shard)
-    if shard is None and not insertions_done(experiment, cycle, fold):
-        insert_fold(experiment, cycle, fold, model)
-
-
-def score_fold(
-    experiment: Experiment, cycle: int, fold: int, model: SedModel, shard: Shard | None
-) -> None:
-    """Score all that a fold's model may score, or a share of it."""
-    run, labels = experiment.run, experiment.tables.labels
-    folder = run.fold(cycle, fold)
-    stamp = _stamp(experiment, cycle, fold)
-    stamp.clear()
-    names = experiment.scored_ids(cycle, fold)
-    progress = f"infer cycle{cycle}/fold{fold}"
-    # The number of threads decides the last digits, as it does from one run to another.
-    made_by = {"stamp": stamp.fingerprint, "recordings": names, "device": run.device}
-    made_by["threads"] = torch.get_num_threads()
-    kept = PartialScores(folder, fingerprint(made_by), shard)
-    with closing(kept):
-        data = experiment.dump
-        scores = score_recordings(model, data, names, labels, run.device, progress, kept, shard)
-    if shard is not None:
-        return
-    clip = clip_logits(scores, run.config.inference.pool)
-    save_scores(folder / "scores.npz", scores, clip, keep_frames=True)
-    stamp.write([folder / "scores.npz"])
-    kept.remove()
-    log.info("cycle%d/fold%d: %d recordings scored", cycle, fold, len(names))
-
-
-def merge(experiment: Experiment, cycle: int, folds: list[int]) -> None:
-    """Write the out-of-fold and test scores of a cycle."""
-    run, folder = experiment.run, experiment.run.cycle(cycle)
-    paths = [run.fold(cycle, fold) / "scores.npz" for fold in folds]
-    seen = [run.fold(cycle, fold) / "seen.csv" for fold in folds]
-    settings = {"inference": run.config.inference.model_dump(mode="json"), "folds": folds}
-    stamp = Stamp(folder / "merge.done.json", settings, [*paths, *seen])
-    if stamp.is_done(run.force):
-        return
-    stamp.clear()
-    pool, keep = run.config.inference.pool, run.config.inference.keep_frames
-    parts = {fold: load_scores(path)[0] for fold, path in zip(folds, paths, strict=True)}
-    unseen, used = experiment.merge_unseen(cycle, parts)
-    save_scores(folder / "oof.npz", unseen, clip_logits(unseen, pool), keep, used=used)
-    test = experiment.merge_test(parts)
-    save_scores(folder / "test.npz", test, clip_logits(test, pool), keep)
-    stamp.write([folder / "oof.npz", folder / "test.npz"])
-    log.info("cycle%d: %d out-of-fold, %d test", cycle, len(used), len(test.recording_ids))
 
 
 if __name__ == "__main__":

@@ -9,10 +9,8 @@ positives and known negatives of each class are spread evenly.
 
 import sys
 
-from local.data.folds import assign_folds, write_folds
-from local.data.tables import read_tables
-from local.stages.runs import Run, log, run_script, stage_parser, started
-from local.stages.stamps import Stamp
+from local.stages.runs import run_script, stage_parser, started
+from local.stages.split import split
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -20,24 +18,6 @@ def main(argv: list[str] | None = None) -> int:
     with started(stage_parser(__doc__).parse_args(argv), "split") as run:
         split(run)
     return 0
-
-
-def split(run: Run) -> None:
-    """Write folds.csv, unless it is there of these tables and settings."""
-    tables = read_tables(run.tables)
-    names = ("recordings", "events", "classes")
-    settings = {"n_folds": run.config.split.n_folds, "seed": run.config.seed}
-    stamp = Stamp(
-        run.exp / "split.done.json", settings, [run.tables / f"{name}.csv" for name in names]
-    )
-    if stamp.is_done(run.force):
-        return
-    stamp.clear()
-    folds = assign_folds(tables.recordings, tables.events, tables.labels, **settings)
-    write_folds(run.exp / "folds.csv", folds)
-    stamp.write([run.exp / "folds.csv"])
-    sizes = ", ".join(str(n) for n in folds["fold"].value_counts().sort_index())
-    log.info("split: %d recordings in folds of %s", len(folds), sizes)
 
 
 if __name__ == "__main__":

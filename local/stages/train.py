@@ -1,6 +1,7 @@
-"""Stage 2 for one fold: from the experiment's files to the stamp, alone or as one of some ranks."""
+"""Stage 2: train one model a fold, each alone or in several processes that train it together."""
 
 import logging
+import sys
 from argparse import Namespace
 from contextlib import ExitStack
 from dataclasses import replace
@@ -13,18 +14,88 @@ from local.jobs.locks import clear_folder, lock_folder
 from local.models.checkpoint import load_checkpoint, load_initial
 from local.stages.checks import check_init
 from local.stages.experiment import Experiment
-from local.stages.runs import Run, environment_record, plan, set_threads, start_log
+from local.stages.runs import (
+    Run,
+    chosen_folds,
+    environment_record,
+    plan,
+    run_folds,
+    set_threads,
+    start_log,
+    started,
+)
 from local.stages.stamps import Stamp
 from local.training.epoch_plan import make_training_set
 from local.training.fold_data import FoldData
 from local.training.fold_loop import Trainer
-from local.training.launching import has_failed_before, tell_fault, was_restarted
-from local.training.ranks import Ranks, joined
+from local.training.launching import (
+    LaunchConfig,
+    has_failed_before,
+    run_ranks,
+    tell_fault,
+    was_restarted,
+)
+from local.training.ranks import Ranks, is_rank, joined
 
 log = logging.getLogger("canopy")
 
 # Seconds until the lock of a rank that was killed is free.
 _LOCK_WAIT_S = 30.0
+
+
+def train(args: Namespace, argv: list[str]) -> int:
+    """Run the stage for the folds asked for; `argv` is the command line that says so."""
+    if is_rank():
+        return train_as_rank(args)
+    launch = LaunchConfig(
+        args.ranks, args.n_nodes, args.master_addr, args.node_rank, args.max_restarts
+    )
+    if len(args.fold or ()) > 1 and (args.master_addr or not launch.alone):
+        raise CanopyError("--ranks, --n-nodes and --master-addr go with one --fold; name one")
+    # The experiment's lock is held by whoever starts the nodes; the first rank takes the fold's.
+    if args.master_addr and args.fold is not None:
+        train_in_ranks(plan(args, "train"), args, launch, argv)
+        return 0
+    # Shared: folds may be trained by processes of their own, on other machines as well.
+    with started(args, "train", shared=True) as run:
+        if args.fold is None:
+            launch.check(run.device)
+            train_folds(run, args, argv)
+        elif launch.alone:
+            set_threads()
+            for fold in args.fold:
+                with lock_folder(run.fold(args.cycle, fold), f"fold {fold}"):
+                    train_fold(run, args.cycle, fold)
+        else:
+            train_in_ranks(run, args, launch, argv)
+    return 0
+
+
+def train_folds(run: Run, args: Namespace, argv: list[str]) -> None:
+    """Train the folds asked for that are not trained, in processes of their own."""
+    if 0 < args.n_gpus < args.ranks:
+        raise CanopyError(f"--ranks is {args.ranks}, more than --n-gpus {args.n_gpus}; lower it")
+    experiment = Experiment(run)
+    experiment.dump.check_lengths()
+    folds = chosen_folds(args.folds, run.config.split.n_folds)
+    waiting = [
+        fold for fold in folds if not experiment.training_stamp(args.cycle, fold).is_done(run.force)
+    ]
+    if args.n_nodes > 1:
+        # All that the nodes have is one fold's.
+        run_folds(replace(run, nj=1), waiting, args.ranks, argv, args.ranks)
+    else:
+        run_folds(run, waiting, args.n_gpus, argv, args.ranks)
+
+
+def train_in_ranks(run: Run, args: Namespace, launch: LaunchConfig, argv: list[str]) -> None:
+    """Train one fold in several processes, which are this script again."""
+    launch.check(run.device)
+    (fold,) = args.fold
+    note = run.exp / "logs" / f"cycle{args.cycle}-fold{fold}.fault.txt"
+    run_ranks(Path(sys.argv[0]).resolve(), argv, launch, note)
+    if not Experiment(run).training_stamp(args.cycle, fold).matches():
+        raise Interrupted("a signal to one of its ranks", f"fold {fold}")
 
 
 def train_as_rank(args: Namespace) -> int:

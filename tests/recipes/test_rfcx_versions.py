@@ -25,6 +25,7 @@ from local.labels.windows import n_cells, window_frames, window_starts
 from local.models import create_model, without_pretrained
 from local.models.checkpoint import load_checkpoint, load_model
 from local.stages.experiment import Experiment
+from local.stages.infer import merge
 from local.stages.runs import Run, stage_parser, start
 from local.training import steps as training_steps
 from recipes.demo.competition import simulate
@@ -254,7 +255,7 @@ def test_the_third_stage_relabels(bench):
     for fold in (0, 1):
         bench.train(options, fold)
         bench.infer(options, fold)
-    bench.scripts["sed_infer"].merge(Experiment(run), 0, [0, 1])
+    merge(Experiment(run), 0, [0, 1])
     assert bench.scripts["relabel"].main([*options, "--cycle", "1"]) == 0
     pseudo = pd.read_csv(run.cycle(1) / "pseudo_events.csv")
     assert len(pseudo) > 0

@@ -18,7 +18,7 @@ from unittest import mock
 import torch._dynamo
 import torch.utils.tensorboard  # noqa: F401
 
-from local.inference import scores as inference
+from local.inference import score_recordings as inference
 from local.stages import runs, stamps
 from local.training.fold_loop import Trainer
 

@@ -6,19 +6,21 @@ import pytest
 from local.io.errors import CanopyError
 from local.stages.evidence import fold_evidence
 from local.stages.experiment import Experiment
+from local.stages.infer import infer_fold
+from local.stages.train import train_fold
 
 ESTIMATED = {"prior": {"method": "estimated", "n_insertions": 5}}
 
 
 @pytest.fixture
-def trained(toy, script):
+def trained(toy):
     """Function: changes -> a toy experiment with its folds trained and inferred."""
 
     def make(**changes):
         made = toy(split={"n_folds": 2}, **changes)
         for fold in range(2):
-            script("sed_train").train_fold(made.run, 0, fold)
-            script("sed_infer").infer_fold(made.run, 0, fold)
+            train_fold(made.run, 0, fold)
+            infer_fold(made.run, 0, fold)
         return made, Experiment(made.run)
 
     return make
@@ -64,18 +66,18 @@ def test_a_fold_that_saw_the_sites_of_all_test_recordings_does_not_count(trained
     np.testing.assert_array_equal(left.target, both[1].target)
 
 
-def test_what_was_inserted_is_skipped_and_what_is_damaged_is_told(trained, script):
+def test_what_was_inserted_is_skipped_and_what_is_damaged_is_told(trained):
     made, experiment = trained(**ESTIMATED)
     path = made.run.fold(0, 1) / "inserted.npz"
     before = path.read_bytes()
-    script("sed_infer").infer_fold(made.run, 0, 1)
+    infer_fold(made.run, 0, 1)
     assert path.read_bytes() == before
     path.unlink()
     with pytest.raises(CanopyError, match=r"inserted\.npz: missing .* run stage 3 again"):
         fold_evidence(experiment, 0)
     # Only the insertions are made again, and come out the same.
     scores = (made.run.fold(0, 1) / "scores.npz").stat().st_mtime_ns
-    script("sed_infer").infer_fold(made.run, 0, 1)
+    infer_fold(made.run, 0, 1)
     assert path.read_bytes() == before
     assert (made.run.fold(0, 1) / "scores.npz").stat().st_mtime_ns == scores
 

@@ -20,6 +20,8 @@ from local.models.checkpoint import load_checkpoint, save_checkpoint
 from local.relabel.pseudo_labels import check_provenance
 from local.stages import train as stage_train
 from local.stages.experiment import Experiment
+from local.stages.infer import infer_fold, merge
+from local.stages.train import train_fold
 from local.training.epoch_plan import make_training_set
 
 QUICK = {
@@ -48,13 +50,12 @@ def groups_trained_on(experiment, cycle, fold):
 
 def run_cycle(script, toy, cycle):
     """Stages 2 and 3 of a cycle, and 4 before them, in this process."""
-    train, infer = script("sed_train"), script("sed_infer")
     if cycle > 0:
         assert script("relabel").main([*toy.options, "--cycle", str(cycle)]) == 0
     for fold in range(3):
-        train.train_fold(toy.run, cycle, fold)
-        infer.infer_fold(toy.run, cycle, fold)
-    infer.merge(Experiment(toy.run), cycle, [0, 1, 2])
+        train_fold(toy.run, cycle, fold)
+        infer_fold(toy.run, cycle, fold)
+    merge(Experiment(toy.run), cycle, [0, 1, 2])
 
 
 @pytest.fixture
@@ -153,30 +154,28 @@ def test_test_recordings_get_the_fold_mean_until_they_are_labelled(finished):
 
 def test_a_model_of_other_settings_scores_nothing(toy, script):
     made = toy(**QUICK)
-    train, infer = script("sed_train"), script("sed_infer")
     for fold in range(3):
-        train.train_fold(made.run, 0, fold)
+        train_fold(made.run, 0, fold)
     experiment = Experiment(made.run)
     experiment.require_trained(0, 1)
     with pytest.raises(CanopyError, match=r"fold0: no model that was trained with these settings"):
-        infer.main([*made.options, "--set", "train.lr=0.5"])
+        script("sed_infer").main([*made.options, "--set", "train.lr=0.5"])
     (made.run.fold(0, 1) / "best.pt").write_bytes(b"")
     with pytest.raises(CanopyError, match=r"fold1: no model .*run stage 2 first"):
-        infer.main(made.options)
+        script("sed_infer").main(made.options)
 
 
-def test_a_fold_that_lost_its_model_is_trained_anew(toy, script):
+def test_a_fold_that_lost_its_model_is_trained_anew(toy):
     made = toy(**QUICK)
-    train = script("sed_train")
-    train.train_fold(made.run, 0, 0)
+    train_fold(made.run, 0, 0)
     best = made.run.fold(0, 0) / "best.pt"
     whole = best.read_bytes()
     for spoil in (lambda: best.unlink(), lambda: best.write_bytes(whole[:200])):
         spoil()
-        train.train_fold(made.run, 0, 0)
+        train_fold(made.run, 0, 0)
         assert best.read_bytes() == whole
     seconds = best.stat().st_mtime_ns
-    train.train_fold(made.run, 0, 0)
+    train_fold(made.run, 0, 0)
     assert best.stat().st_mtime_ns == seconds
 
 
@@ -361,18 +360,18 @@ def test_what_a_model_depends_on(toy, tmp_path):
     assert settings(train__select="best", inference__stitch="mean") != best
 
 
-def test_first_weights_are_known_by_their_content(toy, script, tmp_path):
+def test_first_weights_are_known_by_their_content(toy, tmp_path):
     """A file in `model.params.weights` that changes makes the model stale, wherever it lies.
 
     Pins defect 38 of earlier systems: pseudo labels came from models that saw the group.
     """
     first = toy(**QUICK)
-    script("sed_train").train_fold(first.run, 0, 0)
+    train_fold(first.run, 0, 0)
     start = tmp_path / "start.pt"
     start.write_bytes((first.run.fold(0, 0) / "best.pt").read_bytes())
     params = {**first.run.config.model.params, "weights": str(start)}
     made = toy(**QUICK, model__params=params)
-    script("sed_train").train_fold(made.run, 0, 1)
+    train_fold(made.run, 0, 1)
     experiment = Experiment(made.run)
     experiment.require_trained(0, 1)
     checkpoint = load_checkpoint(start)
@@ -390,26 +389,26 @@ def test_first_weights_are_known_by_their_content(toy, script, tmp_path):
         experiment.training_inputs(0, 1)
 
 
-def test_what_the_first_weights_saw_counts_as_seen(toy, script, tmp_path):
+def test_what_the_first_weights_saw_counts_as_seen(toy, tmp_path):
     """By way of `model.init`: a fold that starts from another fold's model.
 
     Pins defect 38 of earlier systems: pseudo labels came from models that saw the group.
     """
     first = toy(**QUICK)
     for fold in range(3):
-        script("sed_train").train_fold(first.run, 0, fold)
+        train_fold(first.run, 0, fold)
     exp = first.run.exp.parent
     first.run.exp.rename(exp / "first")
     own = toy(**QUICK, model__init=str(exp / "first/cycle0/fold{fold}/best.pt"))
     for fold in range(3):
-        script("sed_train").train_fold(own.run, 0, fold)
+        train_fold(own.run, 0, fold)
         experiment = Experiment(own.run)
         assert exp / f"first/cycle0/fold{fold}/best.pt" in experiment.training_inputs(0, fold)
         assert experiment.seen_groups(0, fold) == groups_trained_on(experiment, 0, fold)
         assert set(experiment.held_out_ids(fold)) <= set(experiment.scored_ids(0, fold))
     other = toy(**QUICK, model__init=str(exp / "first/cycle0/fold0/best.pt"))
     experiment = Experiment(other.run)
-    script("sed_train").train_fold(other.run, 0, 1)
+    train_fold(other.run, 0, 1)
     saw = groups_trained_on(experiment, 0, 0) | groups_trained_on(experiment, 0, 1)
     assert experiment.seen_groups(0, 1) == saw
     assert not set(experiment.held_out_ids(1)) & set(experiment.scored_ids(0, 1))

@@ -27,6 +27,7 @@ from local.models import create_model
 from local.models.checkpoint import model_state, save_checkpoint
 from local.scoring.event_rules.thresholds import Rule, fit_thresholds
 from local.stages.experiment import Experiment
+from local.stages.submit import make_events
 from tests.toy_detector import sound
 
 LABELS = ["a", "b", "c"]
@@ -250,18 +251,18 @@ def test_a_run_without_its_data_or_scores_is_refused(finished, recordings, tmp_p
         call(script, "detect", made.exp, recordings, "--out", tmp_path / "y")
 
 
-def tuned_run(finished, script):
+def tuned_run(finished):
     """A run of complete annotation whose stage 5 has made events."""
     events = {"tune": True, "thresholds": [0.3, 0.6], "durations_s": [0.3], "gaps_s": [0.0]}
     made = finished(data={"annotation": "complete"}, events=events, score={"n_bootstrap": 20})
     results = {"cycles": [{"cycle": 0, "prior": {"method": "none"}, "scores": {}}]}
-    files = script("submit").make_events(made.experiment, 0, results)
+    files = make_events(made.experiment, 0, results)
     write_json(made.exp / "results.json", {**results, "metric": "lwlrap"})
     return made, files, results
 
 
-def test_stage_5_makes_events_where_the_configuration_asks(finished, script):
-    made, files, results = tuned_run(finished, script)
+def test_stage_5_makes_events_where_the_configuration_asks(finished):
+    made, files, results = tuned_run(finished)
     assert [path.name for path in files] == ["rule.json", "oof_events.csv", "test_events.csv"]
     told = results["events"]
     assert told["n"] == 18
@@ -273,7 +274,7 @@ def test_stage_5_makes_events_where_the_configuration_asks(finished, script):
     # Class a is told without error, so its six calls are among what was found.
     assert (found["label"] == "a").sum() == 6
     off = finished(data={"annotation": "complete"})
-    assert script("submit").make_events(off.experiment, 0, results) == []
+    assert make_events(off.experiment, 0, results) == []
     # What an earlier stage 5 fitted is no longer true.
     assert not (off.exp / "rule.json").exists()
 
@@ -281,7 +282,7 @@ def test_stage_5_makes_events_where_the_configuration_asks(finished, script):
 def test_detection_goes_by_the_rule_and_options_go_before(
     finished, recordings, tmp_path, script, capsys
 ):
-    made, _, results = tuned_run(finished, script)
+    made, _, results = tuned_run(finished)
     rule = results["events"]["rule"]
     assert call(script, "export", made.exp, "--out", tmp_path / "pub") == 0
     assert read_published(tmp_path / "pub").rule.model_dump() == rule
