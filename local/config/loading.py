@@ -1,14 +1,22 @@
-"""Reading a configuration: YAML with `base:`, overrides, and errors that name the nearest key."""
+"""Reading a configuration: YAML with `base:`, overrides, and errors that name the nearest key.
+
+A file lies over its base and all `--set` together lie over the files, key by key, so that the order
+of keys and of options decides nothing; only where one key is set twice the last value holds.
+`model.params` belong to the model that `model.name` names: whoever names another one starts from
+none.
+"""
 
 import difflib
+import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import ValidationError
 
 from local.config.section_base import Section, SectionType
 from local.config.strict_yaml import parse_yaml
+from local.config.train import ModelConfig
 from local.config.version import Config
 from local.io.errors import CanopyError
 from local.io.limits import MAX_YAML_BYTES, MAX_YAML_DEPTH, read_text
@@ -17,6 +25,8 @@ from local.io.limits import MAX_YAML_BYTES, MAX_YAML_DEPTH, read_text
 _MAX_BASES = 16
 # Characters of a value that an error quotes.
 _MAX_SHOWN = 120
+
+log = logging.getLogger("canopy")
 
 
 def load_config(path: Path | str, overrides: list[str] | None = None) -> Config:
@@ -28,14 +38,10 @@ def load_config(path: Path | str, overrides: list[str] | None = None) -> Config:
         One message that lists every fault with its key, value and remedy.
     """
     path = Path(path)
-    values = _read_with_bases(path, ())
+    values: dict[str, Any] = {}
     for override in overrides or []:
-        _apply_override(values, override)
-    try:
-        return Config.model_validate(values)
-    except ValidationError as error:
-        faults = "; ".join(_explain(fault, Config) for fault in error.errors())
-        raise CanopyError(f"{path}: {faults}") from None
+        values = _merge(values, _read_override(override))
+    return parse_section(Config, _lay_over(_read_with_bases(path, ()), values, path), "", path)
 
 
 def parse_section(
@@ -44,11 +50,16 @@ def parse_section(
     """Validate `values` of a section whose schema lives elsewhere (a recipe's, a model's).
 
     `key` is where the section stands in the configuration, for the error.
+
+    Raises
+    ------
+    CanopyError
+        One message that lists every fault with its key, value and remedy.
     """
     try:
         return section.model_validate(values)
     except ValidationError as error:
-        faults = "; ".join(_explain(fault, section, key) for fault in error.errors())
+        faults = "; ".join(_explain(fault, section, values, key) for fault in error.errors())
         raise CanopyError(f"{path}: {faults}") from None
 
 
@@ -72,7 +83,7 @@ def _read_with_bases(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
         return values
     if not isinstance(base, str):
         raise CanopyError(f"{path}: `base:` must be the path of another file, found {base!r}")
-    return _merge(_read_with_bases(path.parent / base, (*above, resolved)), values)
+    return _lay_over(_read_with_bases(path.parent / base, (*above, resolved)), values, path)
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -91,21 +102,37 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
+def _lay_over(below: dict[str, Any], above: dict[str, Any], path: Path) -> dict[str, Any]:
+    """What `path` says over what stands below it; parameters of another model are left out."""
+    old, new = _model_name(below), _model_name(_merge(below, above))
+    model = below.get("model")
+    if old != new and isinstance(model, dict) and model.get("params"):
+        log.info(
+            "%s: model.name is %s in place of %s, whose model.params are left out: %s",
+            *(path, new, old, _shown(model["params"])),
+        )
+        model = {key: value for key, value in model.items() if key != "params"}
+        below = {**below, "model": model}
+    return _merge(below, above)
+
+
+def _model_name(values: dict[str, Any]) -> Any:
+    model = values.get("model")
+    default = ModelConfig().name
+    return model.get("name", default) if isinstance(model, dict) else default
+
+
 def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """`above` over `below`, section by section. A model of another name starts from no params."""
+    """`above` over `below`, key by key at every depth."""
     merged = dict(below)
     for key, value in above.items():
         under = merged.get(key)
-        if isinstance(value, dict) and isinstance(under, dict):
-            if "name" in value and value["name"] != under.get("name"):
-                under = {name: item for name, item in under.items() if name != "params"}
-            merged[key] = _merge(under, value)
-        else:
-            merged[key] = value
+        both = isinstance(value, dict) and isinstance(under, dict)
+        merged[key] = _merge(under, value) if both else value
     return merged
 
 
-def _apply_override(values: dict[str, Any], override: str) -> None:
+def _read_override(override: str) -> dict[str, Any]:
     key, equals, text = override.partition("=")
     parts = key.strip().split(".")
     if not equals or not all(parts):
@@ -118,21 +145,45 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
         raise CanopyError(f"--set {override!r:.120}: {error}") from None
     for part in reversed(parts):
         value = {part: value}
-    merged = _merge(values, value)
-    values.clear()
-    values.update(merged)
+    return value
 
 
-def _explain(fault: Any, schema: type[Section], prefix: str = "") -> str:
-    key = ".".join(str(part) for part in (prefix, *fault["loc"]) if part != "")
+def _explain(fault: Any, schema: type[Section], values: Any, prefix: str) -> str:
+    location, sections = [prefix] if prefix else [], [schema]
+    *inside, last = fault["loc"] or [""]
+    for part in inside:
+        if not _holds(values, part):
+            continue  # not a key: pydantic's name of one of several types
+        location, values = [*location, str(part)], values[part]
+        fields = [s.model_fields[part] for s in sections if part in s.model_fields]
+        if fields:
+            sections = [found for field in fields for found in _sections_in(field.annotation)]
+    if fault["type"] in ("extra_forbidden", "missing") or _holds(values, last):
+        location.append(str(last))
+    key = ".".join(location)
     if fault["type"] == "extra_forbidden":
-        known = _known_keys(schema, fault["loc"][:-1])
-        near = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1, cutoff=0.0)
+        known = [name for section in sections for name in section.model_fields]
+        near = difflib.get_close_matches(str(last), known, n=1, cutoff=0.0)
         return f"unknown key {key}; the nearest known one is {near[0] if near else known}"
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "value_error":
         return f"{key}: {message}" if key else message
+    if fault["type"] == "missing":
+        return f"{key} is not given; add it"
     return f"{key}: {message}, found {_shown(fault['input'])}"
+
+
+def _holds(values: Any, part: str | int) -> bool:
+    if isinstance(values, list | tuple):
+        return isinstance(part, int) and part < len(values)
+    return isinstance(values, dict) and part in values
+
+
+def _sections_in(annotation: Any) -> list[type[Section]]:
+    """Sections that a value of this annotation may hold: itself, or in an optional or a list."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return [annotation]
+    return [section for part in get_args(annotation) for section in _sections_in(part)]
 
 
 def _shown(value: Any) -> str:
@@ -142,10 +193,3 @@ def _shown(value: Any) -> str:
     except ValueError:  # more digits than Python writes
         return "a number of thousands of digits"
     return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
-
-
-def _known_keys(section: Any, location: tuple[Any, ...]) -> list[str]:
-    """Keys of the section at `location` within `section`."""
-    for part in location:
-        section = section.model_fields[part].annotation
-    return list(section.model_fields)

@@ -1,7 +1,4 @@
-"""What holds for any labels, windows, tables, annotations and stitched scores.
-
-Examples are drawn anew by hypothesis; `derandomize` keeps every run of the suite the same.
-"""
+"""What holds for any labels, windows, tables, annotations and stitched scores."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -9,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from local.config.data import DataConfig
@@ -28,15 +25,6 @@ from local.labels.grid import FrameGrid, coverage, overlap
 from local.labels.spans import frames_to_events, subtract_spans
 from local.labels.targets import EventArrays, window_targets
 from local.labels.windows import Stitcher, n_cells, window_starts
-
-settings.register_profile(
-    "suite",
-    derandomize=True,
-    deadline=None,
-    max_examples=60,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
-settings.load_profile("suite")
 
 LABELS = ["a", "b", "Turdus sp."]
 TIMES = st.integers(0, 6000).map(lambda cell: cell / 100)

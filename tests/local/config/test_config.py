@@ -3,11 +3,12 @@
 import copy
 import pickle
 from pathlib import Path
+from typing import Literal, get_args
 
 import pytest
 import torch
 import yaml
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from local.config import Config, Section, dump_config, load_config, parse_section
 from local.io.errors import CanopyError
@@ -19,8 +20,15 @@ from local.training.augment.chain import augment
 from local.training.augment.input_kind import FrontEnd
 from local.training.losses.objective import Objective
 from local.training.optimisation import make_optimizer
+from recipes.bats import settings as bats
+from recipes.demo.settings import DemoSettings
+from recipes.mine import settings as mine
+from recipes.rfcx import prepare as rfcx
+from recipes.usv import prepare as usv
 
 ROOT = Path(__file__).resolve().parents[3]
+RECIPES = [bats.PrepareConfig, bats.SimulateConfig, mine.PrepareConfig, rfcx.PrepareConfig]
+RECIPES += [usv.PrepareConfig, DemoSettings]
 SHIPPED = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("conf/*/*.yaml"))
 
 
@@ -61,6 +69,75 @@ def test_an_unknown_key_is_named_with_the_nearest_known_one(write, text, key, ne
     message = refused(write(text))
     assert "a.yaml" in message
     assert f"unknown key {key}; the nearest known one is {near}" in message
+
+
+def sections_of(section, at=()):
+    """(path, section) of a section and of all within it, optional ones and those of lists too."""
+    yield at, section
+    for name, field in section.model_fields.items():
+        for part in (field.annotation, *get_args(field.annotation)):
+            if isinstance(part, type) and issubclass(part, Section):
+                yield from sections_of(part, (*at, name))
+
+
+class Depth(Section):
+    metres: float = 0.0
+
+
+class Trip(Section):
+    """What no section of a version has: sections that may be null or stand in a list or a dict."""
+
+    depth: Depth | None = None
+    depths: tuple[Depth, ...] = ()
+    named: dict[str, Depth] = Field(default_factory=dict)
+    either: Literal["no"] | Depth = "no"
+
+
+SECTIONS = [(Config, at, section) for at, section in sections_of(Config)]
+SECTIONS += [(whole, at, section) for whole in RECIPES for at, section in sections_of(whole)]
+
+
+@pytest.mark.parametrize(
+    ("whole", "at", "section"),
+    SECTIONS,
+    ids=[".".join([whole.__module__.split(".")[1], *at]) for whole, at, _ in SECTIONS],
+)
+def test_every_section_names_the_nearest_key_and_the_wrong_value(whole, at, section):
+    for name in section.model_fields:
+        wrong = {name: object()}
+        unknown = {f"{name}_": 1}
+        for key in reversed(at):
+            wrong, unknown = {key: wrong}, {key: unknown}
+        place = ".".join([*at, name])
+        with pytest.raises(CanopyError, match=rf"unknown key {place}_; .* known one is {name}\b"):
+            parse_section(whole, unknown, "")
+        with pytest.raises(CanopyError, match=rf"\b{place}: .*found <object"):
+            parse_section(whole, wrong, "")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"depth": {"meters": 1}}, "unknown key a.depth.meters; the nearest known one is metres"),
+        ({"depth": {"metres": "x"}}, "a.depth.metres: .*number.*found 'x'"),
+        ({"depth": 3}, "a.depth: .*found 3"),
+        ({"depths": [{}, {"meters": 1}]}, "unknown key a.depths.1.meters; .* is metres"),
+        ({"named": {"b": {"meters": 1}}}, "unknown key a.named.b.meters; .* is metres"),
+        ({"either": {"meters": 1}}, "unknown key a.either.meters; .* is metres"),
+        ({"deph": None}, "unknown key a.deph; the nearest known one is depth"),
+    ],
+)
+def test_optional_sections_are_as_strict(values, message):
+    with pytest.raises(CanopyError, match=message):
+        parse_section(Trip, values, "a")
+
+
+def test_a_value_of_several_types_is_named_without_them(write):
+    for value in ("x", "{s3: x}", "[1]"):
+        message = refused(write(f"loss: {{positive_weight: {value}}}"))
+        assert message.count("loss.positive_weight") >= 1
+        assert "function" not in message
+        assert "constrained" not in message
 
 
 @pytest.mark.parametrize(
@@ -149,12 +226,44 @@ def test_a_circle_of_bases_is_refused(write):
     assert "leads back to itself" in refused(write("base: a.yaml", "a.yaml"))
 
 
-def test_a_model_of_another_name_starts_without_the_parameters_of_the_first(write):
-    write("model: {name: crnn, params: {gru: 0, dropout: 0.1}}", "one.yaml")
-    same = load_config(write("base: one.yaml\nmodel: {params: {gru: 8}}"))
-    assert same.model.params == {"gru": 8, "dropout": 0.1}
-    other = load_config(write("base: one.yaml\nmodel: {name: timm, params: {level: -2}}"))
-    assert other.model.params == {"level": -2}
+TIMM = "model: {name: timm, params: {level: -1, hidden: 8}}"
+OWN = "model: {params: {gru: 0, dropout: 0.1}}"  # of crnn, the default
+
+
+@pytest.mark.parametrize(
+    ("base", "child", "overrides", "name", "params"),
+    [
+        # The same model, named or not: key by key.
+        (OWN, "model: {params: {gru: 8}}", [], "crnn", {"gru": 8, "dropout": 0.1}),
+        (OWN, "model: {name: crnn}", [], "crnn", {"gru": 0, "dropout": 0.1}),
+        (OWN, "model: {name: crnn, params: {gru: 8}}", [], "crnn", {"gru": 8, "dropout": 0.1}),
+        (TIMM, "model: {params: {level: -2}}", [], "timm", {"level": -2, "hidden": 8}),
+        (TIMM, "", ["model.name=timm"], "timm", {"level": -1, "hidden": 8}),
+        # Another model: the parameters of the first are not its own.
+        (OWN, "model: {name: timm, params: {level: -2}}", [], "timm", {"level": -2}),
+        (TIMM, "model: {name: crnn}", [], "crnn", {}),
+        (TIMM, OWN, ["model.name=crnn"], "crnn", {}),
+        (TIMM, "", ["model.params.gru=8", "model.name=crnn"], "crnn", {"gru": 8}),
+        (TIMM, "", ["model={name: crnn, params: {gru: 8}}"], "crnn", {"gru": 8}),
+    ],
+)
+def test_parameters_follow_the_model_they_belong_to(
+    write, caplog, base, child, overrides, name, params
+):
+    write(base, "base.yaml")
+    with caplog.at_level("INFO", logger="canopy"):
+        model = load_config(write(f"base: base.yaml\n{child}"), overrides).model
+    assert (model.name, model.params) == (name, params)
+    before = "timm" if base == TIMM else "crnn"
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == (name != before)
+    assert all(f"model.name is {name} in place of {before}" in line for line in told)
+
+
+def test_only_a_model_has_parameters_that_follow_its_name(write):
+    write("prepare: {name: a, params: {x: 1}}", "base.yaml")
+    config = load_config(write("base: base.yaml\nprepare: {name: b}"))
+    assert config.prepare == {"name": "b", "params": {"x": 1}}
 
 
 # ------------------------------------------------------------------------------------------ --set
