@@ -8,7 +8,7 @@ import torch
 from scipy.special import expit, logit
 
 from local.config import PoolConfig
-from local.inference import scores as inference
+from local.inference import score_recordings as scoring_loop
 from local.inference.score_files import (
     PartialScores,
     load_scores,
@@ -24,7 +24,6 @@ from local.inference.scores import (
     mean_logit,
     pool_frames,
 )
-from local.inference.views import list_views
 from local.io.errors import CanopyError
 from local.jobs.interruption import Interrupted
 from local.jobs.shards import Shard
@@ -382,6 +381,16 @@ def blocks(toy_dump, toy_config):
     return model, dump, list(arrays), score(model, dump, arrays)
 
 
+class Counting(PartialScores):
+    """Counts the blocks that were made anew."""
+
+    n_made = 0
+
+    def add(self, scores):
+        self.n_made += 1
+        super().add(scores)
+
+
 class Stopping(PartialScores):
     """Ends with an error after so many blocks."""
 
@@ -402,7 +411,7 @@ def same(found, expected):
 
 
 @pytest.mark.parametrize("n_blocks", [1, 2, 3])
-def test_a_killed_run_goes_on_to_the_same_bits(tmp_path, blocks, n_blocks, monkeypatch):
+def test_a_killed_run_goes_on_to_the_same_bits(tmp_path, blocks, n_blocks):
     model, dump, names, whole = blocks
     kept = Stopping(tmp_path, "f")
     kept.n_left = n_blocks
@@ -411,21 +420,14 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path, blocks, n_blocks, monke
     made = len(list((tmp_path / "infer.parts").glob("*.npz")))
     assert made == n_blocks
     (tmp_path / "infer.parts" / ".r00.abcdefgh.tmp.npz").write_bytes(b"half")
-    scored = []
-    block_of = inference._score_block
-    monkeypatch.setattr(
-        inference,
-        "_score_block",
-        lambda model, dump, names, *more: (
-            scored.append(names) or block_of(model, dump, names, *more)
-        ),
-    )
-    again = PartialScores(tmp_path, "f")
+    again = Counting(tmp_path, "f")
     same(score_recordings(model, dump, names, LABELS, "cpu", kept=again), whole)
-    n_all = len(list(inference._blocks(dump, names, list_views(dump.config, model.step, dump))))
-    assert len(scored) == n_all - n_blocks
-    assert n_all > 3
     again.remove()
+    afresh = Counting(tmp_path, "f")
+    score_recordings(model, dump, names, LABELS, "cpu", kept=afresh)
+    assert again.n_made == afresh.n_made - n_blocks
+    assert afresh.n_made > 3
+    afresh.remove()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["dump"]
 
 
@@ -456,19 +458,19 @@ def test_inference_stops_where_it_is_asked_to(tmp_path, blocks, monkeypatch):
     def stop(place):
         raise Interrupted("SIGTERM", place)
 
-    monkeypatch.setattr(inference, "stop_if_asked", stop)
+    monkeypatch.setattr(scoring_loop, "stop_if_asked", stop)
     with pytest.raises(Interrupted, match="SIGTERM at recording r"):
         score_recordings(model, dump, names, LABELS, "cpu")  # in training nobody keeps blocks
     kept = PartialScores(tmp_path, "f")
     with pytest.raises(Interrupted, match="SIGTERM at recording r"):
         score_recordings(model, dump, names, LABELS, "cpu", kept=kept)
     kept.close()
-    monkeypatch.setattr(inference, "stop_if_asked", lambda place: None)
+    monkeypatch.setattr(scoring_loop, "stop_if_asked", lambda place: None)
     kept = PartialScores(tmp_path, "f")
     same(score_recordings(model, dump, names, LABELS, "cpu", kept=kept), whole)
 
 
-def test_shares_score_together_what_one_process_scores(tmp_path, blocks, monkeypatch):
+def test_shares_score_together_what_one_process_scores(tmp_path, blocks):
     model, dump, names, whole = blocks
     scored = []
     for k in range(2):
@@ -477,17 +479,13 @@ def test_shares_score_together_what_one_process_scores(tmp_path, blocks, monkeyp
         scored += part.recording_ids
         kept.close()
     assert sorted(scored) == sorted(names)
-    made, block_of = [], inference._score_block
-    monkeypatch.setattr(
-        inference, "_score_block", lambda *given: made.append(given) or block_of(*given)
-    )
-    kept = PartialScores(tmp_path, "f")
+    kept = Counting(tmp_path, "f")
     same(score_recordings(model, dump, names, LABELS, "cpu", kept=kept), whole)
-    assert not made
+    assert kept.n_made == 0
     kept.remove()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["dump"]
     # Shares of other settings are not taken.
     PartialScores(tmp_path, "g", Shard(0, 2)).close()
-    kept = PartialScores(tmp_path, "f")
+    kept = Counting(tmp_path, "f")
     same(score_recordings(model, dump, names, LABELS, "cpu", kept=kept), whole)
-    assert made
+    assert kept.n_made > 0
