@@ -25,8 +25,8 @@ from local.stages.runs import (
     started,
 )
 from local.stages.stamps import Stamp
+from local.tasks.detection_fold import DetectionFold
 from local.training.epoch_plan import make_training_set
-from local.training.fold_data import FoldData
 from local.training.fold_loop import Trainer
 from local.training.launching import (
     LaunchConfig,
@@ -141,7 +141,7 @@ def train_fold(run: Run, cycle: int, fold: int, ranks: Ranks | None = None) -> N
     names = experiment.training_ids(cycle, fold)
     background_ids = experiment.background_ids(fold)
     experiment.dump.bring([*names, *background_ids, *experiment.held_out_ids(fold)])
-    fold_data = FoldData(
+    fold_data = DetectionFold(
         name=f"cycle{cycle}/fold{fold}",
         training_set=make_training_set(
             experiment.tables, events, names, experiment.dump, background_ids

@@ -1,6 +1,7 @@
 """One window with its targets, however it is read."""
 
 from dataclasses import fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,7 +46,7 @@ class WindowDataset(Dataset):
         return len(self._plan)
 
     def __getitem__(self, item: int) -> dict[str, torch.Tensor]:
-        """`x` (1, F, T) or (n,), the four targets of `labels.Targets`, and the plan's row.
+        """`x` (1, F, T) or (n,), and the four targets of `labels.Targets`.
 
         What augmentation asks for comes with it, as fields of `local.training.augment.Batch`.
         """
@@ -79,8 +80,13 @@ class WindowDataset(Dataset):
             "frame_target": targets.frame_target,
             "frame_mask": targets.frame_mask,
         }
-        tensors = {key: torch.as_tensor(value) for key, value in found.items()}
-        return {**tensors, "row": torch.tensor(row)}
+        return {key: torch.as_tensor(value) for key, value in found.items()}
+
+    def describe(self, item: int) -> dict[str, Any]:
+        """`recording_id` of the window and its `onset`, in seconds of the dump it is read from."""
+        row, start = (int(value) for value in self._plan[item])
+        onset = float(start) * self._dump.config.hop_s
+        return {"recording_id": self._training_set.recording_ids[row], "onset": onset}
 
     def _targets(self, row: int, grid: FrameGrid, stretch: float = 1.0) -> Targets:
         events = self._training_set.events.get(self._training_set.recording_ids[row])

@@ -11,24 +11,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from tqdm import tqdm
 
 from local.config import Config
-from local.inference.score_recordings import (
-    score_recordings,
-)
-from local.inference.scores import (
-    Scores,
-    clip_logits,
-)
 from local.io.errors import CanopyError, MachineError
 from local.io.files import remove_leftovers, write_csv
 from local.jobs.interruption import Interrupted, requested
 from local.jobs.shards import Shard
-from local.models import SedModel
 from local.models.checkpoint import (
     STATES,
     load_checkpoint,
@@ -38,10 +29,9 @@ from local.models.checkpoint import (
     save_last,
     save_step,
 )
-from local.scoring.event_rules.event_measures import validation_measures
-from local.scoring.known_labels import score_known
-from local.training.fold_data import FoldData, Progress
+from local.models.task_contract import FoldData, Outputs
 from local.training.gathered_scores import OF_ANOTHER, gather_scores
+from local.training.progress import Progress
 from local.training.ranks import Ranks
 from local.training.resume_state import load_training_state, training_state
 from local.training.steps import BAD_BATCH, BAD_STATE, Learner
@@ -50,7 +40,7 @@ log = logging.getLogger("canopy")
 
 
 class Trainer(Learner):
-    """Trains one fold: `Trainer(task, config).run()` ends with `best.pt` in the task's folder."""
+    """Trains one fold: `Trainer(fold_data, config).run()` ends with `best.pt` in its folder."""
 
     def __init__(
         self,
@@ -117,11 +107,9 @@ class Trainer(Learner):
         row["skipped_steps"] = self.progress.skipped
         last = epoch + 1 == self.config.train.n_epochs
         row.update(
-            self._validate()
-            if last or self._is_due(epoch)
-            else _not_validated(self.fold_data, self.config)
+            self._validate() if last or self._is_due(epoch) else self.fold_data.measure(None)
         )
-        n_windows = max(0, self.n_windows - first * self.config.train.batch_size)
+        n_windows = max(0, self.fold_data.n_examples - first * self.config.train.batch_size)
         speed = {
             "epoch": epoch + 1,
             "seconds": seconds,
@@ -148,28 +136,19 @@ class Trainer(Learner):
             f"the validation after epoch {self.progress.epoch + 1} of {self.fold_data.name}"
         )
         if not self.fold_data.held_out:
-            return _not_validated(self.fold_data, self.config)
-        scores = self._held_out_scores(self.ema.module.eval())
-        if not self.ranks.first:
-            return self.ranks.numbers_of_first(_not_validated(self.fold_data, self.config))
-        clip = clip_logits(scores, self.config.inference.pool)
-        quiet = self.config.model_copy(
-            update={"score": self.config.score.model_copy(update={"n_bootstrap": 0})}
-        )
-        known = score_known(scores, clip, self.fold_data.events, quiet)
-        found = {"valid": known["value"], "valid_span_auc": known.get("span_auc", math.nan)}
-        found |= validation_measures(scores, self.fold_data.events, self.config)
+            return self.fold_data.measure(None)
+        outputs = self._held_out_outputs(self.ema.module.eval())
+        found = self.fold_data.measure(outputs if self.ranks.first else None)
         return self.ranks.numbers_of_first(found)
 
-    def _held_out_scores(self, model: SedModel) -> Scores:
-        """Scores of the held-out fold; ranks score shares of it and have all of it then."""
+    def _held_out_outputs(self, model: torch.nn.Module) -> Outputs:
+        """Outputs for the held-out fold; ranks make shares of it and have all of it then."""
         fold_data, ranks = self.fold_data, self.ranks
-        what = model, fold_data.dump, fold_data.held_out, fold_data.labels, fold_data.device
         if ranks.alone:
-            return score_recordings(*what)
+            return fold_data.score(model)
         part, stopped = None, False
         try:
-            part = score_recordings(*what, shard=Shard(ranks.rank, ranks.size))
+            part = fold_data.score(model, Shard(ranks.rank, ranks.size))
         except Interrupted:
             stopped = True
         if ranks.any(stopped)[0]:
@@ -211,7 +190,7 @@ class Trainer(Learner):
         if self.progress.best_epoch == 0:
             raise CanopyError(
                 f"{self.fold_data.name}: train.select is best, but no epoch had a validation score "
-                "(no known positives in the held-out fold); set train.select to none"
+                "(nothing is known of the held-out fold); set train.select to none"
             )
 
     def _between_steps(self) -> None:
@@ -302,17 +281,9 @@ def _read_timing(path: Path, n_epochs: int) -> list[dict[str, float]]:
         return []
 
 
-def _not_validated(fold_data: FoldData, config: Config) -> dict[str, float]:
-    found = {"valid": math.nan, "valid_span_auc": math.nan}
-    return found | validation_measures(None, fold_data.events, config)
-
-
 def _line(row: dict[str, Any], n_epochs: int) -> str:
     losses = " ".join(f"{key} {row[key]:.4f}" for key in row if key.startswith("loss_"))
     line = f"epoch {row['epoch']}/{n_epochs} {losses} lr {row['lr']:.2e}"
     line += f" {row['windows_per_s']:.0f} windows/s"
-    if np.isfinite(row["valid"]):
-        line += f" valid {row['valid']:.4f} span AUC {row['valid_span_auc']:.4f}"
-        if "valid_event_f1" in row:
-            line += f" event F1 {row['valid_event_f1']:.4f}"
-    return line
+    measured = [key for key in row if key.startswith("valid") and math.isfinite(row[key])]
+    return line + "".join(f" {key} {row[key]:.4f}" for key in measured)

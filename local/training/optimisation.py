@@ -8,11 +8,10 @@ from torch import nn
 
 from local.config import LossConfig, TrainConfig
 from local.io.errors import CanopyError
-from local.models import SedModel
 
 
 def make_optimizer(
-    model: SedModel,
+    model: nn.Module,
     objective: nn.Module,
     config: TrainConfig,
     loss: LossConfig | None = None,
@@ -20,13 +19,14 @@ def make_optimizer(
     """Optimiser over every parameter of the model and of the loss, each in one group.
 
     Weights of layers decay; biases, normalisation and what the loss learns do not. With `lr_head`
-    the parameters that score (`SedModel.head_prefixes`) have groups with that rate; with
+    the parameters that score (the model's `head_prefixes`) have groups with that rate; with
     `loss.centre_lr` what the loss learns has. Empty groups are left out.
     """
     body: list[nn.Parameter] = []
     head: list[nn.Parameter] = []
+    prefixes = getattr(model, "head_prefixes", ())
     for name, parameter in model.named_parameters():
-        is_head = config.lr_head is not None and name.startswith(model.head_prefixes)
+        is_head = config.lr_head is not None and name.startswith(prefixes)
         (head if is_head else body).append(parameter)
     if config.lr_head is not None and not head:
         raise CanopyError(

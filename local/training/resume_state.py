@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from local.training.fold_data import Progress
+from local.training.progress import Progress
 
 if TYPE_CHECKING:
     from local.training.steps import Learner

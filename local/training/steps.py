@@ -3,39 +3,31 @@
 import logging
 import math
 from collections.abc import Iterator
-from dataclasses import fields, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from local.config import Config
-from local.features.store import FeatureStore
 from local.io.errors import CanopyError
 from local.io.files import write_json
-from local.io.seeds import generator, named_seed, seed_torch
+from local.io.seeds import named_seed, seed_torch
 from local.jobs.gpu_memory import advise_batch_size, explain_oom, peak_bytes
 from local.jobs.interruption import Interrupted, leave_to_parent, requested
-from local.labels.windows import training_window
-from local.models import SedModel, SedOutput, create_model
 from local.models.checkpoint import load_weights, save_checkpoint
-from local.training.augment.batch import Batch
-from local.training.augment.chain import augment
-from local.training.augment.input_kind import FrontEnd
-from local.training.epoch_plan import plan_epoch
-from local.training.examples import WindowDataset
-from local.training.fold_data import FoldData, Progress
-from local.training.losses.objective import Objective
+from local.models.task_contract import FoldData
 from local.training.optimisation import lr_factor, make_optimizer
+from local.training.progress import Progress
 from local.training.ranks import Ranks
 from local.training.resume_state import RandomState, training_state
-from local.training.variation import vary_epoch
 from local.training.whole_batch import score_whole_batch
 
 log = logging.getLogger("canopy")
 
+# The stacked examples of a batch, by name; and what each of them is (`Examples.describe`).
+Tensors = dict[str, torch.Tensor]
+Described = list[dict[str, Any]]
 # Files of the step that ended a run because too many were not finite.
 BAD_BATCH, BAD_STATE = "bad_batch.json", "bad_state.pt"
 
@@ -61,29 +53,15 @@ class Learner:
         self.config = config
         self.device = torch.device(fold_data.device)
         seed_torch(config.seed, fold_data.name, "weights")
-        self.recipe = {
-            "name": config.model.name,
-            "params": config.model.model_dump(mode="json")["params"],
-            "n_classes": len(fold_data.labels),
-            "n_bands": fold_data.dump.n_bands,
-            "labels": fold_data.labels,
-        }
-        model = create_model(
-            config.model.name, config.model.params, len(fold_data.labels), fold_data.dump.n_bands
-        )
+        self.recipe = fold_data.recipe
+        model = fold_data.create_model()
         if initial is not None:
             load_weights(model, initial, config.model.init or "the weights of cycle 0")
-        _check_input(model, fold_data.dump)
         self.model = model.to(self.device, memory_format=torch.channels_last)
         self.ema = _averaged(self.model, config.train.ema_decay)
-        self.window = training_window(fold_data.dump, self.model.step)
-        self.front_end = FrontEnd.of(config, self.device)
-        self.n_windows = config.train.windows_per_epoch or max(
-            config.train.batch_size, int((fold_data.training_set.event_kind < 2).sum())
-        )
-        n_batches = math.ceil(self.n_windows / config.train.batch_size)
+        n_batches = math.ceil(fold_data.n_examples / config.train.batch_size)
         self.steps_per_epoch = math.ceil(n_batches / config.train.accumulate)
-        self.objective = Objective(config.loss, fold_data.labels, self._probe).to(self.device)
+        self.objective = fold_data.create_objective(self.model).to(self.device)
         self.optimizer = make_optimizer(self.model, self.objective, config.train, config.loss)
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._lr_factor)
         self.amp_dtype = amp_dtype(config, self.device)
@@ -94,10 +72,9 @@ class Learner:
         self.history: list[dict[str, Any]] = []
         self.random = RandomState(self.device)
         # Batches since the last optimiser step; of those whose gradients are waiting, the number in
-        # the epoch and the rows.
+        # the epoch and what their examples are.
         self._n_seen = 0
-        self._waiting: list[tuple[int, torch.Tensor]] = []
-        self._plan = np.zeros((0, 2), dtype=np.int64)
+        self._waiting: list[tuple[int, Described]] = []
 
     # ----------------------------------------------------------------------------------- batches
 
@@ -109,10 +86,10 @@ class Learner:
             self.random.augment.manual_seed(
                 named_seed(self.config.seed, self.fold_data.name, "augment", epoch)
             )
-        for batch, rows in self._batches(epoch, self.progress.step):
-            with self._memory_advice(batch):
-                changed = augment(batch, self.config.augment, self.random.augment, self.front_end)
-                parts = self._step(changed, rows)
+        for tensors, described in self._batches(epoch, self.progress.step):
+            with self._memory_advice(tensors):
+                batch = self.fold_data.make_batch(tensors, self.random.augment)
+                parts = self._step(batch, described)
             if parts is not None:
                 self.progress.add(parts)
             if self._n_seen == 0:
@@ -123,27 +100,13 @@ class Learner:
     def _between_steps(self) -> None:
         """Called where no gradient is waiting, so that the state is whole."""
 
-    def _batches(self, epoch: int, first: int = 0) -> Iterator[tuple[Batch, torch.Tensor]]:
+    def _batches(self, epoch: int, first: int = 0) -> Iterator[tuple[Tensors, Described]]:
         """The batches of an epoch from number `first` on; those before are not even read."""
-        rng = generator(self.config.seed, self.fold_data.name, "plan", epoch)
-        vary_rng = generator(self.config.seed, self.fold_data.name, "vary", epoch)
-        drawn = self.fold_data.training_set, self.config, self.window, self.n_windows
-        variations = vary_epoch(*drawn, vary_rng)
-        plan = plan_epoch(*drawn, rng, variations.dump_factor, variations.factor)
-        self._plan = plan
-        dataset = WindowDataset(
-            self.fold_data.training_set,
-            self.fold_data.dump,
-            plan,
-            self.window,
-            self.model.step,
-            len(self.fold_data.labels),
-            variations,
-        )
-        size, n = self.config.train.batch_size, len(plan)
+        examples = self.fold_data.examples(self.model, epoch)
+        size, n = self.config.train.batch_size, len(examples)
         batches = [range(start, min(start + size, n)) for start in range(0, n, size)]
         loader = DataLoader(
-            dataset,
+            examples,
             batch_sampler=[
                 [batch[item] for item in self.ranks.of_batch(len(batch))] for batch in batches
             ][first:],
@@ -152,12 +115,11 @@ class Learner:
             worker_init_fn=leave_to_parent,
         )
         for batch, item in zip(batches[first:], self._read(loader, epoch), strict=True):
-            del item["row"]
             on_device = {
                 key: value.to(self.device, non_blocking=True) for key, value in item.items()
             }
             on_device = self.ranks.gather_items(on_device, len(batch))
-            yield Batch(**on_device), torch.as_tensor(plan[batch.start : batch.stop, 0])
+            yield on_device, [examples.describe(place) for place in batch]
 
     def _read(self, loader: DataLoader, epoch: int) -> Iterator[dict[str, torch.Tensor]]:
         """What the loader reads; a worker that a signal took with it is no fault."""
@@ -180,20 +142,17 @@ class Learner:
 
     # ------------------------------------------------------------------------------------- steps
 
-    def _loss(self, batch: Batch) -> dict[str, torch.Tensor]:
-        x = batch.x
-        if x.ndim == 4:
-            x = x.contiguous(memory_format=torch.channels_last)
+    def _loss(self, batch: Any) -> dict[str, torch.Tensor]:
         with torch.autocast(self.device.type, self.amp_dtype, enabled=self.amp_dtype is not None):
             if self.ranks.alone:
-                output = self.model(x) if batch.mix is None else self.model(x, mix=batch.mix)
+                output = self.fold_data.forward(self.model, batch)
             else:
                 place = self.ranks.rank, self.progress.epoch, self.progress.step
                 seed = named_seed(self.config.seed, self.fold_data.name, "rank", *place)
-                output = score_whole_batch(self.model, x, batch.mix, self.ranks, seed)
+                output = score_whole_batch(self.model, batch.x, batch.mix, self.ranks, seed)
         return self.objective(output, batch)
 
-    def _step(self, batch: Batch, rows: torch.Tensor) -> dict[str, float] | None:
+    def _step(self, batch: Any, described: Described) -> dict[str, float] | None:
         """Gradients of a batch, and the optimiser step when it is due.
 
         Returns the parts of the loss, or None when the loss or the gradient of the step was not
@@ -211,9 +170,9 @@ class Learner:
         good = math.isfinite(values["total"])
         if good:
             self.scaler.scale(total).backward()
-            self._waiting.append((number, rows))
+            self._waiting.append((number, described))
         else:
-            self._bad_step([(number, rows)], values)
+            self._bad_step([(number, described)], values)
         if self._n_seen == self.config.train.accumulate:
             good &= self._update(values)
         return values if good else None
@@ -268,7 +227,7 @@ class Learner:
     # ----------------------------------------------------------------------------- what goes wrong
 
     def _bad_step(
-        self, batches: list[tuple[int, torch.Tensor]], values: dict[str, float] | None
+        self, batches: list[tuple[int, Described]], values: dict[str, float] | None
     ) -> None:
         self.progress.bad_steps += 1
         self.progress.skipped += 1
@@ -277,8 +236,8 @@ class Learner:
         with torch.no_grad():
             for own, kept in zip(self.model.buffers(), self.ema.module.buffers(), strict=True):
                 own.copy_(kept)
-        rows = torch.cat([rows for _, rows in batches]).tolist()
-        names = ", ".join(self.fold_data.training_set.recording_ids[row] for row in rows[:8])
+        examples = [example for _, described in batches for example in described]
+        names = ", ".join(example["recording_id"] for example in examples[:8])
         log.warning(
             "%s: loss or gradient not finite, step skipped (%d so far); recordings %s ...",
             self.fold_data.name,
@@ -297,18 +256,12 @@ class Learner:
             )
 
     def _write_bad_batch(
-        self, batches: list[tuple[int, torch.Tensor]], values: dict[str, float] | None
+        self, batches: list[tuple[int, Described]], values: dict[str, float] | None
     ) -> None:
         """Which windows the step was made of, and the state that met them."""
-        windows = []
-        for number, rows in batches:
-            first = number * self.config.train.batch_size
-            plan = self._plan[first : first + len(rows)]
-            known = plan[:, 0].tolist() == rows.tolist()
-            for item, row in enumerate(rows.tolist()):
-                start = float(plan[item, 1]) * self.config.hop_s if known else None
-                name = self.fold_data.training_set.recording_ids[row]
-                windows.append({"batch": number, "recording_id": name, "onset": start})
+        windows = [
+            {"batch": number, **example} for number, described in batches for example in described
+        ]
         finite = {name: math.isfinite(value) for name, value in (values or {}).items()}
         record = {
             "epoch": self.progress.epoch + 1,
@@ -323,29 +276,23 @@ class Learner:
         write_json(self.fold_data.folder / BAD_BATCH, record)
         save_checkpoint(self.fold_data.folder / BAD_STATE, training_state(self))
 
-    def _memory_advice(self, batch: Batch) -> Any:
+    def _memory_advice(self, tensors: Tensors) -> Any:
         """What to say when a batch does not fit on the GPU."""
+        size = len(next(iter(tensors.values())))
         if not self.ranks.alone:
-            return explain_oom(
-                self.fold_data.name, "train.batch_size", len(batch.x), self.ranks.size
-            )
+            return explain_oom(self.fold_data.name, "train.batch_size", size, self.ranks.size)
 
         def probe(n: int) -> int:
-            first = {
-                field.name: value[:n]
-                for field in fields(batch)
-                if isinstance(value := getattr(batch, field.name), torch.Tensor)
-            }
             self.optimizer.zero_grad(set_to_none=True)
 
             def work() -> None:
-                part = replace(batch, **first, mix=None)
-                part = augment(part, self.config.augment, self.random.augment, self.front_end)
-                self._loss(part)["total"].backward()
+                part = {key: value[:n] for key, value in tensors.items()}
+                batch = self.fold_data.make_batch(part, self.random.augment)
+                self._loss(batch)["total"].backward()
 
             return peak_bytes(work) + self._moments_to_come()
 
-        return advise_batch_size(self.fold_data.name, "train.batch_size", len(batch.x), probe)
+        return advise_batch_size(self.fold_data.name, "train.batch_size", size, probe)
 
     def _moments_to_come(self) -> int:
         """Bytes that the optimiser will take with its first step (two moments a weight)."""
@@ -359,15 +306,6 @@ class Learner:
     def _lr_factor(self, step: int) -> float:
         return lr_factor(step, self.steps_per_epoch, self.config.train)
 
-    def _probe(self) -> SedOutput:
-        """What the model says of a window of silence, as in use: nothing of it changes."""
-        n_bands = self.fold_data.dump.n_bands
-        shape = (1, 1, n_bands, self.window) if self.fold_data.dump.centred else (1, self.window)
-        with torch.no_grad():
-            output = self.model.eval()(torch.zeros(shape, device=self.device))
-        self.model.train()
-        return output
-
 
 def amp_dtype(config: Config, device: torch.device) -> torch.dtype | None:
     """Half precision that is faster here: float16 on GPU, bfloat16 on CPUs that compute with it."""
@@ -379,14 +317,5 @@ def amp_dtype(config: Config, device: torch.device) -> torch.dtype | None:
     return torch.bfloat16 if supported() else None
 
 
-def _averaged(model: SedModel, decay: float) -> AveragedModel:
+def _averaged(model: torch.nn.Module, decay: float) -> AveragedModel:
     return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
-
-
-def _check_input(model: SedModel, dump: FeatureStore) -> None:
-    kind = dump.config.features.kind
-    if model.input != kind:
-        raise CanopyError(
-            f"model.name {dump.config.model.name} takes {model.input}, features.kind is {kind}; "
-            "change one of them"
-        )

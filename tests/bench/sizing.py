@@ -32,8 +32,8 @@ from local.features.store import FeatureStore
 from local.inference.views import inference_window
 from local.io.files import write_csv
 from local.models import create_model
+from local.tasks.detection_fold import DetectionFold
 from local.training.epoch_plan import make_training_set
-from local.training.fold_data import FoldData
 from local.training.fold_loop import Trainer
 from tests.bench.detection import N_CLASSES, detect, publish
 
@@ -159,7 +159,7 @@ def learner(config: Config, dump: Path, folder: Path, device: str, n_batches: in
     tables = Tables(recordings, events, classes)
     names = list(recordings["recording_id"])
     training_set = make_training_set(tables, events, names, features)
-    fold = FoldData(
+    fold = DetectionFold(
         "sizing", training_set, names, events, labels, features, folder / "fold", device
     )
     return Trainer(fold, config)

@@ -16,14 +16,14 @@ import pytest
 import torch
 from torch import distributed, nn
 
-import local.training.fold_loop
 from local.io.errors import CanopyError
 from local.jobs.interruption import Interrupted, forget, listen
 from local.models import create_model
 from local.models.checkpoint import load_checkpoint
 from local.stages.experiment import Experiment
+from local.tasks.detection_fold import DetectionFold
 from local.training.epoch_plan import make_training_set
-from local.training.fold_data import FoldData
+from local.training.examples import WindowDataset
 from local.training.fold_loop import Trainer
 from local.training.launching import LaunchConfig, run_ranks
 from local.training.ranks import Ranks
@@ -90,7 +90,7 @@ def task_of(made, folder, fold=0):
     experiment = Experiment(made.run)
     names = experiment.training_ids(0, fold)
     folder.mkdir(parents=True, exist_ok=True)
-    return FoldData(
+    return DetectionFold(
         name=f"cycle0/fold{fold}",
         training_set=make_training_set(
             experiment.tables, experiment.tables.events, names, experiment.dump
@@ -147,12 +147,12 @@ def test_ranks_read_different_windows(toy, tmp_path, monkeypatch):
     """
     made = toy(train__n_epochs=1, train__n_workers=0)
     fold_data = task_of(made, tmp_path / "fold")
-    read = local.training.steps.WindowDataset.__getitem__
+    read = WindowDataset.__getitem__
 
     def work(ranks):
         seen = []
         monkeypatch.setattr(
-            local.training.steps.WindowDataset,
+            WindowDataset,
             "__getitem__",
             lambda self, item: seen.append(item) or read(self, item),
         )

@@ -281,13 +281,14 @@ def test_items_are_the_same_in_any_order_and_process(scene):
 def test_an_item_holds_the_window_and_its_targets(scene):
     _, dump, training_set = scene
     # b of r0 sounds from 9 to 10 s; frame 81 begins at 8.05 s.
-    item = WindowDataset(training_set, dump, np.array([[0, 81]]), 20, 2, 3)[0]
+    windows = WindowDataset(training_set, dump, np.array([[0, 81]]), 20, 2, 3)
+    item = windows[0]
     np.testing.assert_array_equal(item["x"], feats(101, 0)[None, :, 81:])
     assert item["frame_target"].shape == (3, 10)
     np.testing.assert_array_equal(item["clip_target"], [0, 1, 0])
     cells = coverage(np.array([9.0]), np.array([10.0]), grid_of(20, 0.1, True, 81, 2))[0]
     np.testing.assert_allclose(item["frame_mask"][1], cells, atol=1e-6)
-    assert int(item["row"]) == 0
+    assert windows.describe(0) == {"recording_id": "r0", "onset": pytest.approx(8.1)}
 
 
 @pytest.mark.parametrize(("short", "known"), [("repeat", 8), ("silence", 10)])

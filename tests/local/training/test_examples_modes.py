@@ -295,4 +295,4 @@ def test_windows_that_nothing_varies_carry_nothing_more(toy_config, toy_dump):
     training_set = make_training_set(tables, tables.events, ["r0"], dump)
     data = WindowDataset(training_set, dump, np.array([[0, 5]]), 20, 2, 5, Variations.none(1))
     targets = {f"{part}_{kind}" for part in ("clip", "frame") for kind in ("target", "mask")}
-    assert set(data[0]) == {"x", "row"} | targets
+    assert set(data[0]) == {"x"} | targets

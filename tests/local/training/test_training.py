@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-import local.training.fold_loop
+import local.tasks.detection_fold
 from local.inference.score_recordings import (
     score_recordings,
 )
@@ -20,9 +20,10 @@ from local.io.errors import CanopyError
 from local.models import SedModel
 from local.models.checkpoint import load_checkpoint, load_model
 from local.stages.experiment import Experiment
+from local.tasks.detection_fold import DetectionFold
 from local.training.epoch_plan import make_training_set
-from local.training.fold_data import FoldData, Progress
 from local.training.fold_loop import Trainer
+from local.training.progress import Progress
 
 
 def task_of(toy, folder, fold=0):
@@ -30,7 +31,7 @@ def task_of(toy, folder, fold=0):
     experiment = Experiment(toy.run)
     names = experiment.training_ids(0, fold)
     folder.mkdir(parents=True, exist_ok=True)
-    return FoldData(
+    return DetectionFold(
         name=f"cycle0/fold{fold}",
         training_set=make_training_set(
             experiment.tables, experiment.tables.events, names, experiment.dump
@@ -48,6 +49,12 @@ def train(toy, folder, fold=0, initial=None):
     trainer = Trainer(task_of(toy, folder, fold), toy.run.config, initial)
     trainer.run()
     return trainer
+
+
+def batches_of(trainer, epoch=0):
+    """The batches of an epoch, each with what its examples are."""
+    for tensors, described in trainer._batches(epoch):
+        yield trainer.fold_data.make_batch(tensors, trainer.random.augment), described
 
 
 class PlugPulledError(Exception):
@@ -204,7 +211,7 @@ def test_a_gradient_that_is_not_finite_is_a_bad_step_too(toy, tmp_path, monkeypa
     trainer = Trainer(task_of(toy, tmp_path), toy.run.config)
     next(trainer.model.parameters()).register_hook(lambda grad: grad * float("inf"))
     before = copy.deepcopy([p.detach() for p in trainer.model.parameters()])
-    batch, rows = next(iter(trainer._batches(0)))
+    batch, rows = next(batches_of(trainer))
     assert trainer._step(batch, rows) is None
     after = trainer.model.parameters()
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
@@ -234,13 +241,9 @@ def test_the_step_that_stops_a_run_is_written_down(toy, tmp_path, monkeypatch):
     assert record["loss"]["total"] is None
     # The windows are those of the plan, in its order.
     trainer = Trainer(task_of(toy, tmp_path / "other"), toy.run.config)
-    next(trainer._batches(1))
-    plan = trainer._plan.tolist()
-    expected = [
-        (trainer.fold_data.training_set.recording_ids[row], start / 10) for row, start in plan
-    ]
-    windows = [(w["recording_id"], round(w["onset"], 6)) for w in record["windows"]]
-    assert windows == expected[20:24]
+    examples = trainer.fold_data.examples(trainer.model, 1)
+    expected = [{"batch": 5, **examples.describe(item)} for item in range(20, 24)]
+    assert record["windows"] == expected
     state = load_checkpoint(tmp_path / "bad_state.pt")
     assert all(torch.isfinite(value).all() for value in state["weights"].values())
     # The same command comes to the same end, as long as nothing is mended; then the files go.
@@ -260,7 +263,7 @@ def test_a_gradient_that_no_scale_mends_is_a_bad_step(toy, tmp_path):
     trainer = Trainer(task_of(toy, tmp_path), toy.run.config)
     trainer.scaler = torch.amp.GradScaler("cpu", enabled=True, init_scale=4.0)
     next(trainer.model.parameters()).register_hook(lambda grad: grad * float("inf"))
-    batches = list(trainer._batches(0))
+    batches = list(batches_of(trainer))
     made = [trainer._step(*pair) is not None for pair in batches[:3]]
     assert made == [True, True, False]  # at scales of 4, 2 and 1
     assert trainer.progress.skipped == 3
@@ -279,16 +282,15 @@ def test_the_score_that_selects_is_the_sliding_inference(toy, tmp_path, monkeypa
     # Whole held-out recordings, by the function of stage 3, every time the same.
     calls = []
 
-    def scored(model, dump, names, labels, device, progress=None):
+    def scored(model, dump, names, labels, device, shard):
         calls.append((names, model.training))
-        return score_recordings(model, dump, names, labels, device, progress)
+        return score_recordings(model, dump, names, labels, device, shard=shard)
 
     values = iter([0.9, 0.4])  # after epochs 2 and 4
-    known = local.training.fold_loop.score_known
-    monkeypatch.setattr(local.training.fold_loop, "score_recordings", scored)
-    monkeypatch.setattr(
-        local.training.fold_loop, "score_known", lambda *a: {**known(*a), "value": next(values)}
-    )
+    place = local.tasks.detection_fold
+    known = place.score_known
+    monkeypatch.setattr(place, "score_recordings", scored)
+    monkeypatch.setattr(place, "score_known", lambda *a: {**known(*a), "value": next(values)})
     toy = toy(train__select=select)
     train(toy, tmp_path)
     held_out = Experiment(toy.run).held_out_ids(0)
@@ -542,7 +544,7 @@ def test_the_gradient_is_the_mean_over_the_batches_that_there_were(toy, tmp_path
     updates = count_updates(trainer)
     alone = []
     trainer.model.train()
-    for number, (batch, rows) in enumerate(trainer._batches(0)):
+    for number, (batch, rows) in enumerate(batches_of(trainer)):
         plain.train().zero_grad()
         state = torch.get_rng_state()
         trainer.objective(plain(batch.x), batch)["total"].backward()
@@ -576,15 +578,14 @@ def test_a_bad_gradient_of_several_batches_names_the_recordings_of_all(toy, tmp_
     trainer = Trainer(task_of(toy, tmp_path), toy.run.config)
     first = next(trainer.model.parameters())
     handle = first.register_hook(lambda grad: grad * float("inf"))
-    batches = iter(trainer._batches(0))
-    rows = []
+    batches = batches_of(trainer)
+    names = []
     for _ in range(2):
         batch, own = next(batches)
-        rows += own.tolist()
+        names += [example["recording_id"] for example in own]
         trainer._step(batch, own)
     assert trainer.progress.bad_steps == 1
-    named = ", ".join(trainer.fold_data.training_set.recording_ids[row] for row in rows)
-    assert named in capsys.readouterr().err
+    assert ", ".join(names) in capsys.readouterr().err
     # The next batches are learned from as if nothing had been.
     handle.remove()
     for _ in range(2):
@@ -596,7 +597,7 @@ def test_batches_that_are_all_bad_make_no_step(toy, tmp_path):
     toy = toy(train__accumulate=2)
     trainer = Trainer(task_of(toy, tmp_path), toy.run.config)
     updates = count_updates(trainer)
-    for batch, rows in trainer._batches(0):
+    for batch, rows in batches_of(trainer):
         nan_input(batch)
         assert trainer._step(batch, rows) is None
     assert not trainer._update()

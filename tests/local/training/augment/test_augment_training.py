@@ -14,8 +14,8 @@ from local.features.npz import stretched_folder
 from local.models.checkpoint import load_checkpoint
 from local.stages.experiment import Experiment
 from local.stages.runs import stage_parser, start
+from local.tasks.detection_fold import DetectionFold
 from local.training.epoch_plan import make_training_set
-from local.training.fold_data import FoldData
 from local.training.fold_loop import Trainer
 
 RATE = 8000
@@ -115,7 +115,7 @@ def train(run, folder):
     experiment = Experiment(run)
     folder.mkdir(parents=True, exist_ok=True)
     names = experiment.training_ids(0, 0)
-    fold_data = FoldData(
+    fold_data = DetectionFold(
         name="cycle0/fold0",
         training_set=make_training_set(
             experiment.tables, experiment.tables.events, names, experiment.dump

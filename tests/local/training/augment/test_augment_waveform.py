@@ -62,9 +62,7 @@ def read(dump, plan, vary, window=100, step=4, training_set=None):
     """A batch as training collates it."""
     training_set = training_set or pool_of(dump)
     data = WindowDataset(training_set, dump, np.asarray(plan), window, step, 2, vary)
-    item = default_collate([data[i] for i in range(len(data))])
-    item.pop("row")
-    return Batch(**item)
+    return Batch(**default_collate([data[i] for i in range(len(data))]))
 
 
 # A pitch shift of nothing: the waveform goes all the way and comes back as it was.

@@ -1,27 +1,7 @@
-"""What one fold trains on, and where its training stands."""
+"""Where the training of a fold stands."""
 
 import math
 from dataclasses import dataclass, field
-from pathlib import Path
-
-import pandas as pd
-
-from local.features.store import FeatureStore
-from local.training.epoch_plan import TrainingSet
-
-
-@dataclass(frozen=True)
-class FoldData:
-    """What one fold trains on and is tried on."""
-
-    name: str
-    training_set: TrainingSet
-    held_out: list[str]
-    events: pd.DataFrame
-    labels: list[str]
-    dump: FeatureStore
-    folder: Path
-    device: str
 
 
 @dataclass

@@ -1,0 +1,148 @@
+"""What one fold of sound event detection learns from and is judged by."""
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from local.config import Config
+from local.features.store import FeatureStore
+from local.inference.score_recordings import score_recordings
+from local.inference.scores import Scores, clip_logits
+from local.io.errors import CanopyError
+from local.io.seeds import generator
+from local.jobs.shards import Shard
+from local.labels.windows import training_window
+from local.models import SedModel, SedOutput, create_model
+from local.scoring.event_rules.event_measures import validation_measures
+from local.scoring.known_labels import score_known
+from local.training.augment.batch import Batch
+from local.training.augment.chain import augment
+from local.training.augment.input_kind import FrontEnd
+from local.training.epoch_plan import TrainingSet, plan_epoch
+from local.training.examples import WindowDataset
+from local.training.losses.objective import Objective
+from local.training.variation import vary_epoch
+
+
+@dataclass(frozen=True)
+class DetectionFold:
+    """`local.models.task_contract.FoldData` of detection: windows with clip and frame targets.
+
+    training_set : what windows are drawn from. events : rows that held-out recordings are judged
+    by. labels : classes in the order of the outputs.
+    """
+
+    name: str
+    training_set: TrainingSet
+    held_out: list[str]
+    events: pd.DataFrame
+    labels: list[str]
+    dump: FeatureStore
+    folder: Path
+    device: str
+
+    @property
+    def config(self) -> Config:
+        """The configuration of the run."""
+        return self.dump.config
+
+    @property
+    def n_examples(self) -> int:
+        """`train.windows_per_epoch`, or as many as there are known events."""
+        train = self.config.train
+        known = int((self.training_set.event_kind < 2).sum())
+        return train.windows_per_epoch or max(train.batch_size, known)
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """What `create_model` of the registry takes, and the labels."""
+        model = self.config.model
+        return {
+            "name": model.name,
+            "params": model.model_dump(mode="json")["params"],
+            "n_classes": len(self.labels),
+            "n_bands": self.dump.n_bands,
+            "labels": self.labels,
+        }
+
+    def create_model(self) -> SedModel:
+        """The configured model; one that takes other features than there are is refused."""
+        config = self.config
+        model = create_model(
+            config.model.name, config.model.params, len(self.labels), self.dump.n_bands
+        )
+        if model.input != config.features.kind:
+            raise CanopyError(
+                f"model.name {config.model.name} takes {model.input}, features.kind is "
+                f"{config.features.kind}; change one of them"
+            )
+        return model
+
+    def create_objective(self, model: SedModel) -> Objective:
+        """The configured sum of losses over clips and frames."""
+
+        def probe() -> SedOutput:
+            """The model's output for a window of silence, as in use: nothing of it changes."""
+            n_bands, window = self.dump.n_bands, training_window(self.dump, model.step)
+            shape = (1, 1, n_bands, window) if self.dump.centred else (1, window)
+            with torch.no_grad():
+                output = model.eval()(torch.zeros(shape, device=self.device))
+            model.train()
+            return output
+
+        return Objective(self.config.loss, self.labels, probe)
+
+    def examples(self, model: SedModel, epoch: int) -> WindowDataset:
+        """The windows of an epoch."""
+        config, window = self.config, training_window(self.dump, model.step)
+        drawn = self.training_set, config, window, self.n_examples
+        variations = vary_epoch(*drawn, generator(config.seed, self.name, "vary", epoch))
+        plan = plan_epoch(
+            *drawn,
+            generator(config.seed, self.name, "plan", epoch),
+            variations.dump_factor,
+            variations.factor,
+        )
+        n_classes = len(self.labels)
+        return WindowDataset(
+            self.training_set, self.dump, plan, window, model.step, n_classes, variations
+        )
+
+    @cached_property
+    def _front_end(self) -> FrontEnd:
+        return FrontEnd.of(self.config, torch.device(self.device))
+
+    def make_batch(self, tensors: dict[str, torch.Tensor], rng: torch.Generator) -> Batch:
+        """The batch, changed as the section `augment` says."""
+        return augment(Batch(**tensors), self.config.augment, rng, self._front_end)
+
+    def forward(self, model: SedModel, batch: Batch) -> SedOutput:
+        """Scores of the windows, whose features may be mixed on the way."""
+        x, mix = batch.x, batch.mix
+        if x.ndim == 4:
+            x = x.contiguous(memory_format=torch.channels_last)
+        return model(x) if mix is None else model(x, mix=mix)
+
+    def score(self, model: SedModel, shard: Shard | None = None) -> Scores:
+        """Scores of the held-out recordings by the sliding windows of stage 3."""
+        return score_recordings(
+            model, self.dump, self.held_out, self.labels, self.device, shard=shard
+        )
+
+    def measure(self, outputs: Scores | None) -> dict[str, float]:
+        """The metric and the span AUC on known labels, and measures of events if asked for."""
+        config = self.config
+        found = {"valid": math.nan, "valid_span_auc": math.nan}
+        if outputs is not None:
+            quiet = config.model_copy(
+                update={"score": config.score.model_copy(update={"n_bootstrap": 0})}
+            )
+            clip = clip_logits(outputs, config.inference.pool)
+            known = score_known(outputs, clip, self.events, quiet)
+            found = {"valid": known["value"], "valid_span_auc": known.get("span_auc", math.nan)}
+        return found | validation_measures(outputs, self.events, config)
