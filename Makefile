@@ -13,10 +13,10 @@ shell_files := run.sh $(wildcard bin/*.sh tests/slurm/*.sh) .ci/run
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
 
-setup: ## make the Python environment, or bring it up to requirements.txt
-	@bin/setup_env.sh > /dev/null
+setup: ## make the Python environment, or bring it up to date, with what tests and lint need
+	@bin/setup_env.sh --dev > /dev/null
 
-setup-eval: setup ## PSDS and the exchange formats' reference readers (needs a C compiler)
+setup-eval: setup ## PSDS and reference readers of annotation formats (needs a C compiler)
 	@"$(python)" -m pip install --quiet --requirement requirements-eval.txt
 
 demo: ## all stages of the demo: a made-up competition from sounds to report

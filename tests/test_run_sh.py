@@ -42,7 +42,7 @@ SCRIPTS = ["check_config", "prepare", "preprocess", "split", "sed_train", "sed_i
 
 
 @pytest.fixture
-def clone(tmp_path):
+def clone(tmp_path, ready_environment):
     """A clone with a recipe `mice`, and a ready environment whose Python writes down its calls."""
     folder = tmp_path / "a clone"
     for name in ("bin", "local", "recipes/demo", "recipes/mice", "conf/demo", "conf/mice"):
@@ -51,19 +51,12 @@ def clone(tmp_path):
     shutil.copy(ROOT / "bin/setup_env.sh", folder / "bin")
     for name in ("conf/demo/default.yaml", "conf/mice/default.yaml", "conf/mice/loud.yaml"):
         (folder / name).write_text("")
-    for name in ("recipes/demo/prepare.py", "recipes/mice/prepare.py", "local/io/errors.py"):
+    for name in ("recipes/demo/prepare.py", "recipes/mice/prepare.py", "local/__init__.py"):
         (folder / name).write_text("")
-    (folder / "requirements.txt").write_text("# none\n")
-    venv = folder / ".venv"
-    (venv / "bin").mkdir(parents=True)
+    for name in ("requirements.txt", "requirements-dev.txt", "requirements.lock"):
+        (folder / name).write_text("# none\n")
     recorder = RECORDER.format(python=sys.executable, record=str(tmp_path / "calls"))
-    (venv / "bin/python").write_text(recorder)
-    (venv / "bin/python").chmod(0o755)
-    (hook,) = re.findall(
-        r"<<'PYTHON'\n(.*?)PYTHON\n", (ROOT / "bin/setup_env.sh").read_text(), re.S
-    )
-    version = f"{sys.version_info[0]}.{sys.version_info[1]}"
-    (venv / "canopy.stamp").write_text(f"python {version}\n{hook}# none\n")
+    ready_environment(folder / ".venv", folder, recorder)
     return folder
 
 

@@ -1,10 +1,11 @@
-"""bin/setup_env.sh: an environment is made once, whole or not at all, and finds its clone."""
+"""bin/setup_env.sh: an environment is made once, whole or not at all, for one clone or several."""
 
 import os
 import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from importlib import metadata
 from pathlib import Path
 
@@ -14,15 +15,33 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
 SECOND_RUN_LIMIT_S = 300  # far above any machine: stops a test that waits for a lock for ever
-WHERE = "import local.io.errors; print(local.io.errors.__file__)"
+WHERE = "import local.name, recipes.name; print(local.name.__file__, recipes.name.__file__)"
+# What `pip install -e` builds a link with, where there is no network to fetch setuptools from.
+BACKEND = """
+import os, zipfile
+def build_editable(folder, *_):
+    with zipfile.ZipFile(f"{folder}/canopy-0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("canopy.pth", os.getcwd())
+        about = "canopy-0.dist-info/"
+        wheel.writestr(about + "METADATA", "Metadata-Version: 2.1\\nName: canopy\\nVersion: 0")
+        kind = "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any"
+        wheel.writestr(about + "WHEEL", kind)
+        wheel.writestr(about + "RECORD", "")
+    return "canopy-0-py3-none-any.whl"
+"""
+
+
+def outside(**changes: str) -> dict[str, str]:
+    """The variables of a shell that knows of no environment."""
+    hidden = ("VENV", "PYTHON", "PYTHONPATH")
+    return {k: v for k, v in os.environ.items() if k not in hidden} | changes
 
 
 def set_up(clone: Path, *options: str, **environment: str) -> subprocess.CompletedProcess:
     """Run the set-up of a clone with a Python that suits, unless told otherwise."""
-    outside = {k: v for k, v in os.environ.items() if k not in ("VENV", "PYTHON", "PYTHONPATH")}
     return subprocess.run(
         [clone / "bin/setup_env.sh", *options],
-        env=outside | {"PYTHON": sys.executable} | environment,
+        env=outside(PYTHON=sys.executable) | environment,
         cwd=clone.parent,
         capture_output=True,
         text=True,
@@ -33,22 +52,38 @@ def set_up(clone: Path, *options: str, **environment: str) -> subprocess.Complet
 
 def make_clone(folder: Path) -> Path:
     """Return a clone that has what set-up looks at, and needs no package."""
-    (folder / "bin").mkdir(parents=True)
-    (folder / "local").mkdir()
+    for name in ("bin/where.py", "recipes/mice/where.py"):
+        (folder / name).parent.mkdir(parents=True)
+        (folder / name).write_text(WHERE)
+    for package in ("local", "recipes"):
+        (folder / package).mkdir(exist_ok=True)
+        shutil.copy(ROOT / package / "__init__.py", folder / package)
+        (folder / package / "name.py").write_text("")
     shutil.copy(ROOT / "bin/setup_env.sh", folder / "bin")
-    (folder / "local/io/errors.py").write_text("")
-    (folder / "bin/where.py").write_text(WHERE)
-    (folder / "requirements.txt").write_text("# nothing\n")
+    (folder / "backend.py").write_text(BACKEND)
+    (folder / "pyproject.toml").write_text(
+        '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+    )
+    for name in ("requirements.txt", "requirements-dev.txt", "requirements.lock"):
+        (folder / name).write_text(f"# {name}: none\n")
     return folder
 
 
-def where(python: Path, *arguments: str, cwd: Path) -> str:
-    """Return the file of the project that a Python started like this imports, or "none"."""
-    outside = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+def where(python: Path, *arguments: str | Path, cwd: Path, **environment: str) -> Path | None:
+    """Return the clone whose code a Python started like this imports."""
     ran = subprocess.run(
-        [python, *arguments], cwd=cwd, env=outside, capture_output=True, text=True, check=False
+        [python, *arguments],
+        cwd=cwd,
+        env=outside(**environment),
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    return ran.stdout.strip() if ran.returncode == 0 else "none"
+    assert ran.returncode == 0, ran.stderr
+    library, _, recipe = ran.stdout.strip().partition(".py ")
+    clone = Path(library).parent.parent
+    assert clone / "recipes/name.py" == Path(recipe)
+    return clone
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +97,31 @@ def shared(tmp_path_factory):
     return folder, clones
 
 
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    """A clone with an environment inside, and what two set-ups that made it at once answered."""
+    clone = make_clone(tmp_path_factory.mktemp("own") / "clone")
+    runs = [
+        subprocess.Popen(
+            [clone / "bin/setup_env.sh"],
+            env=outside(PYTHON=sys.executable),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    answers = [run.communicate(timeout=SECOND_RUN_LIMIT_S) for run in runs]
+    assert [run.returncode for run in runs] == [0, 0], answers
+    return clone, answers
+
+
+def test_two_set_ups_at_once(own):
+    clone, answers = own
+    assert {out for out, _ in answers} == {f"{clone / '.venv'}\n"}
+    assert sum("making" in err for _, err in answers) == 1
+
+
 def test_second_run_installs_nothing(shared):
     folder, clones = shared
     before = (folder / "env/canopy.stamp").stat().st_mtime_ns
@@ -72,30 +132,60 @@ def test_second_run_installs_nothing(shared):
     assert (folder / "env/canopy.stamp").stat().st_mtime_ns == before
 
 
-def test_changed_requirements_are_noticed(shared):
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements.lock"])
+def test_changed_requirements_are_noticed(shared, name):
     folder, (clone, _) = shared
-    requirements = clone / "requirements.txt"
-    before = requirements.read_text()
+    before = (clone / name).read_text()
     try:
-        requirements.write_text(before + "# more\n")
+        (clone / name).write_text(before + "# more\n")
         assert set_up(clone, "--check", VENV=str(folder / "env")).returncode == 1
     finally:
-        requirements.write_text(before)
+        (clone / name).write_text(before)
     assert set_up(clone, "--check", VENV=str(folder / "env")).returncode == 0
 
 
 def test_each_clone_gets_its_own_code(shared, tmp_path):
-    folder, clones = shared
+    folder, (first, second) = shared
     python = folder / "env/bin/python"
-    first, second = (str(clone / "local/io/errors.py") for clone in clones)
-    assert where(python, str(clones[0] / "bin/where.py"), cwd=tmp_path) == first
-    assert where(python, str(clones[1] / "bin/where.py"), cwd=clones[0]) == second
-    assert where(python, "-c", WHERE, cwd=clones[1] / "bin") == second
-    assert where(python, "-c", WHERE, cwd=tmp_path) == "none"
-    (tmp_path / "link.py").symlink_to(clones[0] / "bin/where.py")
-    assert where(python, "link.py", cwd=tmp_path) == first
+    for clone in (first, second):
+        for cwd in (tmp_path, first, second):
+            for script in (clone / "bin/where.py", clone / "recipes/mice/where.py"):
+                assert where(python, script, cwd=cwd) == clone
+                # As run.sh and make call it.
+                assert where(python, script, cwd=cwd, PYTHONPATH=str(clone)) == clone
+        assert where(python, "-c", WHERE, cwd=clone) == clone
+        assert where(python, "-m", "recipes.mice.where", cwd=clone) == clone
+    (tmp_path / "link.py").symlink_to(second / "bin/where.py")
+    assert where(python, "link.py", cwd=tmp_path) == second
+    # A script of somebody's own gets the clone that the environment is linked to.
     (tmp_path / "own.py").write_text(WHERE)
-    assert where(python, str(tmp_path / "own.py"), cwd=clones[1]) == second
+    assert where(python, tmp_path / "own.py", cwd=tmp_path) == first
+
+
+def test_what_an_environment_inside_a_clone_holds_is_no_script_of_that_clone(own, tmp_path):
+    first, second = own[0], make_clone(tmp_path / "second")
+    (packages,) = (first / ".venv/lib").glob("python3*/site-packages")
+    (packages / "tool.py").write_text(WHERE)
+    python = first / ".venv/bin/python"
+    assert where(python, "-m", "tool", cwd=second) == second
+    assert where(python, "-m", "tool", cwd=tmp_path) == first
+
+
+def test_an_environment_whose_clone_went_is_linked_anew(own, tmp_path):
+    clone = own[0].rename(tmp_path / "moved")
+    assert set_up(clone, "--check").returncode == 1
+    assert set_up(clone).returncode == 0
+    assert where(clone / ".venv/bin/python", "-c", WHERE, cwd=tmp_path) == clone
+
+
+def test_development_installs_more_and_a_run_is_content_with_it(shared):
+    folder, (clone, _) = shared
+    env = str(folder / "env")
+    ran = set_up(clone, "--dev", VENV=env)
+    assert "installing requirements.txt requirements-dev.txt" in ran.stderr
+    for options in ([], ["--dev"], ["--check"]):
+        again = set_up(clone, *options, VENV=env)
+        assert (again.returncode, again.stderr) == (0, "")
 
 
 def test_an_interrupted_install_is_made_anew(tmp_path):
@@ -104,7 +194,6 @@ def test_an_interrupted_install_is_made_anew(tmp_path):
     failed = set_up(clone)
     assert failed.returncode == 1
     assert "pip could not install" in failed.stderr.splitlines()[-1]
-    assert not (clone / ".venv/canopy.stamp").exists()
     (packages,) = (clone / ".venv/lib").glob("python3*/site-packages")
     (packages / "half.py").write_text("")
     (clone / "requirements.txt").write_text("# nothing\n")
@@ -112,29 +201,6 @@ def test_an_interrupted_install_is_made_anew(tmp_path):
     assert set_up(clone).returncode == 0
     assert not (packages / "half.py").exists()
     assert set_up(clone, "--check").returncode == 0
-    # An environment inside a clone leads there from everywhere.
-    assert where(clone / ".venv/bin/python", "-c", WHERE, cwd=tmp_path) == str(
-        clone / "local/io/errors.py"
-    )
-
-
-def test_two_set_ups_at_once(tmp_path):
-    clone = make_clone(tmp_path / "clone")
-    environment = {k: v for k, v in os.environ.items() if k != "VENV"} | {"PYTHON": sys.executable}
-    runs = [
-        subprocess.Popen(
-            [clone / "bin/setup_env.sh"],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(2)
-    ]
-    answers = [run.communicate(timeout=SECOND_RUN_LIMIT_S) for run in runs]
-    assert [run.returncode for run in runs] == [0, 0]
-    assert {out for out, _ in answers} == {f"{clone / '.venv'}\n"}
-    assert sum("making" in err for _, err in answers) == 1
 
 
 def test_an_environment_made_elsewhere_is_filled_but_not_emptied(tmp_path):
@@ -142,11 +208,11 @@ def test_an_environment_made_elsewhere_is_filled_but_not_emptied(tmp_path):
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "env"], check=True)
     (packages,) = (tmp_path / "env/lib").glob("python3*/site-packages")
     (packages / "mine.py").write_text("")
-    (tmp_path / "env/canopy.unfinished").write_text("")
+    (tmp_path / "env/canopy.stamp").write_text("unfinished\n")
     ran = set_up(clone, VENV=str(tmp_path / "env"))
     assert ran.returncode == 0, ran.stderr
     assert (packages / "mine.py").exists()
-    assert (packages / "canopy_clone.pth").exists()
+    assert where(tmp_path / "env/bin/python", "-c", WHERE, cwd=tmp_path) == clone
 
 
 def test_a_folder_with_other_things_is_refused(tmp_path):
@@ -196,47 +262,82 @@ def test_unknown_option_is_refused(tmp_path):
     assert "--check" in ran.stderr
 
 
-def pins() -> dict[str, str]:
-    lines = (ROOT / "requirements.txt").read_text().splitlines()
-    wanted = [Requirement(line) for line in lines if line and not line.startswith("#")]
-    return {canonicalize_name(each.name): str(each.specifier) for each in wanted}
+def test_the_project_itself_is_installed_as_a_link_to_its_folder(tmp_path):
+    """The real pyproject.toml, with the setuptools of the lock."""
+    clone = tmp_path / "clone"
+    for package in ("local", "recipes", "tests"):
+        (clone / package).mkdir(parents=True)
+        shutil.copy(ROOT / package / "__init__.py", clone / package)
+    shutil.copy(ROOT / "pyproject.toml", clone)
+    build = "from setuptools.build_meta import build_editable; build_editable('..')"
+    subprocess.run([sys.executable, "-c", build], cwd=clone, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("canopy-*.whl")
+    with zipfile.ZipFile(wheel) as opened:
+        (link,) = [name for name in opened.namelist() if not name.startswith("canopy-")]
+        assert Path(opened.read(link).decode().strip()) == clone
 
 
-def test_every_package_is_pinned_exactly():
-    """Pins defect 45 of earlier systems: packages were whatever was newest."""
-    assert all(re.fullmatch(r"==[0-9][0-9a-z.]*", version) for version in pins().values())
-    trio = {name: pins()[name] for name in ("torch", "torchaudio", "torchvision")}
-    assert trio == {"torch": "==2.11.0", "torchaudio": "==2.11.0", "torchvision": "==0.26.0"}
+# -------------------------------------------------------------------------------------- the lists
 
 
-def test_what_the_packages_need_is_pinned_too():
-    """Pins defect 45 of earlier systems: packages were whatever was newest."""
-    pinned, missing = pins(), set()
-    for name in pinned:
+def lines(name: str) -> list[Requirement]:
+    text = (ROOT / name).read_text()
+    return [Requirement(line) for line in text.splitlines() if line and line[0] not in "#-"]
+
+
+PINS = {canonicalize_name(each.name): str(each.specifier) for each in lines("requirements.lock")}
+NAMED = {
+    name: {canonicalize_name(each.name) for each in lines(name)}
+    for name in ("requirements.txt", "requirements-dev.txt")
+}
+
+
+def needed(names: set[str]) -> set[str]:
+    """Return these packages and what they need, as installed here."""
+    found: set[str] = set()
+    left = list(names)
+    while left:
+        name = left.pop()
+        if name in found:
+            continue
+        found.add(name)
         try:
-            needs = metadata.requires(name) or []
+            needs = map(Requirement, metadata.requires(name) or [])
         except metadata.PackageNotFoundError:  # its marker leaves it out on this Python
             continue
-        for need in map(Requirement, needs):
-            wanted = need.marker is None or need.marker.evaluate({"extra": ""})
-            if wanted and canonicalize_name(need.name) not in pinned:
-                missing.add(canonicalize_name(need.name))
+        left += [
+            canonicalize_name(need.name)
+            for need in needs
+            if need.marker is None or need.marker.evaluate({"extra": ""})
+        ]
+    return found
+
+
+def test_the_lock_pins_exactly_what_is_named_and_needed():
+    assert all(re.fullmatch(r"==[0-9][0-9a-z.]*", version) for version in PINS.values())
+    trio = {name: PINS[name] for name in ("torch", "torchaudio", "torchvision")}
+    assert trio == {"torch": "==2.11.0", "torchaudio": "==2.11.0", "torchvision": "==0.26.0"}
     # torch's GPU libraries are left to torch.
-    assert {name for name in missing if not re.match("nvidia|cuda|triton", name)} == set()
+    all_named = set.union(*NAMED.values())
+    wanted = {name for name in needed(all_named) if not re.match("nvidia|cuda|triton", name)}
+    only_elsewhere = {"exceptiongroup", "tomli"}  # on Python 3.10
+    assert wanted | only_elsewhere == PINS.keys() | only_elsewhere
 
 
-def test_no_settings_name_a_folder_of_one_machine():
-    """No version, stage or module holds an absolute path but those of the system.
-
-    Pins defect 44 of earlier systems: credentials and paths of one machine in the files.
-    """
-    kinds = ("conf/**/*", "bin/*", "local/**/*.py", "recipes/**/*.py", "run.sh", "Makefile")
-    paths = [path for kind in kinds for path in ROOT.glob(kind) if path.is_file()]
-    own = re.compile(r"(?<![\w.~])/(home|Users|mnt|media|work|data|scratch|root)/\w")
-    found = []
-    for path in paths:
-        if path.suffix != ".pyc":
-            text = path.read_text(encoding="utf-8")
-            found += [f"{path}: {match[0]}" for match in own.finditer(text)]
-    assert len(paths) > 200
-    assert found == []
+def test_runs_import_nothing_of_what_only_tests_need():
+    only_tests = needed(NAMED["requirements-dev.txt"]) - needed(NAMED["requirements.txt"])
+    modules = {
+        module
+        for module, packages in metadata.packages_distributions().items()
+        if {canonicalize_name(package) for package in packages} <= only_tests
+    }
+    assert {"librosa", "sed_eval", "pytest"} <= modules
+    imports = re.compile(r"^\s*(?:import|from) (\w+)", re.M)
+    sources = [path for part in ("local", "bin", "recipes") for path in (ROOT / part).rglob("*.py")]
+    found = {
+        (str(path.relative_to(ROOT)), module)
+        for path in sources
+        for module in imports.findall(path.read_text())
+        if module in modules
+    }
+    assert found == set()
