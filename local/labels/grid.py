@@ -1,5 +1,7 @@
 """Cells of time, and what spans fill of them."""
 
+import math
+import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,6 +53,22 @@ def grid_of(
 def to_frames(seconds: float, hop_s: float) -> int:
     """Whole number of frames nearest to a length of time."""
     return int(np.floor(seconds / hop_s + 0.5))
+
+
+def cells_at_least(seconds: float, hop_s: float) -> int:
+    """The fewest cells that last at least so long."""
+    return -cells_at_most(-seconds, hop_s)
+
+
+def cells_at_most(seconds: float, hop_s: float) -> int:
+    """The most cells that last no longer than that.
+
+    A length within a millionth of a cell of a whole number is that number: 0.3 s are 3 cells of
+    0.1 s, though 0.3 / 0.1 is less than 3.
+    """
+    if not np.isfinite(seconds):
+        return sys.maxsize if seconds > 0 else -sys.maxsize
+    return math.floor(seconds / hop_s + 1e-6)
 
 
 def overlap(

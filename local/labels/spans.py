@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from local.labels.grid import FrameGrid
+from local.labels.grid import FrameGrid, cells_at_least, cells_at_most
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,8 @@ class SpanRule:
 
     A span is a run of cells at or above `low_threshold` (default: `threshold`) with at least one at
     or above `threshold`. Spans nearer than `max_gap_s` are one; what is then shorter than
-    `min_duration_s` or longer than `max_duration_s` is dropped.
+    `min_duration_s` or longer than `max_duration_s` is dropped. Gaps and durations are counted in
+    whole cells, so that where in a recording a span lies decides nothing.
     """
 
     threshold: float
@@ -51,26 +52,26 @@ class SpanRule:
     max_gap_s: float = 0.0
     max_duration_s: float = np.inf
 
-    def keeps(self, span: Span) -> bool:
-        """Whether a span is neither too short nor too long."""
-        duration = span.offset - span.onset
-        return self.min_duration_s - 1e-9 <= duration <= self.max_duration_s + 1e-9
-
 
 class SpanFinder:
     """Spans of one class in scores that come piece by piece; the pieces do not matter.
 
-    Bounds are clipped at 0.
+    Onsets are clipped at 0.
     """
 
     def __init__(self, rule: SpanRule, hop_s: float, start_s: float = 0.0) -> None:
-        self._rule = rule
+        self._threshold = rule.threshold
         self._low = rule.threshold if rule.low_threshold is None else rule.low_threshold
+        # Cells that a span has at least and at most, and that part it from the next.
+        self._shortest = cells_at_least(rule.min_duration_s, hop_s)
+        self._longest = cells_at_most(rule.max_duration_s, hop_s)
+        self._parting = cells_at_least(rule.max_gap_s, hop_s)
         self._hop_s, self._start_s = hop_s, start_s
         self._n = 0
         self._first: int | None = None  # cell where the run that is still open begins
         self._peak = -np.inf
-        self._waiting: Span | None = None  # may be joined with the next
+        # (first cell, cell after the last, highest score) of what may be joined with the next.
+        self._waiting: tuple[int, int, float] | None = None
 
     def add(self, prob: np.ndarray) -> list[Span]:
         """Further (k,) scores -> the spans that are complete with them."""
@@ -90,7 +91,7 @@ class SpanFinder:
                 self._first, self._peak = self._n + change, -np.inf
             begin = change
         self._n += len(prob)
-        if self._first is None and self._waiting is not None and self._apart(self._n):
+        if self._first is None and self._apart(self._n):
             found += self._give()
         return found
 
@@ -99,30 +100,26 @@ class SpanFinder:
         found = self._close(self._n) if self._first is not None else []
         return found + self._give()
 
-    def _edge(self, cell: int) -> float:
-        return self._start_s + self._hop_s * cell
-
     def _apart(self, cell: int) -> bool:
         """Whether what begins at `cell` is another span than the one that waits."""
-        onset = max(0.0, self._edge(cell))
-        return self._waiting is None or onset - self._waiting.offset >= self._rule.max_gap_s
+        return self._waiting is None or cell - self._waiting[1] >= self._parting
 
     def _close(self, end: int) -> list[Span]:
         first, peak, self._first = self._first, self._peak, None
-        if first is None or peak < self._rule.threshold:
+        if first is None or peak < self._threshold:
             return []
-        span = Span(max(0.0, self._edge(first)), self._edge(end), peak)
-        if self._waiting is None or self._apart(first):
-            given = self._give()
-        else:
-            given = []
-            span = Span(self._waiting.onset, span.offset, max(self._waiting.score, peak))
-        self._waiting = span
+        given = self._give() if self._apart(first) else []
+        if self._waiting is not None:
+            first, peak = self._waiting[0], max(self._waiting[2], peak)
+        self._waiting = (first, end, peak)
         return given
 
     def _give(self) -> list[Span]:
-        span, self._waiting = self._waiting, None
-        return [span] if span is not None and self._rule.keeps(span) else []
+        waiting, self._waiting = self._waiting, None
+        if waiting is None or not self._shortest <= waiting[1] - waiting[0] <= self._longest:
+            return []
+        onset, offset = (self._start_s + self._hop_s * cell for cell in waiting[:2])
+        return [Span(max(0.0, onset), offset, waiting[2])]
 
 
 def subtract_spans(
