@@ -71,6 +71,10 @@ def cells_at_most(seconds: float, hop_s: float) -> int:
     return math.floor(seconds / hop_s + 1e-6)
 
 
+# Two times less than this apart, in seconds, differ by rounding: a rule counts them as equal.
+ROUNDING_S = 1e-9
+
+
 def overlap(
     onset: np.ndarray, offset: np.ndarray, start: np.ndarray | float, end: np.ndarray | float
 ) -> np.ndarray:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from local.config import DataConfig, WindowConfig
-from local.labels.grid import FrameGrid, coverage, envelope, overlap
+from local.labels.grid import ROUNDING_S, FrameGrid, coverage, envelope, overlap
 
 PSEUDO = "pseudo"
 
@@ -71,7 +71,7 @@ def visible_enough(visible_s: np.ndarray, duration_s: np.ndarray, rule: WindowCo
 
     The small slack keeps an event that is wholly inside from failing by rounding.
     """
-    return (visible_s > 0) & (visible_s >= needed_s(duration_s, rule) - 1e-9)
+    return (visible_s > 0) & (visible_s >= needed_s(duration_s, rule) - ROUNDING_S)
 
 
 def window_targets(

@@ -14,7 +14,7 @@ from local.config import RelabelConfig
 from local.data.tables import EVENT_COLUMNS
 from local.inference.scores import Scores
 from local.io.errors import CanopyError
-from local.labels.grid import FrameGrid
+from local.labels.grid import ROUNDING_S, FrameGrid
 from local.labels.spans import frames_to_events, subtract_spans
 from local.labels.targets import PSEUDO
 from local.scoring.known_labels import known_rows
@@ -86,7 +86,7 @@ def make_pseudo_events(
                 rows += [
                     (name, label, start, end, polarity)
                     for start, end in free
-                    if end - start >= max(config.min_duration_s, 1e-3)
+                    if end - start >= max(config.min_duration_s, 1e-3) - ROUNDING_S
                 ]
     frame = pd.DataFrame(rows, columns=["recording_id", "label", "onset", "offset", "polarity"])
     for column in ("onset", "offset", "polarity"):

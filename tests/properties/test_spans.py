@@ -1,11 +1,18 @@
 """Where events lie in a recording decides nothing about which spans they become."""
 
 import numpy as np
+import pandas as pd
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from local.config import RelabelConfig
+from local.data.tables import EVENT_COLUMNS
+from local.inference.scores import Scores
 from local.labels.grid import FrameGrid
 from local.labels.spans import SpanFinder, SpanRule, frames_to_events
+from local.relabel.pseudo_labels import make_pseudo_events
+from local.scoring.metrics.matching import EventList, collar_pairs
+from local.scoring.metrics.segments import segment_counts
 
 HOPS = [0.005, 0.01, 0.016, 512 / 32000, 0.1, 1 / 3, 320 / 22050]
 RUNS = st.lists(st.tuples(st.integers(1, 12), st.integers(1, 12)), min_size=1, max_size=8)
@@ -102,3 +109,53 @@ def test_limits_in_seconds_as_people_write_them(hop_s, seconds, n_cells, shift):
     assert len(kept) == (n_cells >= exact)
     kept = frames_to_events(prob, grid, 0.5, max_duration_s=seconds)
     assert len(kept) == (n_cells <= exact)
+
+
+EVENTS = st.lists(st.tuples(st.integers(0, 60), st.integers(1, 15)), min_size=1, max_size=6)
+
+
+def event_list(rows: list[tuple[int, int]], hop_s: float) -> EventList:
+    onset = np.array([first for first, _ in rows])
+    offset = np.array([first + n for first, n in rows])
+    zeros = np.zeros(len(rows), dtype=np.int64)
+    return EventList(zeros, zeros, onset * hop_s, offset * hop_s, zeros.astype(float))
+
+
+@given(EVENTS, EVENTS, st.sampled_from([0.01, 0.1, 0.3]), st.integers(1, 3), st.integers(0, 5000))
+def test_collars_and_segments_count_the_same_anywhere(true, found, hop_s, n_cells, shift):
+    """The collar and the segments are whole numbers of the cells that the events lie on."""
+    counts, shift = [], shift * n_cells
+    for more in (0, shift):
+        lists = [event_list([(a + more, n) for a, n in rows], hop_s) for rows in (true, found)]
+        pairs = collar_pairs(*lists, n_cells * hop_s)
+        durations = np.array([(80 * n_cells + more) * hop_s])
+        segments = segment_counts(*lists, durations, 1, n_cells * hop_s)
+        tables = (segments.hit, segments.n_true, segments.n_found, segments.errors)
+        counts.append(
+            [
+                sorted(zip(pairs.true, pairs.found, strict=True)),
+                *(float(table.sum()) for table in tables),
+            ]
+        )
+    assert counts[0] == counts[1]
+    near = {
+        (i, j)
+        for i, (a, n) in enumerate(true)
+        for j, (b, m) in enumerate(found)
+        if abs(a - b) <= n_cells and abs(a + n - b - m) <= max(n_cells, n / 2)
+    }
+    assert set(counts[0][0]) == near
+    touched = {cell // n_cells for a, n in true for cell in range(a, a + n)}
+    assert counts[0][2] == len(touched)
+
+
+@given(st.sampled_from(HOPS), st.integers(1, 12), st.integers(0, 5000))
+def test_a_pseudo_event_of_just_the_least_duration_stays(hop_s, n_cells, shift):
+    prob = scores_of([(n_cells, 1)], shift)
+    logit = np.where(prob > 0, 5.0, -5.0)[None].astype(np.float32)
+    scores = Scores(["r"], ["a"], [logit], np.zeros((1, 1)), hop_s, 0.0)
+    config = RelabelConfig(min_duration_s=n_cells * hop_s, max_gap_s=0.0)
+    nobody = pd.DataFrame(columns=list(EVENT_COLUMNS))
+    found = make_pseudo_events(scores, ["r"], nobody, {"r": len(prob) * hop_s}, config, 1)
+    spans = [tuple(row) for row in found[["onset", "offset"]].to_numpy() / hop_s]
+    assert [(round(a), round(b)) for a, b in spans] == [(shift, shift + n_cells)]

@@ -18,6 +18,7 @@ import pandas as pd
 from scipy.special import expit
 
 from local.io.errors import CanopyError
+from local.labels.grid import cells_at_least, cells_at_most
 
 if TYPE_CHECKING:
     from local.inference.scores import Scores
@@ -150,8 +151,8 @@ def _without(
     if rows is None:
         return logit
     for onset, offset in zip(rows["onset"], rows["offset"], strict=True):
-        first = max(0, int(np.floor((onset - start_s) / hop_s)))
-        logit[first : max(first + 1, int(np.ceil((offset - start_s) / hop_s)))] = -np.inf
+        first = max(0, cells_at_most(onset - start_s, hop_s))
+        logit[first : max(first + 1, cells_at_least(offset - start_s, hop_s))] = -np.inf
     return logit
 
 

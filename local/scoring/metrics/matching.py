@@ -18,8 +18,8 @@ import numpy as np
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
-# Overlaps shorter than this are rounding: events that touch do not overlap.
-LEAST_OVERLAP_S = 1e-9
+from local.labels.grid import ROUNDING_S
+
 # An IoU this little below the limit still reaches it.
 _IOU_SLACK = 1e-9
 # Pairs looked at together: working memory of some 100 MB.
@@ -82,7 +82,7 @@ def overlapping_pairs(true: EventList, found: EventList) -> Pairs:
     for i, j in _near_pairs(true, found, first, last):
         shared = np.minimum(true.offset[i], found.offset[j])
         shared = shared - np.maximum(true.onset[i], found.onset[j])
-        keep = shared > LEAST_OVERLAP_S
+        keep = shared > ROUNDING_S  # events that touch do not overlap
         i, j, shared = i[keep], j[keep], shared[keep]
         lengths = true.offset[i] - true.onset[i] + found.offset[j] - found.onset[j]
         parts.append((i, j, shared / (lengths - shared)))
@@ -99,14 +99,15 @@ def collar_pairs(
     """Pairs whose bounds agree, by the rule of sed_eval's event-based measures.
 
     |onset - true onset| <= collar_s, and with `use_offset` |offset - true offset| <= max(collar_s,
-    offset_share * true length) (Mesaros, Heittola and Virtanen 2016). Their `iou` is 0.
+    offset_share * true length) (Mesaros, Heittola and Virtanen 2016), forgiving what differs by
+    rounding. Their `iou` is 0.
     """
     parts = [(np.zeros(0, np.int64), np.zeros(0, np.int64))]
     for i, j in _near_pairs(true, found, true.onset - collar_s, true.onset + collar_s):
-        keep = np.abs(true.onset[i] - found.onset[j]) <= collar_s
+        keep = np.abs(true.onset[i] - found.onset[j]) <= collar_s + ROUNDING_S
         if use_offset:
             allowed = np.maximum(collar_s, offset_share * (true.offset[i] - true.onset[i]))
-            keep &= np.abs(true.offset[i] - found.offset[j]) <= allowed
+            keep &= np.abs(true.offset[i] - found.offset[j]) <= allowed + ROUNDING_S
         parts.append((i[keep], j[keep]))
     i, j = (np.concatenate(column) for column in zip(*parts, strict=True))
     return Pairs(i, j, np.zeros(len(i)))

@@ -2,13 +2,14 @@
 
 The rule of sed_eval (Mesaros, Heittola and Virtanen 2016): segment k is [k, k + 1) * length; a
 class is active in every segment that one of its events touches; the last segment may be
-a shorter one.
+a shorter one. An event that reaches into a segment by no more than rounding does not touch it.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
+from local.labels.grid import ROUNDING_S
 from local.scoring.metrics.matching import EventList
 
 # Cells held at once.
@@ -37,7 +38,7 @@ def segment_counts(
     Events beyond the end of their recording are cut there.
     """
     n = len(durations)
-    n_segments = np.ceil(durations / length_s).astype(np.int64)
+    n_segments = np.ceil((durations - ROUNDING_S) / length_s).astype(np.int64)
     tables = np.zeros((3, n, n_classes))
     errors = np.zeros(n)
     order = [np.argsort(events.recording, kind="stable") for events in (true, found)]
@@ -70,8 +71,9 @@ def _roll(
     events = events.take(np.arange(begin, end))
     row = events.recording - first
     base = np.cumsum(n_segments) - n_segments
-    onset = np.minimum(np.floor(events.onset / length_s).astype(np.int64), n_segments[row])
-    offset = np.minimum(np.ceil(events.offset / length_s).astype(np.int64), n_segments[row])
+    onset = np.floor((events.onset + ROUNDING_S) / length_s).astype(np.int64)
+    offset = np.ceil((events.offset - ROUNDING_S) / length_s).astype(np.int64)
+    onset, offset = np.minimum(onset, n_segments[row]), np.minimum(offset, n_segments[row])
     change = np.zeros((int(n_segments.sum()) + 1, n_classes), dtype=np.int32)
     np.add.at(change, (base[row] + onset, events.label), 1)
     np.add.at(change, (base[row] + offset, events.label), -1)
