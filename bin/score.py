@@ -23,10 +23,10 @@ from local.scoring.evaluation.comparison_table import (
     ComparisonOptions,
     make_comparison_table,
 )
-from local.scoring.evaluation.level_measures import EventOptions
 from local.scoring.evaluation.score_sources import named_paths, read_system, read_truth_file
 from local.scoring.evaluation.scoring_set import make_scoring_set
 from local.scoring.evaluation.table_text import format_comparison
+from local.scoring.metrics.event_statistics import EventOptions
 from local.scoring.metrics.psds import SETTINGS
 
 
@@ -78,7 +78,7 @@ def _natural(text: str) -> int:
     return value
 
 
-def board_options(args: argparse.Namespace) -> ComparisonOptions:
+def comparison_options(args: argparse.Namespace) -> ComparisonOptions:
     """The options of the scoring."""
     for name in ("collar", "segment"):
         if not getattr(args, name) > 0:
@@ -113,19 +113,19 @@ def main(argv: list[str] | None = None) -> int:
     """Score; the exit code is 0 when done, 1 for a fault of the files, 2 for one of the options."""
     args = parse_args(argv)
     try:
-        options = board_options(args)
+        options = comparison_options(args)
         truth = read_truth_file(args.truth, args.annotation)
         paths = named_paths(args.system, args.submission)
         systems = [read_system(name, path) for name, path in paths.items()]
         scoring_set = make_scoring_set(
             truth, systems, args.recordings, args.subset, args.classes, args.group
         )
-        board = make_comparison_table(truth, systems, scoring_set, options)
-        text = format_comparison(board, args.metric)
+        table = make_comparison_table(truth, systems, scoring_set, options)
+        text = format_comparison(table, args.metric)
         if args.json:
-            write_json(args.json, board.as_json())
+            write_json(args.json, table.as_json())
         if args.csv:
-            write_csv(args.csv, spreadsheet_safe(board.rows))
+            write_csv(args.csv, spreadsheet_safe(table.rows))
     except CanopyError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -24,7 +24,7 @@ from local.inference.score_files import (
     load_scores,
 )
 from local.models.checkpoint import load_checkpoint
-from local.scoring.metrics.ranking import lwlrap
+from local.scoring.metrics.lwlrap import lwlrap
 from recipes.demo.competition import simulate
 from recipes.demo.prepare import PrepareConfig
 from recipes.demo.settings import settings_from

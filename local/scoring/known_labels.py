@@ -20,15 +20,16 @@ from local.io.seeds import generator
 from local.labels.grid import overlap
 from local.labels.targets import PSEUDO
 from local.scoring.event_rules.thresholds import Evidence, collect_evidence
-from local.scoring.metrics.bootstrap import bootstrap_intervals
-from local.scoring.metrics.clip_tables import read_truth_table
-from local.scoring.metrics.named import (
+from local.scoring.metrics.auroc import AurocStatistic
+from local.scoring.metrics.bootstrap import interval
+from local.scoring.metrics.clip_metrics import (
     chance_score,
     constant_row_score,
+    metric_intervals,
     score_metric,
     score_per_class,
 )
-from local.scoring.metrics.span_auc import span_auc, span_auc_interval
+from local.scoring.metrics.clip_tables import read_truth_table
 
 
 def known_rows(events: pd.DataFrame) -> pd.DataFrame:
@@ -94,16 +95,28 @@ def score_known(
     has = truth.any(axis=1) | (config.data.annotation == "complete")
     result = score_against(truth[has], clip_logit[has], config, "known")
     if scores.frames:
-        spans = span_scores(scores, events)
-        rows = (spans["class"], spans["polarity"], spans["score"])
-        result["span_auc"] = span_auc(*rows).macro
-        result["span_auc_low"], result["span_auc_high"] = span_auc_interval(
-            *rows,
-            spans["recording_id"],
-            generator(config.seed, "bootstrap", "spans"),
-            config.score.n_bootstrap,
-        )
+        result |= span_auc(span_scores(scores, events), config)
     return result
+
+
+def span_auc(spans: pd.DataFrame, config: Config) -> dict[str, float]:
+    """`span_auc` of spans as `span_scores` gives them, and its interval over their recordings.
+
+    The AUROC of confirmed against rejected spans of each class, averaged over classes.
+    """
+    names, recording = np.unique(spans["recording_id"].astype(str), return_inverse=True)
+    label = spans["class"].to_numpy()
+    confirmed, score = spans["polarity"].to_numpy() > 0, spans["score"].to_numpy()
+    n_classes = int(label.max(initial=-1)) + 1
+    statistic = AurocStatistic("span_auc", recording, label, confirmed, score, n_classes)
+
+    def macro(counts: np.ndarray) -> np.ndarray:
+        return statistic.values(counts)["span_auc"][:, 1]
+
+    rng = generator(config.seed, "bootstrap", "spans")
+    low, high = interval(macro, len(names), rng, config.score.n_bootstrap)
+    value = float(macro(np.ones((1, len(names))))[0])
+    return {"span_auc": value, "span_auc_low": low, "span_auc_high": high}
 
 
 def score_against(
@@ -111,12 +124,9 @@ def score_against(
 ) -> dict[str, Any]:
     """Metric and its values by class with bootstrap intervals over recordings, two baselines."""
     metric = config.score.metric
-    (low, high), by_class = bootstrap_intervals(
-        truth,
-        clip_logit,
-        generator(config.seed, "bootstrap", name),
-        config.score.n_bootstrap,
-        metric,
+    rng = generator(config.seed, "bootstrap", name)
+    (low, high), by_class = metric_intervals(
+        metric, truth, clip_logit, rng, config.score.n_bootstrap
     )
     return {
         "metric": metric,

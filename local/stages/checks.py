@@ -13,7 +13,7 @@ from local.labels.windows import window_frames
 from local.models import create_model, without_pretrained
 from local.models.checkpoint import load_initial, load_weights
 from local.relabel.priors import read_prevalence
-from local.scoring.metrics.named import METRICS
+from local.scoring.metrics.clip_metrics import METRICS
 from local.stages.runs import Run
 from local.training.losses.objective import check_labels, check_output
 

@@ -32,11 +32,11 @@ from local.scoring.event_rules.tuning import (
     OOF_EVENTS,
     RuleGrid,
     count_matches,
-    event_list,
     pooled_f1,
     tune,
 )
-from local.scoring.metrics.bootstrap import generic_interval
+from local.scoring.metrics.bootstrap import interval, of_rows
+from local.scoring.metrics.matching import EventList
 from local.stages.runs import run_script
 from recipes.bats.settings import SimulateConfig
 from recipes.bats.simulate import MARKER, RATE, plan
@@ -118,9 +118,9 @@ def by_level(
     known = set(present["recording_id"])
     for low, high in bands:
         names = [name for name, db in level.items() if low <= db < high and name in known]
-        true = event_list(present, names, labels)
+        true = EventList.of(present, names, labels)
         counts = {
-            system: count_matches(true, event_list(found, names, labels), len(names), IOUS)
+            system: count_matches(true, EventList.of(found, names, labels), len(names), IOUS)
             for system, found in systems.items()
         }
         first = next(iter(counts.values()))
@@ -148,7 +148,7 @@ def _measured(
     measured = {}
     for what, statistic in ((name, value), (f"{name}_difference", difference)):
         rng = generator(0, "levels", name)
-        low, high = generic_interval(statistic, len(own), rng, n_resamples)
+        low, high = interval(of_rows(statistic), len(own), rng, n_resamples)
         found = {what: statistic(everything), f"{what}_low": low, f"{what}_high": high}
         measured |= {key: round(number, 3) for key, number in found.items()}
     return measured

@@ -33,7 +33,7 @@ from local.inference.scores import (
 from local.io.files import write_csv
 from local.io.seeds import generator
 from local.labels.grid import coverage
-from local.scoring.metrics.bootstrap import generic_interval
+from local.scoring.metrics.bootstrap import interval, of_rows
 from local.stages.runs import run_script
 
 
@@ -115,9 +115,8 @@ def compared(said: dict[str, np.ndarray], voices: pd.DataFrame, n_resamples: int
             ("balanced_accuracy", lambda files, own=guess: accuracy(own, files)),
             ("less_first", lambda files, own=guess: accuracy(own, files) - accuracy(first, files)),
         ):
-            low, high = generic_interval(
-                statistic, len(by_file), generator(0, "voices"), n_resamples
-            )
+            rng = generator(0, "voices")
+            low, high = interval(of_rows(statistic), len(by_file), rng, n_resamples)
             row |= {what: statistic(everything), f"{what}_low": low, f"{what}_high": high}
         rows.append(row)
     chance = {"system": "chance", "balanced_accuracy": 1 / len(set(truth))}

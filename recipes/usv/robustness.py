@@ -31,8 +31,9 @@ from local.io.errors import CanopyError
 from local.io.files import write_csv
 from local.io.seeds import generator
 from local.jobs.interruption import stop_if_asked
-from local.scoring.event_rules.tuning import COLUMNS, count_matches, event_list, pooled_f1
-from local.scoring.metrics.bootstrap import generic_interval
+from local.scoring.event_rules.tuning import COLUMNS, count_matches, pooled_f1
+from local.scoring.metrics.bootstrap import interval, of_rows
+from local.scoring.metrics.matching import EventList
 from local.stages.runs import run_script
 from recipes.usv.changes import TRIED, Change, Sound, write_sound
 from recipes.usv.compare import energy_events
@@ -185,7 +186,7 @@ def _counts(
 ) -> np.ndarray:
     """(originals, 2 + I) of `count_matches`, summed over the draws of each original."""
     names = sounds["recording_id"].tolist()
-    true, own = (event_list(one, names, labels) for one in (truth, found))
+    true, own = (EventList.of(one, names, labels) for one in (truth, found))
     counts = count_matches(true, own, len(names), IOUS)
     places = pd.factorize(sounds["original"])[0]
     return np.stack([counts[places == place].sum(axis=0) for place in range(places.max() + 1)])
@@ -206,7 +207,7 @@ def _measured(
     measured = {}
     for what, statistic in ((name, value), (f"{name}_less_first", difference)):
         rng = generator(0, "versions", name)
-        low, high = generic_interval(statistic, own.shape[1], rng, n_resamples)
+        low, high = interval(of_rows(statistic), own.shape[1], rng, n_resamples)
         parts = {what: statistic(everything), f"{what}_low": low, f"{what}_high": high}
         measured |= {key: round(number, 3) for key, number in parts.items()}
     return measured

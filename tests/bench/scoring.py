@@ -9,9 +9,9 @@ import time
 
 import numpy as np
 
-from local.scoring.evaluation.level_measures import EventOptions, event_statistics
-from local.scoring.evaluation.scoring_set import ScoringSet
-from local.scoring.metrics.comparison import draw_counts, measure
+from local.scoring.evaluation.comparison_table import measure, resample_table
+from local.scoring.metrics.bootstrap import resample_counts
+from local.scoring.metrics.event_statistics import EventOptions, event_statistics
 from local.scoring.metrics.matching import EventList
 
 N_RECORDINGS, N_CLASSES, LENGTH_S = 2000, 24, 60.0
@@ -29,14 +29,13 @@ def main() -> None:
     """Measure and print."""
     rng = np.random.default_rng(0)
     true, found = random_events(5, rng), random_events(20, rng)
-    names = [str(index) for index in range(N_RECORDINGS)]
     durations = np.full(N_RECORDINGS, LENGTH_S)
-    scoring_set = ScoringSet(names, names[:N_CLASSES], durations, None)
     start = time.process_time()
     cut = found.take(found.score >= 0.5)
-    statistics = event_statistics(true, cut, found, scoring_set, EventOptions())
+    statistics = event_statistics(true, cut, found, durations, N_CLASSES, EventOptions())
     matched = time.process_time()
-    measure(statistics, draw_counts(N_RECORDINGS, 1000, rng), np.ones(N_RECORDINGS))
+    counts = resample_table(resample_counts(N_RECORDINGS, rng, 1000), N_RECORDINGS)
+    measure(statistics, counts, np.ones(N_RECORDINGS))
     done = time.process_time()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"matching and counting: {matched - start:.1f} s of one core")

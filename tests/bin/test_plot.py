@@ -9,7 +9,7 @@ import soundfile
 from PIL import Image
 
 from local.report.plots.recording_figure import RecordingPicture, decibels
-from local.scoring.metrics.threshold_curves import ranked_curve
+from local.scoring.metrics.average_precision import ranked_curve
 
 SCRIPT = Path(__file__).resolve().parents[2] / "bin/plot.py"
 RATE = 16000

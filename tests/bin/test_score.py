@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 
 from local.io.files import write_npz
-from local.scoring.metrics.named import chance_score, constant_row_score
-from local.scoring.metrics.ranking import lwlrap
+from local.scoring.metrics.clip_metrics import chance_score, constant_row_score
+from local.scoring.metrics.lwlrap import lwlrap
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "bin/score.py"

@@ -13,7 +13,7 @@ from scipy.special import log_expit, logsumexp
 from scipy.stats import rankdata
 
 from local.io.errors import CanopyError
-from local.scoring.metrics.named import score_metric
+from local.scoring.metrics.clip_metrics import score_metric
 
 METHODS = ("probability", "rank", "logit")
 # Rounds of forward selection: weights are multiples of 1 / N_ROUNDS or coarser.

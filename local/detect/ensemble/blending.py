@@ -13,7 +13,7 @@ from local.io.errors import CanopyError
 from local.io.seeds import generator
 from local.relabel.correction import Correction, prior_correction
 from local.scoring.known_labels import known_positives, score_against, score_known
-from local.scoring.metrics.bootstrap import paired_difference_interval
+from local.scoring.metrics.clip_metrics import paired_difference_interval
 from local.stages.evidence import fold_evidence
 from local.stages.runs import environment_record
 
@@ -221,10 +221,10 @@ def _comparisons(
     has = labels.truth.any(axis=1)
     honest = fit.cross_fitted if fit else blended
     low, high = paired_difference_interval(
+        config.score.metric,
         *(labels.truth[has], honest[has], clips[best][has]),
         generator(config.seed, "bootstrap", "known"),
         config.score.n_bootstrap,
-        config.score.metric,
     )
     value = labels.score_clips(honest)["value"] - values[best]
     found: dict[str, Any] = {

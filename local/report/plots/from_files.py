@@ -18,7 +18,7 @@ from local.report.plots.recording_figure import (
     read_part,
     recording_figure,
 )
-from local.scoring.evaluation.level_measures import EventOptions, event_lists, score_tracks
+from local.scoring.evaluation.event_level import event_lists, score_tracks
 from local.scoring.evaluation.score_sources import (
     System,
     Truth,
@@ -34,10 +34,11 @@ from local.scoring.evaluation.scoring_set import (
     make_scoring_set,
     true_events,
 )
-from local.scoring.metrics.collar_curves import CollarRule, collar_curve
+from local.scoring.metrics.average_precision import Curve, ranked_curve
+from local.scoring.metrics.collar_curves import collar_curve
+from local.scoring.metrics.event_statistics import CollarRule, EventOptions
 from local.scoring.metrics.matching import matching_by_score, overlapping_pairs
 from local.scoring.metrics.psds import SETTINGS, psds, truth_tuples
-from local.scoring.metrics.threshold_curves import Curve, ranked_curve
 
 
 def draw_recording(args: Namespace, page: Page) -> Figure:

@@ -1,6 +1,7 @@
 """Scores of finished systems: files in, one comparison table out.
 
-`sources` reads truth and systems in any of our tables; `ground` brings them to the same recordings
-and classes; `measures` makes the statistics and baselines of each level; `board` draws the
-resamples, fills the table and prints it.
+`score_sources` reads truth and systems in any of our tables; `scoring_set` brings them to the same
+recordings and classes; `clip_level`, `event_level` and `span_level` make the statistics and
+baselines of each level; `comparison_table` draws the resamples and fills the table, `table_text`
+prints it.
 """

@@ -1,5 +1,6 @@
 """The comparison table: every measure of every system, with intervals and baselines."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -7,21 +8,19 @@ import numpy as np
 import pandas as pd
 
 from local.io.errors import CanopyError
-from local.scoring.evaluation.level_measures import (
-    EventOptions,
-    clip_baselines,
-    clip_statistics,
-    clip_threshold,
-    event_baselines,
-    span_statistics,
-    system_statistics,
-)
+from local.scoring.evaluation.clip_level import clip_baselines, clip_statistics, clip_threshold
+from local.scoring.evaluation.event_level import event_baselines, system_statistics
 from local.scoring.evaluation.score_sources import System, Truth
 from local.scoring.evaluation.scoring_set import ScoringSet, clip_scores, clip_truth
-from local.scoring.metrics.comparison import Measured, difference, draw_counts, interval, measure
-from local.scoring.metrics.recording_sums import AVERAGES, Statistic
+from local.scoring.evaluation.span_level import span_statistics
+from local.scoring.metrics.bootstrap import percentiles, resample_counts
+from local.scoring.metrics.event_statistics import EventOptions
+from local.scoring.metrics.recording_sums import AVERAGES, PlainStatistic, Statistic
 
 LEVELS = ("auto", "clip", "event", "span")
+# Measures that are computed anew for each resample get no more than this many.
+MAX_SLOW_RESAMPLES = 100
+_BLOCK_RESAMPLES = 256
 COLUMNS = (
     "level",
     "system",
@@ -73,6 +72,14 @@ class ComparisonTable:
         return self.facts | {"rows": self.rows.to_dict(orient="records")}
 
 
+@dataclass(frozen=True)
+class Measured:
+    """One measure of one system: value (2 + C,) and resampled values (B, 2 + C)."""
+
+    value: np.ndarray
+    samples: np.ndarray
+
+
 def make_comparison_table(
     truth: Truth, systems: list[System], scoring_set: ScoringSet, options: ComparisonOptions
 ) -> ComparisonTable:
@@ -85,9 +92,8 @@ def make_comparison_table(
                 "groups need a table with a column group; give --recordings FILE (and --group NAME)"
             )
         groups = np.unique(scoring_set.groups, return_inverse=True)[1]
-    counts = draw_counts(
-        len(scoring_set.recordings), options.n_resamples, rng, groups if options.cluster else None
-    )
+    n, drawn = len(scoring_set.recordings), groups if options.cluster else None
+    counts = resample_table(resample_counts(n, rng, options.n_resamples, drawn), n)
     rows: list[dict[str, Any]] = []
     levels = choose_levels(truth, systems, options.level)
     for level in levels:
@@ -112,6 +118,33 @@ def make_comparison_table(
     if "clip" in levels:
         facts["n_without_positive"] = int((~clip_truth(truth, scoring_set).any(axis=1)).sum())
     return ComparisonTable(pd.DataFrame(rows, columns=list(COLUMNS)), facts)
+
+
+def resample_table(blocks: Iterable[np.ndarray], n_recordings: int) -> np.ndarray:
+    """All resamples (B, N) in one small array, as all systems and measures see the same."""
+    nothing = np.zeros((0, n_recordings), np.float32)
+    return np.concatenate([nothing, *(block.astype(np.float32) for block in blocks)])
+
+
+def measure(
+    statistics: list[Statistic],
+    counts: np.ndarray,
+    plain: np.ndarray,
+    max_slow: int = MAX_SLOW_RESAMPLES,
+) -> dict[str, Measured]:
+    """Values for the data as they are, `plain` (N,) ones, and for the resamples `counts` (B, N)."""
+    results: dict[str, Measured] = {}
+    for statistic in statistics:
+        n = min(len(counts), max_slow) if isinstance(statistic, PlainStatistic) else len(counts)
+        now = statistic.values(plain[None].astype(np.float64))
+        blocks = [
+            statistic.values(counts[start : min(n, start + _BLOCK_RESAMPLES)].astype(np.float64))
+            for start in range(0, n, _BLOCK_RESAMPLES)
+        ]
+        for name, value in now.items():
+            samples = np.concatenate([value[:0], *(block[name] for block in blocks)])
+            results[name] = Measured(value[0], samples)
+    return results
 
 
 def choose_levels(truth: Truth, systems: list[System], level: str) -> list[str]:
@@ -202,7 +235,7 @@ def _level_rows(
 def _row(
     level: str, system: str, scope: str, of: str, name: str, result: Measured, column: int
 ) -> dict[str, Any]:
-    low, high = interval(result.samples[:, column])
+    low, high = percentiles(result.samples[:, column])
     return {
         "level": level,
         "system": system,
@@ -216,8 +249,10 @@ def _row(
 
 
 def _difference(result: Measured, first: Measured, column: int) -> dict[str, float]:
-    values = difference(result, first, column)
-    return dict(zip(("difference", "difference_low", "difference_high"), values, strict=True))
+    """To the first system, resample by resample."""
+    low, high = percentiles(result.samples[:, column] - first.samples[:, column])
+    value = float(result.value[column] - first.value[column])
+    return {"difference": value, "difference_low": low, "difference_high": high}
 
 
 def _group_rows(
@@ -233,7 +268,8 @@ def _group_rows(
     for group in sorted(set(scoring_set.groups)):
         mine = scoring_set.groups == group
         rng = np.random.default_rng(options.seed)
-        counts = draw_counts(len(mine), options.n_resamples, rng, within=mine)
+        blocks = resample_counts(len(mine), rng, options.n_resamples, within=mine)
+        counts = resample_table(blocks, len(mine))
         measured = [measure(one, counts, mine.astype(np.float64), max_slow=0) for one in statistics]
         for system, results in zip(systems, measured, strict=True):
             for name, result in results.items():

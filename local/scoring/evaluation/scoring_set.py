@@ -30,16 +30,9 @@ class ScoringSet:
     def event_list(self, events: pd.DataFrame, path: Path) -> EventList:
         """Events as arrays; an unknown recording or label is a `CanopyError`."""
         events = events[~events["recording_id"].isin(self.others)]
-        recording = _index(events["recording_id"], self.recordings, "recording", path)
-        label = _index(events["label"], self.labels, "label", path)
-        score = events["score"].to_numpy(np.float64) if "score" in events else np.zeros(len(events))
-        return EventList(
-            recording,
-            label,
-            events["onset"].to_numpy(np.float64),
-            events["offset"].to_numpy(np.float64),
-            np.nan_to_num(score, nan=0.0, posinf=np.inf, neginf=-np.inf),
-        )
+        _check_known(events["recording_id"], self.recordings, "recording", path)
+        _check_known(events["label"], self.labels, "label", path)
+        return EventList.of(events, self.recordings, self.labels)
 
     def needed_durations(self, why: str) -> np.ndarray:
         """Durations, or a `CanopyError` that says what needs them."""
@@ -48,11 +41,9 @@ class ScoringSet:
         return self.durations
 
 
-def _index(values: pd.Series, known: list[str], what: str, path: Path) -> np.ndarray:
-    place = {name: position for position, name in enumerate(known)}
-    index = values.astype(str).map(place)
-    if index.isna().any():
-        bad = values[index.isna()]
+def _check_known(values: pd.Series, known: list[str], what: str, path: Path) -> None:
+    bad = values[~values.isin(known)]
+    if len(bad):
         more = f" ({bad.nunique()} such {what}s)" if bad.nunique() > 1 else ""
         mend = {
             "label": "mend it, or give --classes FILE with all classes",
@@ -62,7 +53,6 @@ def _index(values: pd.Series, known: list[str], what: str, path: Path) -> np.nda
             f"{path}: {what} {bad.iloc[0]!r} is not among the {len(known)} {what}s scored{more}; "
             f"{mend}"
         )
-    return index.to_numpy(np.int64)
 
 
 def make_scoring_set(

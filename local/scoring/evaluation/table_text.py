@@ -1,4 +1,4 @@
-"""The board as text for a terminal."""
+"""The comparison table as text for a terminal."""
 
 import numpy as np
 import pandas as pd
@@ -10,12 +10,12 @@ from local.scoring.evaluation.comparison_table import ComparisonTable
 _MAIN = {"clip": "lwlrap", "event": "overlap F1", "span": "span auroc"}
 
 
-def format_comparison(board: ComparisonTable, metric: str | None = None) -> str:
+def format_comparison(table: ComparisonTable, metric: str | None = None) -> str:
     """All averages, the measure `metric` of each class, and the groups, as lines of text."""
-    known = board.rows["measure"][board.rows["scope"] != "group"].unique().tolist()
+    known = table.rows["measure"][table.rows["scope"] != "group"].unique().tolist()
     if metric is not None and metric not in known:
         raise CanopyError(f"unknown measure {metric!r}; there are {', '.join(known)}")
-    facts = board.facts
+    facts = table.facts
     lines = [
         f"{facts['n_recordings']} recordings, {facts['n_classes']} classes, "
         f"{facts['annotation']} truth {facts['truth']}"
@@ -25,7 +25,7 @@ def format_comparison(board: ComparisonTable, metric: str | None = None) -> str:
     if facts["n_resamples"]:
         lines.append(f"95 % intervals over {facts['resampled']}, {facts['n_resamples']} resamples")
     for level in facts["levels"]:
-        rows = board.rows[board.rows["level"] == level]
+        rows = table.rows[table.rows["level"] == level]
         lines += ["", f"{level} level", _averages(rows)]
         shown = metric if metric in set(rows["measure"]) else _MAIN[level]
         if metric is None or shown == metric:
@@ -40,16 +40,16 @@ def format_comparison(board: ComparisonTable, metric: str | None = None) -> str:
 def _averages(rows: pd.DataFrame) -> str:
     several = rows["system"].nunique() > 1
     rows = rows[(rows["scope"] == "average") & rows["value"].notna() | _no_data(rows)]
-    table = []
+    lines = []
     for row in rows.itertuples():
         line = [row.measure, row.name, *([row.system] if several else []), *_value(row)]
         if several:
             line.append(_signed(row.difference))
             line.append(_span(row.difference_low, row.difference_high))
-        table.append([*line, number(row.chance, ""), number(row.constant_row, "")])
+        lines.append([*line, number(row.chance, ""), number(row.constant_row, "")])
     head = ["measure", "average", *(["system"] if several else []), "value", "interval"]
     head += ["to the first", "interval"] if several else []
-    return _grid([*head, "chance", "constant row"], table)
+    return _grid([*head, "chance", "constant row"], lines)
 
 
 def _no_data(rows: pd.DataFrame) -> pd.Series:

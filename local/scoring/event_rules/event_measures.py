@@ -14,6 +14,7 @@ measures, of any system's files.
 """
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
@@ -23,18 +24,10 @@ from local.config import Config, EventsConfig
 from local.inference.scores import Scores
 from local.io.seeds import generator
 from local.labels.spans import SpanRule
-from local.scoring.event_rules.tuning import event_list, find_events, originals
-from local.scoring.metrics.bootstrap import percentiles, ratio_interval, resample_counts
-from local.scoring.metrics.matching import (
-    EventList,
-    Pairs,
-    collar_pairs,
-    largest_matching,
-    matching_by_score,
-    overlapping_pairs,
-)
-from local.scoring.metrics.recording_sums import RankedStatistic
-from local.scoring.metrics.segments import segment_counts
+from local.scoring.event_rules.tuning import find_events, originals
+from local.scoring.metrics.bootstrap import Values, percentiles, ratio_of_sums, resampled
+from local.scoring.metrics.event_statistics import EventOptions, event_statistics, overlap_name
+from local.scoring.metrics.matching import EventList, overlapping_pairs
 
 _TITLES = {
     "event_f1": "F1, any overlap",
@@ -46,8 +39,6 @@ _TITLES = {
     "false_alarms_per_hour_beside_calls": "false alarms an hour of silence beside calls",
     "false_alarms_per_hour_without_calls": "false alarms an hour of recordings without calls",
 }
-# Numerator and denominator of a measure, of each recording.
-Parts = tuple[np.ndarray, np.ndarray]
 Measure = dict[str, float]
 
 
@@ -69,25 +60,19 @@ def measure_events(
     found : events with scores that a rule made of `scores`.
     n_resamples : of the intervals; 0: bounds are NaN.
     """
-    names, labels = scores.recording_ids, scores.labels
     present = events[events["polarity"] > 0] if "polarity" in events else events
-    true, cut = event_list(present, names, labels), event_list(found, names, labels)
+    candidate = SpanRule(float(logit(min(settings.thresholds))))
+    true, cut, ranked = (
+        EventList.of(table, scores.recording_ids, scores.labels)
+        for table in (present, found, find_events(scores, candidate))
+    )
     durations = np.array([frames.shape[1] * scores.hop_s for frames in scores.frames])
     measured = {}
-    for name, (over, under) in _ratios(true, cut, durations, len(labels), settings).items():
-        low, high = ratio_interval(over, under, generator(seed, "event measures"), n_resamples)
-        total = float(under.sum())
-        value = float(over.sum()) / total if total > 0 else math.nan
+    for name, values in _measures(true, cut, ranked, durations, len(scores.labels), settings):
+        rng = generator(seed, "event measures")
+        low, high = percentiles(resampled(values, len(durations), rng, n_resamples))
+        value = float(values(np.ones((1, len(durations))))[0])
         measured[name] = {"value": value, "low": low, "high": high}
-    candidate = SpanRule(float(logit(min(settings.thresholds))))
-    ranked = event_list(find_events(scores, candidate), names, labels)
-    n_true = true.counts(len(names), len(labels))
-    near = overlapping_pairs(true, ranked)
-    for iou in settings.ious:
-        right = matching_by_score(_beyond(near, iou), true, ranked)
-        what = ranked.recording, ranked.label, ranked.score, right, n_true
-        statistic = RankedStatistic(("ap",), *what)
-        measured[_named(iou, "ap")] = _with_interval(statistic, len(names), n_resamples, seed)
     return measured
 
 
@@ -115,40 +100,56 @@ def validation_measures(
 def _names(settings: EventsConfig) -> list[str]:
     """Names of all that `measure_events` gives, in its order."""
     nothing = EventList(*(np.zeros(0, kind) for kind in (int, int, float, float, float)))
-    ratios = _ratios(nothing, nothing, np.zeros(0), 1, settings)
-    return [*ratios, *(_named(iou, "ap") for iou in settings.ious)]
+    found = _measures(nothing, nothing, nothing, np.zeros(0), 1, settings)
+    return [name for name, _ in found]
 
 
-def _ratios(
-    true: EventList, cut: EventList, durations: np.ndarray, n_classes: int, settings: EventsConfig
-) -> dict[str, Parts]:
-    n = len(durations)
-
-    def counted(list_of: EventList) -> np.ndarray:
-        return np.bincount(list_of.recording, minlength=n).astype(np.float64)
-
-    both = counted(true) + counted(cut)
-    near = overlapping_pairs(true, cut)
-    collar = collar_pairs(true, cut, settings.collar_s)
-    pairs = {_named(iou, "f1"): _beyond(near, iou) for iou in settings.ious}
-    ratios = {}
-    for name, own in {**pairs, "collar_f1": collar}.items():
-        matched, _ = largest_matching(own, len(true), len(cut))
-        ratios[name] = 2 * counted(true.take(matched)), both
-    segments = segment_counts(true, cut, durations, n_classes, settings.segment_s)
-    hit, n_true, n_found = (
-        part.sum(axis=1) for part in (segments.hit, segments.n_true, segments.n_found)
+def _measures(
+    true: EventList,
+    cut: EventList,
+    ranked: EventList,
+    durations: np.ndarray,
+    n_classes: int,
+    settings: EventsConfig,
+) -> Iterator[tuple[str, Values]]:
+    """Names and values of all measures, over all classes together."""
+    options = EventOptions(
+        collar_s=settings.collar_s,
+        segment_s=settings.segment_s,
+        ious=settings.ious,
+        exceed=True,
+        alarms_per_hour=(),
     )
-    ratios["segment_f1"] = 2 * hit, n_true + n_found
-    ratios["segment_error_rate"] = segments.errors, n_true
+    statistics = event_statistics(true, cut, ranked, durations, n_classes, options)
+    statistic_of = {name: one for one in statistics for name in one.names}
+
+    def pooled(name: str) -> Values:
+        return lambda counts: statistic_of[name].values(counts)[name][:, 0]
+
+    for iou in settings.ious:
+        yield _named(iou, "f1"), pooled(f"{overlap_name(iou)} F1")
+    yield "collar_f1", pooled("collar F1")
+    yield "segment_f1", pooled("segment F1")
+    yield "segment_error_rate", pooled("segment error rate")
+    yield from _false_alarms(true, cut, durations)
+    for iou in settings.ious:
+        yield _named(iou, "ap"), pooled(f"{overlap_name(iou)} AP")
+
+
+def _false_alarms(
+    true: EventList, cut: EventList, durations: np.ndarray
+) -> Iterator[tuple[str, Values]]:
+    """Events that overlap no call, an hour of sound: in all, beside calls, where nothing calls."""
+    n = len(durations)
     alone = np.ones(len(cut), dtype=bool)
-    alone[near.found] = False
-    alarms, calls = counted(cut.take(alone)), counted(true) > 0
-    ratios["false_alarms_per_hour"] = alarms, durations / 3600
+    alone[overlapping_pairs(true, cut).found] = False
+    alarms = np.bincount(cut.recording[alone], minlength=n).astype(np.float64)
+    calls = np.bincount(true.recording, minlength=n) > 0
     silent_s = np.maximum(0.0, durations - _sounding(true, n))
-    ratios["false_alarms_per_hour_beside_calls"] = alarms * calls, silent_s * calls / 3600
-    ratios["false_alarms_per_hour_without_calls"] = alarms * ~calls, durations * ~calls / 3600
-    return ratios
+    name = "false_alarms_per_hour"
+    yield name, ratio_of_sums(alarms, durations / 3600)
+    yield f"{name}_beside_calls", ratio_of_sums(alarms * calls, silent_s * calls / 3600)
+    yield f"{name}_without_calls", ratio_of_sums(alarms * ~calls, durations * ~calls / 3600)
 
 
 def _sounding(true: EventList, n: int) -> np.ndarray:
@@ -162,29 +163,12 @@ def _sounding(true: EventList, n: int) -> np.ndarray:
     return total
 
 
-def _with_interval(statistic: RankedStatistic, n: int, n_resamples: int, seed: int) -> Measure:
-    """Value and bounds of the one measure of a statistic over all classes together."""
-
-    def values(counts: np.ndarray) -> np.ndarray:
-        return np.asarray(statistic.values(counts)["ap"][:, 0])
-
-    rng = generator(seed, "event measures")
-    drawn = [values(counts) for counts in resample_counts(n, rng, n_resamples)]
-    low, high = percentiles(np.concatenate([*drawn, np.empty(0)]), 0.95)
-    return {"value": float(values(np.ones((1, n)))[0]), "low": low, "high": high}
-
-
 def measure_title(name: str) -> str:
     """A measure in words for people."""
     if name in _TITLES:
         return _TITLES[name]
     iou, _, what = name.removeprefix("iou_").partition("_")
     return f"{'F1' if what == 'f1' else 'average precision'}, IoU > {iou}"
-
-
-def _beyond(near: Pairs, iou: float) -> Pairs:
-    """Pairs of more than that IoU; at 0, all that overlap."""
-    return near.reaching(iou + 1e-6 if iou > 0 else 0.0)
 
 
 def _named(iou: float, what: str) -> str:

@@ -24,8 +24,8 @@ from local.io.files import file_digest, write_csv, write_json
 from local.io.seeds import generator
 from local.labels.spans import SpanRule, frames_to_events
 from local.scoring.event_rules.rule_file import RULE, EventRule
-from local.scoring.metrics.bootstrap import ratio_interval
-from local.scoring.metrics.matching import EventList, largest_matching, overlapping_pairs
+from local.scoring.metrics.bootstrap import interval, ratio_of_sums
+from local.scoring.metrics.matching import EventList, count_matched, overlapping_pairs
 
 if TYPE_CHECKING:
     from local.inference.scores import Scores
@@ -95,21 +95,6 @@ def find_events(scores: "Scores", rule: SpanRule) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def event_list(events: pd.DataFrame, recording_ids: list[str], labels: list[str]) -> EventList:
-    """Rows of events as arrays; those of other recordings and classes are left out.
-
-    Without a column `score` all have the same.
-    """
-    events = events[events["recording_id"].isin(recording_ids) & events["label"].isin(labels)]
-    return EventList(
-        pd.Index(recording_ids).get_indexer(events["recording_id"]),
-        pd.Index(labels).get_indexer(events["label"]),
-        events["onset"].to_numpy(np.float64),
-        events["offset"].to_numpy(np.float64),
-        events["score"].to_numpy(np.float64) if "score" in events else np.ones(len(events)),
-    )
-
-
 def count_matches(
     true: EventList, found: EventList, n_recordings: int, ious: tuple[float, ...]
 ) -> np.ndarray:
@@ -117,15 +102,14 @@ def count_matches(
 
     Pairs are a largest one-to-one matching; a limit of 0 takes any overlap, others are exceeded.
     """
-    counts = np.zeros((n_recordings, 2 + len(ious)))
-    counts[:, 0] = np.bincount(true.recording, minlength=n_recordings)
-    counts[:, 1] = np.bincount(found.recording, minlength=n_recordings)
+    n_classes = 1 + max([0, *true.label, *found.label])
     pairs = overlapping_pairs(true, found)
-    for place, iou in enumerate(ious):
-        near = pairs.reaching(iou + 1e-6 if iou > 0 else 0.0)
-        matched, _ = largest_matching(near, len(true), len(found))
-        counts[:, 2 + place] = np.bincount(true.recording[matched], minlength=n_recordings)
-    return counts
+    hits = []
+    for iou in ious:
+        counted = count_matched(true, found, pairs.exceeding(iou), n_recordings, n_classes)
+        hit, n_true, n_found = (one.sum(axis=1) for one in counted)
+        hits.append(hit)
+    return np.stack([n_true, n_found, *hits], axis=1)
 
 
 def pooled_f1(counts: np.ndarray) -> np.ndarray:
@@ -180,12 +164,12 @@ def tune(
         raise CanopyError("scores of one fold only: a rule is judged on folds it was not fitted on")
     present = events[events["polarity"] > 0] if "polarity" in events else events
     n = len(scores.recording_ids)
-    true = event_list(present, scores.recording_ids, scores.labels)
+    true = EventList.of(present, scores.recording_ids, scores.labels)
     rules = grid.rules()
     made = [find_events(scores, rule) for rule in rules]
     counts = np.stack(
         [
-            count_matches(true, event_list(one, scores.recording_ids, scores.labels), n, ious)
+            count_matches(true, EventList.of(one, scores.recording_ids, scores.labels), n, ious)
             for one in made
         ]
     )
@@ -234,8 +218,8 @@ def write_events(
     measured = []
     for place, iou in enumerate(ious):
         rng = generator(seed, "event intervals", place)
-        pairs = 2 * tuned.counts[:, 2 + place]
-        low, high = ratio_interval(pairs, true + found, rng, n_resamples)
+        f1 = ratio_of_sums(2 * tuned.counts[:, 2 + place], true + found)
+        low, high = interval(f1, len(true), rng, n_resamples)
         measured.append(
             {
                 "iou": iou,

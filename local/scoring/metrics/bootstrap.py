@@ -1,13 +1,13 @@
-"""Bootstrap intervals: recordings drawn with replacement, percentiles of the resampled scores.
+"""The bootstrap behind every interval: recordings drawn with replacement, percentiles of scores.
 
-A resample counts each of the N recordings k_i times, (k_1, ..., k_N) multinomial. A metric that is
-a ratio of sums over recordings (LWLRAP is one) then needs no new ranking: its resampled values are
-matrix products of the counts with the parts. Resamples in which the metric has no value (no
-positive drawn) are left out. Intervals are (nan, nan) when no resample has a value or none is asked
-for.
+A resample says how often each of the N recordings counts, (k_1, ..., k_N), multinomial; where
+recordings of a group (a site, a night) are alike, whole groups are drawn instead. A measure is a
+function of such counts. One that is made of sums over recordings, as LWLRAP is, needs no new
+ranking: its resampled values are matrix products of the counts with what each recording adds.
 
-The intervals describe the choice of recordings and nothing else: not the seed of the training, and
-not the dependence of recordings of one site.
+Resamples in which a measure has no value (no positive drawn) are left out. Intervals describe the
+choice of recordings and nothing else: not the seed of the training, and without groups not the
+likeness of recordings of one site.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,156 +15,96 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import ArrayLike
 
-from local.io.errors import CanopyError
-from local.scoring.metrics.named import score_metric, score_per_class
-from local.scoring.metrics.ranking import checked, lwlrap_parts, mean_of_known, precision_cells
+from local.scoring.metrics.recording_sums import divide
 
 # Counts drawn at once: 16 MB.
 _BLOCK_COUNTS = 1 << 21
+# What a 95 % interval leaves out at either end.
+_TAIL = (1 - 0.95) / 2
 
-
-def bootstrap_interval(
-    truth: ArrayLike,
-    score: ArrayLike,
-    rng: np.random.Generator,
-    n_resamples: int = 1000,
-    name: str = "lwlrap",
-    confidence: float = 0.95,
-) -> tuple[float, float]:
-    """Percentile interval (low, high) of the metric called `name` over recordings.
-
-    LWLRAP takes a fraction of a second for 1000 resamples of thousands of recordings; the other
-    metrics are computed anew for each resample.
-    """
-    return bootstrap_intervals(truth, score, rng, n_resamples, name, confidence)[0]
-
-
-def bootstrap_intervals(
-    truth: ArrayLike,
-    score: ArrayLike,
-    rng: np.random.Generator,
-    n_resamples: int = 1000,
-    name: str = "lwlrap",
-    confidence: float = 0.95,
-) -> tuple[tuple[float, float], np.ndarray]:
-    """Percentile intervals of the metric called `name`, and of its value for each class.
-
-    Returns
-    -------
-    (low, high) as `bootstrap_interval` has it, and (C, 2) low and high of each class on the same
-    resamples; NaN where a class has no data.
-    """
-    truth, score = checked(truth, score)
-    drawn = resample_counts(len(truth), rng, n_resamples)
-    if name == "lwlrap":
-        overall, classes = _lwlrap_resamples(truth, score, drawn)
-    else:
-        every = np.arange(len(truth))
-        resampled = (np.repeat(every, row) for counts in drawn for row in counts)
-        rows = [score_per_class(name, truth[each], score[each]) for each in resampled]
-        classes = np.array(rows, dtype=np.float64).reshape(-1, truth.shape[1])
-        overall = np.array([mean_of_known(row) for row in classes], dtype=np.float64)
-    each = [percentiles(column, confidence) for column in classes.T]
-    return percentiles(overall, confidence), np.array(each, dtype=np.float64).reshape(-1, 2)
-
-
-def _lwlrap_resamples(
-    truth: np.ndarray, score: np.ndarray, drawn: Iterator[np.ndarray]
-) -> tuple[np.ndarray, np.ndarray]:
-    """LWLRAP (R,) and its values by class (R, C) of resamples: ratios of sums over recordings."""
-    cells, known = precision_cells(truth, score), truth.astype(np.float64)
-    overall, classes = [np.empty(0)], [np.empty((0, truth.shape[1]))]
-    with np.errstate(invalid="ignore"):
-        for counts in drawn:
-            total, n = counts @ cells, counts @ known
-            overall.append(total.sum(axis=1) / n.sum(axis=1))
-            classes.append(total / n)
-    return np.concatenate(overall), np.concatenate(classes)
-
-
-def paired_difference_interval(
-    truth: ArrayLike,
-    score_a: ArrayLike,
-    score_b: ArrayLike,
-    rng: np.random.Generator,
-    n_resamples: int = 1000,
-    name: str = "lwlrap",
-    confidence: float = 0.95,
-) -> tuple[float, float]:
-    """Interval (low, high) of metric(a) - metric(b), both scored on the same drawn recordings.
-
-    Two systems differ beyond the choice of recordings when it excludes 0; their two separate
-    intervals may overlap widely even then.
-    """
-    if name == "lwlrap":
-        total_a, count = lwlrap_parts(truth, score_a)
-        total_b, _ = lwlrap_parts(truth, score_b)
-        return ratio_interval(total_a - total_b, count, rng, n_resamples, confidence)
-    truth_a, score_a = checked(truth, score_a)
-    _, score_b = checked(truth, score_b)
-
-    def statistic(rows: np.ndarray) -> float:
-        first = score_metric(name, truth_a[rows], score_a[rows])
-        return first - score_metric(name, truth_a[rows], score_b[rows])
-
-    return generic_interval(statistic, len(truth_a), rng, n_resamples, confidence)
-
-
-def ratio_interval(
-    numerator: ArrayLike,
-    denominator: ArrayLike,
-    rng: np.random.Generator,
-    n_resamples: int = 1000,
-    confidence: float = 0.95,
-) -> tuple[float, float]:
-    """Interval of sum(numerator) / sum(denominator) over recordings; both (N,)."""
-    parts = np.stack([np.asarray(numerator, float), np.asarray(denominator, float)], axis=1)
-    values = [
-        np.divide(sums[:, 0], sums[:, 1], out=np.full(len(sums), np.nan), where=sums[:, 1] > 0)
-        for sums in (counts @ parts for counts in resample_counts(len(parts), rng, n_resamples))
-    ]
-    return percentiles(np.concatenate([*values, np.empty(0)]), confidence)
-
-
-def generic_interval(
-    statistic: Callable[[np.ndarray], float],
-    n_rows: int,
-    rng: np.random.Generator,
-    n_resamples: int = 1000,
-    confidence: float = 0.95,
-) -> tuple[float, float]:
-    """Interval of any `statistic(rows)`, called with the drawn indices (n_rows,) of each resample.
-
-    With the same generator state it draws the same resamples as `ratio_interval`.
-    """
-    every = np.arange(n_rows)
-    values = [
-        statistic(np.repeat(every, row))
-        for counts in resample_counts(n_rows, rng, n_resamples)
-        for row in counts
-    ]
-    return percentiles(np.asarray(values, dtype=np.float64), confidence)
+# Counts (B, N) -> what each resample gives, (B, ...).
+Values = Callable[[np.ndarray], np.ndarray]
 
 
 def resample_counts(
-    n_rows: int, rng: np.random.Generator, n_resamples: int
+    n_recordings: int,
+    rng: np.random.Generator,
+    n_resamples: int,
+    groups: np.ndarray | None = None,
+    within: np.ndarray | None = None,
 ) -> Iterator[np.ndarray]:
-    """Multinomial counts (block, n_rows), `n_resamples` in all; blocks do not alter the draws."""
-    if n_rows == 0:
+    """How often each recording is drawn: blocks (B, N) of `n_resamples` rows in all.
+
+    The size of the blocks does not alter what is drawn.
+
+    Parameters
+    ----------
+    groups : (N,) drawn as wholes; None draws recordings.
+    within : (N,) bool, the recordings to draw from; the others count 0.
+    """
+    chosen = np.arange(n_recordings) if within is None else np.flatnonzero(within)
+    units, place = chosen, np.arange(len(chosen))
+    if groups is not None:
+        units, place = np.unique(groups[chosen], return_inverse=True)
+    if len(units) == 0:
         return
-    share = np.full(n_rows, 1.0 / n_rows)
-    block = max(1, _BLOCK_COUNTS // n_rows)
+    share = np.full(len(units), 1.0 / len(units))
+    block = max(1, _BLOCK_COUNTS // n_recordings)
     for start in range(0, n_resamples, block):
-        yield rng.multinomial(n_rows, share, size=min(block, n_resamples - start))
+        drawn = rng.multinomial(len(units), share, size=min(block, n_resamples - start))
+        counts = np.zeros((len(drawn), n_recordings), dtype=drawn.dtype)
+        counts[:, chosen] = drawn[:, place]
+        yield counts
 
 
-def percentiles(values: np.ndarray, confidence: float) -> tuple[float, float]:
-    """The middle `confidence` of resampled values; NaN values are left out."""
-    if not 0 < confidence < 1:
-        raise CanopyError(f"confidence is {confidence}; it must lie between 0 and 1, as 0.95 does")
-    values = values[~np.isnan(values)]
-    if values.size == 0:
+def resampled(
+    values: Values,
+    n_recordings: int,
+    rng: np.random.Generator,
+    n_resamples: int,
+    groups: np.ndarray | None = None,
+) -> np.ndarray:
+    """`values` of every resample, (n_resamples, ...); none where there is no recording."""
+    blocks = resample_counts(n_recordings, rng, n_resamples, groups)
+    parts = [values(counts) for counts in blocks]
+    return np.concatenate(parts) if parts else values(np.zeros((0, n_recordings)))
+
+
+def percentiles(samples: np.ndarray) -> tuple[float, float]:
+    """The middle 95 % of resampled values (B,); NaN values are left out, and NaN without any."""
+    samples = samples[~np.isnan(samples)]
+    if samples.size == 0:
         return float("nan"), float("nan")
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(values, [tail, 1 - tail])
+    low, high = np.quantile(samples, [_TAIL, 1 - _TAIL])
     return float(low), float(high)
+
+
+def interval(
+    values: Values,
+    n_recordings: int,
+    rng: np.random.Generator,
+    n_resamples: int = 1000,
+    groups: np.ndarray | None = None,
+) -> tuple[float, float]:
+    """95 % percentile interval (low, high) of a measure: `values` of counts (B, N) are (B,)."""
+    return percentiles(resampled(values, n_recordings, rng, n_resamples, groups))
+
+
+def ratio_of_sums(over: ArrayLike, under: ArrayLike) -> Values:
+    """The measure sum(over) / sum(under) over recordings; both (N,)."""
+    parts = np.stack([np.asarray(over, float), np.asarray(under, float)], axis=1)
+
+    def values(counts: np.ndarray) -> np.ndarray:
+        return divide(*(counts @ parts).T)
+
+    return values
+
+
+def of_rows(statistic: Callable[[np.ndarray], float]) -> Values:
+    """The measure `statistic(rows)`, called with the indices drawn in each resample."""
+
+    def values(counts: np.ndarray) -> np.ndarray:
+        every = np.arange(counts.shape[1])
+        return np.array([statistic(np.repeat(every, row)) for row in counts], dtype=np.float64)
+
+    return values

@@ -6,32 +6,24 @@ does it: both begin within a collar, and end within a collar or a share of the e
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
+from local.scoring.metrics.average_precision import Curve
+from local.scoring.metrics.event_statistics import CollarRule
 from local.scoring.metrics.psds import ScoreTracks, draw, known_classes, load_library
 from local.scoring.metrics.recording_sums import PlainStatistic
-from local.scoring.metrics.threshold_curves import Curve
 
 BEST_F1 = "collar best F1"
 
 
-@dataclass(frozen=True)
-class CollarRule:
-    """What matches: seconds, the share of an event's length, and whether ends count at all."""
-
-    collar_s: float = 0.2
-    offset_share: float = 0.5
-    use_offset: bool = True
-
-    def options(self) -> dict[str, float]:
-        """Keyword arguments of sed_scores_eval's collar-based functions."""
-        return {
-            "onset_collar": self.collar_s,
-            "offset_collar": self.collar_s if self.use_offset else np.inf,
-            "offset_collar_rate": self.offset_share if self.use_offset else 0.0,
-        }
+def _library_options(rule: CollarRule) -> dict[str, float]:
+    """Keyword arguments of sed_scores_eval's collar-based functions."""
+    return {
+        "onset_collar": rule.collar_s,
+        "offset_collar": rule.collar_s if rule.use_offset else np.inf,
+        "offset_collar_rate": rule.offset_share if rule.use_offset else 0.0,
+    }
 
 
 def collar_curve(
@@ -49,7 +41,7 @@ def collar_curve(
     if not known:
         return Curve(*(np.zeros(0) for _ in range(4)))
     statistics, _ = load_library().collar_based.accumulated_intermediate_statistics(
-        tables, truth, **rule.options()
+        tables, truth, **_library_options(rule)
     )
     every = np.unique(np.concatenate([score for score, _ in statistics.values()]))
     every = every[np.isfinite(every)][::-1]
@@ -79,25 +71,25 @@ def best_f1_statistic(
     module = load_library().collar_based
     tables, truth, known = known_classes(tracks, truth, labels)
     if not known:
-        return PlainStatistic((BEST_F1,), lambda row: {BEST_F1: np.full(2 + len(labels), np.nan)})
-    deltas = module.intermediate_statistics_deltas(tables, truth, **rule.options())
+        return PlainStatistic(BEST_F1, lambda row: np.full(2 + len(labels), np.nan))
+    deltas = module.intermediate_statistics_deltas(tables, truth, **_library_options(rule))
 
-    def value(row: np.ndarray) -> dict[str, np.ndarray]:
+    def value(row: np.ndarray) -> np.ndarray:
         drawn, events, _ = draw(row, recordings, deltas, truth, tracks.durations)
         present = {event[2] for several in events.values() for event in several}
         if not present:
-            return {BEST_F1: np.full(2 + len(labels), np.nan)}
+            return np.full(2 + len(labels), np.nan)
         statistics, _ = module.accumulated_intermediate_statistics(
-            None, events, deltas=drawn, **rule.options()
+            None, events, deltas=drawn, **_library_options(rule)
         )
         kept = [label for label in known if label in present]
         counts = np.array([_at_best_f1(statistics[label][1]) for label in kept])
         best = dict(zip(kept, _f1(counts), strict=True))
         each = [best.get(label, np.nan) for label in labels]
         micro, macro = _f1(counts.sum(axis=0)), np.mean(list(best.values()))
-        return {BEST_F1: np.array([micro, macro, *each])}
+        return np.array([micro, macro, *each])
 
-    return PlainStatistic((BEST_F1,), value)
+    return PlainStatistic(BEST_F1, value)
 
 
 def _at_best_f1(counts: Mapping[str, np.ndarray]) -> tuple[float, float, float]:

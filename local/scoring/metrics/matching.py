@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
@@ -22,6 +23,8 @@ from local.labels.grid import ROUNDING_S
 
 # An IoU this little below the limit still reaches it.
 _IOU_SLACK = 1e-9
+# An IoU exceeds the limit when it is more than this above it.
+_IOU_EXCESS = 1e-6
 # Pairs looked at together: working memory of some 100 MB.
 _BLOCK_PAIRS = 1 << 20
 _LOOKUP_MARGIN_S = 1e-3
@@ -40,6 +43,20 @@ class EventList:
     onset: np.ndarray
     offset: np.ndarray
     score: np.ndarray
+
+    @classmethod
+    def of(cls, events: pd.DataFrame, recording_ids: list[str], labels: list[str]) -> "EventList":
+        """Rows of a table of events; those of other recordings and classes are left out.
+
+        Scores that are not known count as 0.
+        """
+        recording = pd.Index(recording_ids).get_indexer(events["recording_id"])
+        label = pd.Index(labels).get_indexer(events["label"])
+        kept = (recording >= 0) & (label >= 0)
+        score = events["score"] if "score" in events else pd.Series(0.0, index=events.index)
+        numbers = (events["onset"], events["offset"], score.fillna(0.0))
+        columns = (column.to_numpy(np.float64)[kept] for column in numbers)
+        return cls(recording[kept], label[kept], *columns)
 
     def __len__(self) -> int:
         return len(self.recording)
@@ -70,7 +87,13 @@ class Pairs:
 
     def reaching(self, iou: float) -> "Pairs":
         """The pairs whose IoU is at least `iou`; at 0, every pair that overlaps."""
-        keep = self.iou >= iou - _IOU_SLACK
+        return self._take(self.iou >= iou - _IOU_SLACK)
+
+    def exceeding(self, iou: float) -> "Pairs":
+        """The pairs whose IoU is more than `iou`; at 0, every pair that overlaps."""
+        return self._take(self.iou >= iou + (_IOU_EXCESS if iou > 0 else -_IOU_SLACK))
+
+    def _take(self, keep: np.ndarray) -> "Pairs":
         return Pairs(self.true[keep], self.found[keep], self.iou[keep])
 
 
@@ -154,6 +177,16 @@ def largest_matching(pairs: Pairs, n_true: int, n_found: int) -> tuple[np.ndarra
     partner = maximum_bipartite_matching(graph, perm_type="column")
     matched = np.flatnonzero(partner >= 0)
     return matched, partner[matched].astype(np.int64)
+
+
+def count_matched(
+    true: EventList, found: EventList, pairs: Pairs, n_recordings: int, n_classes: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Hits by a largest matching of `pairs`, true events and found ones, (N, C) each."""
+    matched, _ = largest_matching(pairs, len(true), len(found))
+    lists = (true.take(matched), true, found)
+    hit, n_true, n_found = (one.counts(n_recordings, n_classes) for one in lists)
+    return hit, n_true, n_found
 
 
 def matching_by_score(pairs: Pairs, true: EventList, found: EventList) -> np.ndarray:

@@ -228,9 +228,8 @@ def psds_statistic(
     """PSDS of resamples, from what each recording adds at each score (computed once)."""
     library, setting = load_library(), SETTINGS[name]
     tables, truth, known = known_classes(tracks, truth, labels)
-    shape = 2 + len(labels)
     if not known:
-        return PlainStatistic((name,), lambda row: {name: np.full(shape, np.nan)})
+        return PlainStatistic(name, lambda row: np.full(2 + len(labels), np.nan))
     deltas = library.intersection_based.intermediate_statistics_deltas(
         scores=tables,
         ground_truth=truth,
@@ -239,11 +238,11 @@ def psds_statistic(
         cttc_threshold=setting.cttc,
     )
 
-    def value(row: np.ndarray) -> dict[str, np.ndarray]:
+    def value(row: np.ndarray) -> np.ndarray:
         drawn, events, durations = draw(row, recordings, deltas, truth, tracks.durations)
         result = _summary(library, setting, known, events, durations, deltas=drawn)
         numbers = [result[1].get(label, np.nan) for label in labels]
         # One curve over all classes: there is no sum of counts that would make a micro average.
-        return {name: np.array([np.nan, result[0], *numbers])}
+        return np.array([np.nan, result[0], *numbers])
 
-    return PlainStatistic((name,), value)
+    return PlainStatistic(name, value)

@@ -20,8 +20,8 @@ from local.io.seeds import generator
 from local.relabel.priors import odds_shift
 from local.scoring.known_labels import read_truth
 from local.scoring.metrics.bootstrap import percentiles, resample_counts
-from local.scoring.metrics.named import chance_score, constant_row_score
-from local.scoring.metrics.ranking import lwlrap_parts
+from local.scoring.metrics.clip_metrics import chance_score, constant_row_score
+from local.scoring.metrics.lwlrap import lwlrap_sums
 from local.stages.submission import (
     merge_columns,
     read_columns,
@@ -94,7 +94,7 @@ def score_rung(plan: Plan, rung: Rung, seed: int) -> SeedScores:
         "oracle": odds_shift(source, target, settings.strength, settings.max_odds_ratio),
     }
     parts = {
-        kind: lwlrap_parts(truth, merge_columns(logit + shift, scores.labels, columns)[0])
+        kind: lwlrap_sums(truth, merge_columns(logit + shift, scores.labels, columns)[0])
         for kind, shift in shifts.items()
     }
     return SeedScores(parts, chance_score(truth), constant_row_score(truth))
@@ -142,7 +142,7 @@ def estimate(parts: Sequence[Parts], over_seeds: bool = False) -> Estimate:
             total += every[pick[place], np.arange(N_RESAMPLES)]
         else:
             total += _resampled(parts[place], 0, place)
-    low, high = percentiles(total / n_seeds, 0.95)
+    low, high = percentiles(total / n_seeds)
     return Estimate(float(np.mean(values)), low, high, values)
 
 

@@ -17,7 +17,7 @@ from local.relabel.correction import (
     training_prior,
 )
 from local.relabel.priors import FoldScores
-from local.scoring.metrics.ranking import lwlrap
+from local.scoring.metrics.lwlrap import lwlrap
 from local.stages.submission import (
     check_submission,
     make_submission,

@@ -11,7 +11,7 @@ from scipy.stats import norm
 from local.relabel import mixtures
 from local.relabel.mixtures import estimate_combined, estimate_mixture
 from local.relabel.priors import FoldScores, estimate_tail
-from local.scoring.metrics.ranking import lwlrap
+from local.scoring.metrics.lwlrap import lwlrap
 
 PREVALENCE = np.array([0.9, 0.6, 0.25, 0.1, 0.03])
 

@@ -10,7 +10,7 @@ from scipy.special import logit as logit_of
 
 from local.io.errors import CanopyError
 from local.relabel import priors
-from local.scoring.metrics.ranking import lwlrap
+from local.scoring.metrics.lwlrap import lwlrap
 
 SOURCE = np.array([1 / 7, 1 / 7, 0.5])
 TARGET = np.array([0.9, 0.02, 0.3])

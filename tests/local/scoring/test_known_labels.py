@@ -15,7 +15,7 @@ from local.scoring.known_labels import (
     score_known,
     span_scores,
 )
-from local.scoring.metrics.ranking import lwlrap
+from local.scoring.metrics.lwlrap import lwlrap
 
 LABELS = ["a", "b"]
 

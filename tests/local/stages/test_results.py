@@ -16,7 +16,7 @@ from local.inference.scores import (
     clip_logits,
 )
 from local.io.files import file_digest, write_csv, write_json
-from local.scoring.metrics.ranking import lwlrap
+from local.scoring.metrics.lwlrap import lwlrap
 from local.stages.experiment import Experiment
 from local.stages.results import (
     collect,

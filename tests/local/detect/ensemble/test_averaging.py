@@ -6,7 +6,7 @@ from scipy.special import expit, logit
 
 from local.detect.ensemble.averaging import blend, cross_fit, fit_weights, read_weights
 from local.io.errors import CanopyError
-from local.scoring.metrics.ranking import lwlrap
+from local.scoring.metrics.lwlrap import lwlrap
 
 
 @pytest.fixture

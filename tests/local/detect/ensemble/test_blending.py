@@ -25,7 +25,7 @@ from local.inference.scores import (
 from local.io.files import read_json, write_csv, write_json, write_text
 from local.relabel.correction import prior_correction
 from local.report.ledger import COLUMNS, fill_in, read_ledger
-from local.scoring.metrics.ranking import lwlrap
+from local.scoring.metrics.lwlrap import lwlrap
 from local.stages.evidence import fold_evidence
 from local.stages.experiment import Experiment
 from local.stages.results import collect, corrected_test

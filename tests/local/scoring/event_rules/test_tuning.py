@@ -10,7 +10,6 @@ from local.io.errors import CanopyError
 from local.scoring.event_rules.tuning import (
     RuleGrid,
     count_matches,
-    event_list,
     pooled_f1,
     rule_words,
     tune,
@@ -101,7 +100,7 @@ def test_counts_are_those_of_a_largest_matching():
 def test_rows_of_other_recordings_and_classes_are_left_out():
     rows = events_of(["r0", "x"])
     rows.loc[0, "label"] = "other"
-    assert len(event_list(rows, ["r0"], ["call"])) == 2
+    assert len(EventList.of(rows, ["r0"], ["call"])) == 2
 
 
 def test_what_cannot_be_tuned_says_so():

@@ -7,31 +7,29 @@ import sed_eval
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 from local.io.errors import CanopyError
-from local.scoring.evaluation.level_measures import (
-    EventOptions,
-    clip_statistics,
-    event_statistics,
-    plain_values,
-)
-from local.scoring.evaluation.scoring_set import ScoringSet
+from local.scoring.evaluation.clip_level import clip_statistics
+from local.scoring.evaluation.comparison_table import measure, resample_table
 from local.scoring.metrics import psds
-from local.scoring.metrics.comparison import difference, draw_counts, interval, measure
+from local.scoring.metrics.bootstrap import percentiles, resample_counts
+from local.scoring.metrics.event_statistics import EventOptions, event_statistics
+from local.scoring.metrics.lwlrap import lwlrap
 from local.scoring.metrics.matching import (
     EventList,
     collar_pairs,
+    count_matched,
     largest_matching,
     matching_by_score,
     overlapping_pairs,
 )
-from local.scoring.metrics.ranking import lwlrap
-from local.scoring.metrics.recording_sums import CountStatistic
+from local.scoring.metrics.recording_sums import CountStatistic, plain_values
 from local.scoring.metrics.segments import segment_counts
 
 LABELS = ["a", "b", "c"]
 N = 12
 DURATION = 10.0
 DURATIONS = np.full(N, DURATION)
-GROUND = ScoringSet([f"r{row}" for row in range(N)], LABELS, DURATIONS, None)
+OPTIONS = EventOptions()
+RECORDINGS = [f"r{row}" for row in range(N)]
 
 
 def events(rows):
@@ -39,6 +37,15 @@ def events(rows):
     table = np.array(rows, dtype=float).reshape(-1, 5)
     ids = table[:, :2].astype(np.int64)
     return EventList(ids[:, 0], ids[:, 1], table[:, 2], table[:, 3], table[:, 4])
+
+
+def measured(true, cut, ranked, options=OPTIONS):
+    """Measure -> (2 + C,) of the events as they are."""
+    return plain_values(event_statistics(true, cut, ranked, DURATIONS, 3, options), N)
+
+
+def drawn(n_resamples, rng, n=60, **how):
+    return resample_table(resample_counts(n, rng, n_resamples, **how), n)
 
 
 def random_pair(seed):
@@ -96,17 +103,12 @@ def test_collar_counts_equal_sed_eval(seed, use_offset):
     for row in range(N):
         reference.evaluate(as_dicts(true, row), as_dicts(found, row))
     pairs = collar_pairs(true, found, 0.2, 0.5, use_offset)
-    rows, _ = largest_matching(pairs, len(true), len(found))
-    hit = true.take(rows).counts(N, 3).sum(axis=0)
-    assert hit.sum() > 0
+    counted = [one.sum(axis=0) for one in count_matched(true, found, pairs, N, 3)]
+    assert counted[0].sum() > 0
     for index, label in enumerate(LABELS):
         counts = reference.class_wise[label]
-        assert counts["Ntp"] == hit[index]
-        assert counts["Nref"] == true.counts(N, 3).sum(axis=0)[index]
-        assert counts["Nsys"] == found.counts(N, 3).sum(axis=0)[index]
-    values = plain_values(
-        event_statistics(true, found, None, GROUND, EventOptions(use_offset=use_offset)), N
-    )
+        assert [counts[key] for key in ("Ntp", "Nref", "Nsys")] == [one[index] for one in counted]
+    values = measured(true, found, None, EventOptions(use_offset=use_offset))
     overall = reference.results_overall_metrics()["f_measure"]
     assert values["collar F1"][0] == pytest.approx(overall["f_measure"])
     assert values["collar precision"][0] == pytest.approx(overall["precision"])
@@ -129,7 +131,7 @@ def test_segments_equal_sed_eval(seed, length_s):
     whole = reference.overall
     assert whole["S"] + whole["D"] + whole["I"] == counts.errors.sum()
     options = EventOptions(segment_s=length_s)
-    values = plain_values(event_statistics(true, found, None, GROUND, options), N)
+    values = measured(true, found, None, options)
     results = reference.results_overall_metrics()
     assert values["segment F1"][0] == pytest.approx(results["f_measure"]["f_measure"])
     assert values["segment error rate"][0] == pytest.approx(results["error_rate"]["error_rate"])
@@ -187,7 +189,7 @@ def test_overlaps_and_choice_by_score_equal_plain_loops(seed):
 @pytest.mark.parametrize("seed", SEEDS)
 def test_event_average_precision_equals_scikit_learn(seed):
     true, found = random_pair(seed)
-    values = plain_values(event_statistics(true, found, found, GROUND, EventOptions()), N)
+    values = measured(true, found, found)
     right = matching_by_score(overlapping_pairs(true, found).reaching(0.3), true, found)
     per_class = []
     for index in range(3):
@@ -204,7 +206,7 @@ def test_event_average_precision_equals_scikit_learn(seed):
 def test_recall_at_false_alarms_equals_trying_every_threshold(rate):
     true, found = random_pair(1)
     options = EventOptions(ious=(0.3,), alarms_per_hour=(rate,))
-    values = plain_values(event_statistics(true, found, found, GROUND, options), N)
+    values = measured(true, found, found, options)
     right = matching_by_score(overlapping_pairs(true, found).reaching(0.3), true, found)
     hours = DURATIONS.sum() / 3600
     for index in range(3):
@@ -222,8 +224,8 @@ def test_order_of_rows_plays_no_part(seed):
     true, found = random_pair(seed)
     rng = np.random.default_rng(9)
     mixed = (true.take(rng.permutation(len(true))), found.take(rng.permutation(len(found))))
-    one = plain_values(event_statistics(true, found, found, GROUND, EventOptions()), N)
-    two = plain_values(event_statistics(*mixed, mixed[1], GROUND, EventOptions()), N)
+    one = measured(true, found, found)
+    two = measured(*mixed, mixed[1])
     assert one.keys() == two.keys()
     for name in one:
         np.testing.assert_allclose(one[name], two[name])
@@ -234,7 +236,7 @@ def test_touching_does_not_overlap_and_duplicates_count_once():
     touching = events([(0, 0, 0.1 + 0.2, 1.0, 0.9), (0, 0, 2.0, 3.0, 0.9)])
     assert len(overlapping_pairs(true, touching).true) == 0
     twice = events([(0, 0, 1.0, 2.0, 0.9), (0, 0, 1.0, 2.0, 0.9)])
-    values = plain_values(event_statistics(true, twice, twice, GROUND, EventOptions()), N)
+    values = measured(true, twice, twice)
     assert values["iou 0.5 precision"][2] == 0.5
     assert values["iou 0.5 recall"][2] == 1.0
     assert values["iou 0.5 AP"][2] == 0.5
@@ -250,16 +252,16 @@ def test_largest_matching_finds_more_than_the_first_fit():
 
 def test_nothing_on_either_side():
     nothing, some = events([]), events([(0, 0, 1, 2, 0.5)])
-    silent = plain_values(event_statistics(some, nothing, nothing, GROUND, EventOptions()), N)
+    silent = measured(some, nothing, nothing)
     assert silent["overlap F1"][2] == 0
     assert np.isnan(silent["overlap precision"][2])
     assert silent["overlap AP"][2] == 0
     assert np.isnan(silent["overlap F1"][3])
-    empty = plain_values(event_statistics(nothing, some, some, GROUND, EventOptions()), N)
+    empty = measured(nothing, some, some)
     assert empty["overlap F1"][2] == 0
     assert np.isnan(empty["overlap recall"][2])
     assert np.isnan(empty["overlap AP"][2])
-    both = plain_values(event_statistics(nothing, nothing, nothing, GROUND, EventOptions()), N)
+    both = measured(nothing, nothing, nothing)
     assert all(np.isnan(table).all() for table in both.values())
 
 
@@ -296,10 +298,10 @@ def test_clip_measures_equal_scikit_learn_also_in_resamples():
 def test_resamples_of_events_equal_scoring_the_drawn_recordings():
     true, found = random_pair(2)
     counts = np.random.default_rng(3).multinomial(N, np.full(N, 1 / N), 3)
-    statistics = event_statistics(true, found, found, GROUND, EventOptions())
+    statistics = event_statistics(true, found, found, DURATIONS, 3, EventOptions())
     for row in counts:
         copies = np.repeat(np.arange(N), row)
-        drawn = []
+        again = []
         for some in (true, found):
             parts = [some.take(some.recording == name) for name in copies]
             place = [np.full(len(part), index) for index, part in enumerate(parts)]
@@ -307,11 +309,11 @@ def test_resamples_of_events_equal_scoring_the_drawn_recordings():
                 np.concatenate([getattr(part, field) for part in parts])
                 for field in ("label", "onset", "offset", "score")
             ]
-            drawn.append(EventList(np.concatenate(place), *fields))
-        again = plain_values(event_statistics(*drawn, drawn[1], GROUND, EventOptions()), N)
+            again.append(EventList(np.concatenate(place), *fields))
+        scored = measured(*again, again[1])
         for statistic in statistics:
             for name, table in statistic.values(row[None].astype(float)).items():
-                np.testing.assert_allclose(table[0], again[name], err_msg=name)
+                np.testing.assert_allclose(table[0], scored[name], err_msg=name)
 
 
 def test_intervals_cover_the_truth_about_as_often_as_they_say():
@@ -320,26 +322,26 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say():
     for _ in range(200):
         hit = (rng.random((60, 1)) < 0.7).astype(float)
         one = [CountStatistic("x", hit, np.ones((60, 1)), np.ones((60, 1)))]
-        result = measure(one, draw_counts(60, 300, rng), np.ones(60))["x recall"]
-        low, high = interval(result.samples[:, 0])
+        result = measure(one, drawn(300, rng), np.ones(60))["x recall"]
+        low, high = percentiles(result.samples[:, 0])
         covered += low <= 0.7 <= high
     assert 175 <= covered <= 199
 
 
 def test_groups_are_drawn_as_wholes_and_widen_the_interval():
     groups = np.repeat(np.arange(6), 10)
-    counts = draw_counts(60, 100, np.random.default_rng(0), groups)
+    counts = drawn(100, np.random.default_rng(0), groups=groups)
     assert (counts.reshape(100, 6, 10) == counts.reshape(100, 6, 10)[:, :, :1]).all()
     assert (counts.sum(axis=1) == 60).all()
     hit = np.repeat([[1.0], [1], [1], [0], [0], [0]], 10, axis=0)
     one = [CountStatistic("x", hit, np.ones((60, 1)), np.ones((60, 1)))]
     widths = []
-    for drawn in (None, groups):
-        counts = draw_counts(60, 400, np.random.default_rng(0), drawn)
-        low, high = interval(measure(one, counts, np.ones(60))["x recall"].samples[:, 0])
+    for how in (None, groups):
+        counts = drawn(400, np.random.default_rng(0), groups=how)
+        low, high = percentiles(measure(one, counts, np.ones(60))["x recall"].samples[:, 0])
         widths.append(high - low)
     assert widths[1] > 2 * widths[0]
-    within = draw_counts(60, 50, np.random.default_rng(0), within=groups == 2)
+    within = drawn(50, np.random.default_rng(0), within=groups == 2)
     assert within[:, groups != 2].sum() == 0
     assert (within.sum(axis=1) == 10).all()
 
@@ -349,16 +351,15 @@ def test_paired_differences_are_narrower_than_their_parts():
     easy = rng.random(80)
     tables = [(rng.random(80) < np.clip(easy + extra, 0, 1)) * 1.0 for extra in (0, 0.02)]
     tables[1] = np.maximum(tables[0], tables[1] * (rng.random(80) < 0.2))
-    counts = draw_counts(80, 500, rng)
+    counts = drawn(500, rng, 80)
     ones = np.ones((80, 1))
     first, second = (
         measure([CountStatistic("x", t[:, None], ones, ones)], counts, np.ones(80))["x recall"]
         for t in tables
     )
-    value, low, high = difference(second, first, 0)
-    assert value == pytest.approx(tables[1].mean() - tables[0].mean())
-    assert low <= value <= high
-    parts = interval(first.samples[:, 0])
+    low, high = percentiles(second.samples[:, 0] - first.samples[:, 0])
+    assert low <= tables[1].mean() - tables[0].mean() <= high
+    parts = percentiles(first.samples[:, 0])
     assert high - low < parts[1] - parts[0]
 
 
@@ -367,8 +368,8 @@ def test_paired_differences_are_narrower_than_their_parts():
 
 def tracks_and_truth(seed):
     true, found = random_pair(seed)
-    tracks = psds.tracks_of_events(found, GROUND.recordings, LABELS, DURATIONS)
-    return tracks, psds.truth_tuples(true, GROUND.recordings, LABELS)
+    tracks = psds.tracks_of_events(found, RECORDINGS, LABELS, DURATIONS)
+    return tracks, psds.truth_tuples(true, RECORDINGS, LABELS)
 
 
 def test_detections_become_the_highest_score_of_each_moment():
@@ -402,12 +403,12 @@ def test_psds_is_that_of_sed_scores_eval_and_resamples_repeat_recordings(name):
     result = psds.psds(tracks, truth, LABELS, setting)
     assert result.value == pytest.approx(expected)
     assert result.per_class == pytest.approx([per_class[label] for label in LABELS])
-    statistic = psds.psds_statistic(name, tracks, truth, GROUND.recordings, LABELS)
+    statistic = psds.psds_statistic(name, tracks, truth, RECORDINGS, LABELS)
     table = statistic.values(np.ones((1, N)))[name][0]
     assert table[1] == pytest.approx(expected)
     counts = np.random.default_rng(0).multinomial(N, np.full(N, 1 / N))
     copies = np.repeat(np.arange(N), counts)
-    names = {f"{index}": GROUND.recordings[row] for index, row in enumerate(copies)}
+    names = {f"{index}": RECORDINGS[row] for index, row in enumerate(copies)}
     again = psds.ScoreTracks(
         {key: tracks.tables[of] for key, of in names.items()},
         {key: tracks.durations[of] for key, of in names.items()},
