@@ -29,9 +29,9 @@ from local.inference.score_files import (
 )
 from local.io.errors import CanopyError
 from local.io.files import write_csv, write_json
+from local.jobs.exit_codes import run_script
 from local.jobs.locks import lock_folder
 from local.report.ledger import blend_row, ledger_path, record
-from local.stages.runs import run_script
 from local.stages.submission import (
     join_submission,
 )

@@ -12,8 +12,10 @@ the experiment's folder it takes the lock, which run.sh keeps for all stages.
 import sys
 
 from local.io.errors import CanopyError
+from local.jobs.exit_codes import run_script
 from local.stages.checks import check_config, check_data
-from local.stages.runs import run_script, stage_parser, started
+from local.stages.options import stage_parser
+from local.stages.starting import started
 
 
 def main(argv: list[str] | None = None) -> int:

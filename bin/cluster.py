@@ -21,6 +21,7 @@ from pathlib import Path
 from local.detect.options import parse_args as parse_detect
 from local.detect.partition import site_rule
 from local.io.errors import CanopyError
+from local.jobs.exit_codes import run_script
 from local.slurm.job_graph import Job, plan_detect, plan_run
 from local.slurm.node_task import run_task
 from local.slurm.record import Home, Submission
@@ -36,7 +37,7 @@ from local.slurm.submitting import (
     script_of,
     to_run,
 )
-from local.stages.runs import run_script, stage_parser
+from local.stages.options import stage_parser
 
 log = logging.getLogger("canopy")
 

@@ -18,8 +18,8 @@ import pandas as pd
 from local.data.annotations.formats import FORMATS, SUFFIXES, read_annotations, write_annotations
 from local.data.annotations.shared import ReadOptions, table_stem
 from local.io.errors import CanopyError
+from local.jobs.exit_codes import run_script
 from local.jobs.locks import lock_folder
-from local.stages.runs import run_script
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:

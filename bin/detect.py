@@ -29,9 +29,9 @@ from local.detect.options import CPU_BATCH, parse_args
 from local.detect.partition import site_rule
 from local.detect.sound import find_sounds
 from local.io.errors import CanopyError
+from local.jobs.exit_codes import run_script
 from local.jobs.locks import lock_folder
 from local.jobs.shards import parse_shard
-from local.stages.runs import run_script
 
 log = logging.getLogger("canopy")
 
@@ -48,7 +48,7 @@ def plan(args: argparse.Namespace) -> Job:
     sounds = find_sounds(args.paths, args.out)
     device = args.device
     if device != "cpu":
-        from local.stages.runs import choose_device
+        from local.jobs.devices import choose_device
 
         device = choose_device(device)
     cores = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)

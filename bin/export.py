@@ -21,8 +21,9 @@ from local.detect.ensemble.members import Member, open_member
 from local.detect.publish.export import publish
 from local.detect.publish.folder import UNFINISHED, is_published
 from local.io.errors import CanopyError
+from local.jobs.exit_codes import run_script
 from local.jobs.locks import LOCK_NAME, lock_folder
-from local.stages.runs import chosen_folds, run_script
+from local.stages.options import chosen_folds
 
 log = logging.getLogger("canopy")
 

@@ -55,7 +55,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Show, draw or fill in; exit code 0 when done, 1 for a fault, 2 for one of the options."""
     args = parse_args(argv)
-    # Not by runs.run_script, which would load PyTorch to print a table.
+    # Not by exit_codes.run_script, which would load PyTorch to print a table.
     try:
         return run(args)
     except CanopyError as error:

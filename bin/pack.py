@@ -22,8 +22,12 @@ from local.features.corpus import all_there
 from local.features.npz import stretched_folder
 from local.features.pack import pack_files, packed_files, remove_originals, verify
 from local.io.errors import CanopyError
+from local.jobs.exit_codes import run_script
 from local.jobs.locks import lock_folder
-from local.stages.runs import log, plan, run_script, stage_parser
+from local.stages.options import stage_parser
+from local.stages.starting import plan
+
+log = logging.getLogger("canopy")
 
 SIZE_MB = 256
 

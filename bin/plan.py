@@ -15,8 +15,8 @@ import json
 import math
 import sys
 
+from local.jobs.exit_codes import run_script
 from local.slurm.forecast import Machines, Workload, bottleneck, forecast
-from local.stages.runs import run_script
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:

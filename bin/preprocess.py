@@ -14,9 +14,12 @@ all shares are, the same call without --shard writes manifest and statistics.
 
 import sys
 
+from local.jobs.devices import set_threads
+from local.jobs.exit_codes import run_script
 from local.jobs.shards import parse_shard
+from local.stages.options import stage_parser
 from local.stages.preprocess import preprocess
-from local.stages.runs import run_script, set_threads, stage_parser, started
+from local.stages.starting import started
 
 
 def main(argv: list[str] | None = None) -> int:

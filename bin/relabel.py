@@ -9,8 +9,10 @@ and writes cycle<c>/pseudo_events.csv and pseudo_summary.csv. run.sh then trains
 
 import sys
 
+from local.jobs.exit_codes import run_script
+from local.stages.options import stage_parser
 from local.stages.relabel import relabel
-from local.stages.runs import run_script, stage_parser, started
+from local.stages.starting import started
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -13,10 +13,13 @@ which the same call without --shard then takes over.
 
 import sys
 
+from local.jobs.devices import set_threads
+from local.jobs.exit_codes import run_script
 from local.jobs.locks import lock_folder
 from local.jobs.shards import parse_shard
 from local.stages.infer import infer_fold, infer_folds
-from local.stages.runs import folds_parser, run_script, set_threads, started
+from local.stages.options import folds_parser
+from local.stages.starting import started
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -14,7 +14,8 @@ nodes; what comes out is what one process makes.
 
 import sys
 
-from local.stages.runs import folds_parser, run_script
+from local.jobs.exit_codes import run_script
+from local.stages.options import folds_parser
 from local.stages.train import train
 
 

@@ -9,8 +9,10 @@ positives and known negatives of each class are spread evenly.
 
 import sys
 
-from local.stages.runs import run_script, stage_parser, started
+from local.jobs.exit_codes import run_script
+from local.stages.options import stage_parser
 from local.stages.split import split
+from local.stages.starting import started
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -11,7 +11,9 @@ any: this is the only stage that opens it), draws the report and notes the run i
 
 import sys
 
-from local.stages.runs import run_script, stage_parser, started
+from local.jobs.exit_codes import run_script
+from local.stages.options import stage_parser
+from local.stages.starting import started
 from local.stages.submit import submit
 
 

@@ -21,9 +21,9 @@ from local.inference.score_files import (
 )
 from local.io.errors import CanopyError
 from local.io.limits import MAX_RESAMPLES
+from local.jobs.exit_codes import run_script
 from local.jobs.locks import lock_folder
 from local.scoring.event_rules.tuning import RuleGrid, table_of_events, tune, write_events
-from local.stages.runs import run_script
 
 GRID = ("thresholds", "drops", "durations", "gaps")
 

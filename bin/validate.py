@@ -30,7 +30,10 @@ from local.io.cells import read_cells
 from local.io.errors import CanopyError
 from local.io.files import write_csv
 from local.io.limits import safe_name, spreadsheet_safe
+from local.jobs.exit_codes import run_script
 from local.jobs.workers import Killed, run_all
+from local.stages.options import stage_parser
+from local.stages.places import Run
 from local.stages.quality.corpus_faults import (
     findings_table,
     fold_findings,
@@ -39,7 +42,7 @@ from local.stages.quality.corpus_faults import (
     table_findings,
 )
 from local.stages.quality.sound_faults import Finding, Survey, survey
-from local.stages.runs import Run, plan, run_script, stage_parser
+from local.stages.starting import plan
 
 COLUMNS = {"recordings": RECORDING_COLUMNS, "events": EVENT_COLUMNS, "classes": CLASS_COLUMNS}
 

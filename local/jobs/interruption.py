@@ -1,8 +1,8 @@
 """Signals that ask a run to stop: noted when they come, obeyed where work is whole.
 
 SIGTERM, SIGINT and SIGUSR1 set a flag. Loops call `stop_if_asked` between items; what it raises is
-caught by whoever has something to save, and by `runs.run_script`, which turns it into the exit code
-that says "start me again".
+caught by whoever has something to save, and by `exit_codes.run_script`, which turns it into the
+exit code that says "start me again".
 """
 
 import os

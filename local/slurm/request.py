@@ -12,7 +12,7 @@ from local.io.errors import CanopyError
 from local.io.files import fingerprint
 from local.slurm.conf import ClusterConf, read_conf
 from local.slurm.job_graph import Job, RunRequest
-from local.stages.runs import chosen_folds
+from local.stages.options import chosen_folds
 
 
 def request_of(args: argparse.Namespace) -> RunRequest:

@@ -14,7 +14,7 @@ from local.models import create_model, without_pretrained
 from local.models.checkpoint import load_initial, load_weights
 from local.relabel.priors import read_prevalence
 from local.scoring.metrics.clip_metrics import METRICS
-from local.stages.runs import Run
+from local.stages.places import Run
 from local.training.losses.objective import check_labels, check_output
 
 

@@ -19,7 +19,7 @@ from local.features.store import FeatureStore
 from local.inference.scores import Scores, average_scores
 from local.io.errors import CanopyError
 from local.io.files import write_csv
-from local.stages.runs import Run
+from local.stages.places import Run
 from local.stages.stamps import Stamp
 
 log = logging.getLogger("canopy")

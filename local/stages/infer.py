@@ -15,7 +15,9 @@ from local.models import SedModel
 from local.models.checkpoint import load_model
 from local.stages.evidence import insert_fold, insertions_done
 from local.stages.experiment import Experiment
-from local.stages.runs import Run, chosen_folds, run_folds
+from local.stages.fold_processes import run_folds
+from local.stages.options import chosen_folds
+from local.stages.places import Run
 from local.stages.stamps import Stamp
 
 log = logging.getLogger("canopy")

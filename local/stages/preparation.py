@@ -12,7 +12,7 @@ from local.config import Config, load_config
 from local.data.tables import check_source
 from local.io.errors import CanopyError
 from local.jobs.locks import lock_folder
-from local.stages.runs import start_log
+from local.stages.logs import start_log
 from local.stages.stamps import Stamp
 
 log = logging.getLogger("canopy")

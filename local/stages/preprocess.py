@@ -22,7 +22,7 @@ from local.io.files import write_csv, write_json
 from local.jobs.locks import lock_folder
 from local.jobs.shards import Shard
 from local.stages.checks import check_data
-from local.stages.runs import Run
+from local.stages.places import Run
 from local.stages.stamps import Stamp
 
 log = logging.getLogger("canopy")

@@ -14,8 +14,8 @@ from local.relabel.pseudo_labels import (
     summarise,
 )
 from local.stages.experiment import Experiment
+from local.stages.places import Run
 from local.stages.results import corrected_test
-from local.stages.runs import Run
 from local.stages.stamps import Stamp
 
 log = logging.getLogger("canopy")

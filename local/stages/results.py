@@ -20,7 +20,7 @@ from local.relabel.correction import (
 from local.scoring.known_labels import known_positives, read_truth, score_against, score_known
 from local.stages.evidence import fold_evidence
 from local.stages.experiment import Experiment
-from local.stages.runs import environment_record
+from local.stages.run_record import environment_record
 from local.stages.submission import (
     merge_columns,
     read_columns,

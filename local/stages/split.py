@@ -4,7 +4,7 @@ import logging
 
 from local.data.folds import assign_folds, write_folds
 from local.data.tables import read_tables
-from local.stages.runs import Run
+from local.stages.places import Run
 from local.stages.stamps import Stamp
 
 log = logging.getLogger("canopy")

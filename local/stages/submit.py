@@ -23,6 +23,7 @@ from local.scoring.event_rules.tuning import (
     write_events,
 )
 from local.stages.experiment import Experiment
+from local.stages.places import Run
 from local.stages.results import (
     CorrectedTest,
     collect,
@@ -31,7 +32,6 @@ from local.stages.results import (
     table_of_cycles,
     train_part,
 )
-from local.stages.runs import Run
 from local.stages.stamps import Stamp
 from local.stages.submission import join_submission
 

@@ -9,22 +9,19 @@ from pathlib import Path
 
 from local.io.errors import CanopyError
 from local.io.files import read_json, write_json
+from local.jobs.devices import set_threads
 from local.jobs.interruption import Interrupted
 from local.jobs.locks import clear_folder, lock_folder
 from local.models.checkpoint import load_checkpoint, load_initial
 from local.stages.checks import check_init
 from local.stages.experiment import Experiment
-from local.stages.runs import (
-    Run,
-    chosen_folds,
-    environment_record,
-    plan,
-    run_folds,
-    set_threads,
-    start_log,
-    started,
-)
+from local.stages.fold_processes import run_folds
+from local.stages.logs import start_log
+from local.stages.options import chosen_folds
+from local.stages.places import Run
+from local.stages.run_record import environment_record
 from local.stages.stamps import Stamp
+from local.stages.starting import plan, started
 from local.tasks.detection_fold import DetectionFold
 from local.training.epoch_plan import make_training_set
 from local.training.fold_loop import Trainer

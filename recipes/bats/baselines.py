@@ -28,6 +28,7 @@ from local.inference.scores import Scores
 from local.io.errors import CanopyError
 from local.io.files import read_json, write_csv
 from local.io.seeds import generator
+from local.jobs.exit_codes import run_script
 from local.scoring.event_rules.tuning import (
     OOF_EVENTS,
     RuleGrid,
@@ -37,7 +38,6 @@ from local.scoring.event_rules.tuning import (
 )
 from local.scoring.metrics.bootstrap import interval, of_rows
 from local.scoring.metrics.matching import EventList
-from local.stages.runs import run_script
 from recipes.bats.settings import SimulateConfig
 from recipes.bats.simulate import MARKER, RATE, plan
 

@@ -32,9 +32,9 @@ from local.inference.scores import (
 )
 from local.io.files import write_csv
 from local.io.seeds import generator
+from local.jobs.exit_codes import run_script
 from local.labels.grid import coverage
 from local.scoring.metrics.bootstrap import interval, of_rows
-from local.stages.runs import run_script
 
 
 def main(argv: list[str] | None = None) -> int:

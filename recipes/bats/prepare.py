@@ -20,8 +20,8 @@ from local.data.tables import EVENT_COLUMNS, Tables, write_tables
 from local.io.errors import CanopyError
 from local.io.files import write_csv
 from local.io.limits import spreadsheet_safe
+from local.jobs.exit_codes import run_script
 from local.stages.preparation import prepare_arguments, prepare_tables
-from local.stages.runs import run_script
 from recipes.bats.attach import DISAGREEMENT_COLUMNS, attach
 from recipes.bats.choose import (
     Labelled,

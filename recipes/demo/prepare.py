@@ -15,8 +15,8 @@ from typing import Any
 from pydantic import Field
 
 from local.config import Share
+from local.jobs.exit_codes import run_script
 from local.stages.preparation import prepare_arguments, prepare_tables
-from local.stages.runs import run_script
 from recipes.demo.competition import simulate
 from recipes.demo.settings import DemoSettings, settings_from
 from recipes.rfcx.prepare import convert

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from local.io.errors import CanopyError
-from local.stages.runs import run_script
+from local.jobs.exit_codes import run_script
 from recipes.demo.competition import simulate
 from recipes.demo.settings import DemoSettings, settings_from
 

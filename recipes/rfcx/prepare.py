@@ -25,8 +25,8 @@ from local.features.audio import SOUND_SUFFIXES, probe
 from local.io.errors import CanopyError
 from local.io.files import write_csv
 from local.io.limits import spreadsheet_safe
+from local.jobs.exit_codes import run_script
 from local.stages.preparation import prepare_arguments, prepare_tables
-from local.stages.runs import run_script
 from recipes.rfcx.download import fetch
 
 

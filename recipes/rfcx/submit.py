@@ -13,8 +13,8 @@ import sys
 from pathlib import Path
 
 from local.io.errors import CanopyError
+from local.jobs.exit_codes import run_script
 from local.scoring.metrics.clip_tables import read_clip_table
-from local.stages.runs import run_script
 from local.stages.submission import (
     check_submission,
 )

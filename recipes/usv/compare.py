@@ -20,8 +20,8 @@ from local.data.tables import read_tables
 from local.features.audio import load_audio
 from local.io.errors import CanopyError
 from local.io.files import write_csv
+from local.jobs.exit_codes import run_script
 from local.scoring.event_rules.tuning import COLUMNS
-from local.stages.runs import run_script
 from recipes.usv.prepare import LABEL, read_calls
 
 

@@ -23,8 +23,8 @@ from local.data.tables import EVENT_COLUMNS, Tables, write_tables
 from local.features.audio import probe
 from local.io.errors import CanopyError
 from local.io.files import write_csv
+from local.jobs.exit_codes import run_script
 from local.stages.preparation import prepare_arguments, prepare_tables
-from local.stages.runs import run_script
 from recipes.mine.folder import find_files
 from recipes.usv.copies import CopyConfig, make_copies
 

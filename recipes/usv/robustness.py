@@ -30,11 +30,11 @@ from local.data.tables import Tables, read_table, read_tables
 from local.io.errors import CanopyError
 from local.io.files import write_csv
 from local.io.seeds import generator
+from local.jobs.exit_codes import run_script
 from local.jobs.interruption import stop_if_asked
 from local.scoring.event_rules.tuning import COLUMNS, count_matches, pooled_f1
 from local.scoring.metrics.bootstrap import interval, of_rows
 from local.scoring.metrics.matching import EventList
-from local.stages.runs import run_script
 from recipes.usv.changes import TRIED, Change, Sound, write_sound
 from recipes.usv.compare import energy_events
 from recipes.usv.simulate import simulated

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 import soundfile
 
-from local.stages.runs import run_script
+from local.jobs.exit_codes import run_script
 
 ROOT = Path(__file__).resolve().parents[2]
 CONF = """

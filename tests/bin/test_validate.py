@@ -11,7 +11,7 @@ import soundfile
 
 from local.data.tables import CLASS_COLUMNS, EVENT_COLUMNS, RECORDING_COLUMNS
 from local.io.cells import read_cells
-from local.stages.runs import run_script
+from local.jobs.exit_codes import run_script
 
 RATE = 8000
 CONF = """

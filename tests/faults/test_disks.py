@@ -221,7 +221,7 @@ def test_a_folder_that_cannot_be_synced_is_no_fault(tmp_path, monkeypatch):
 WRITE = """
 import sys, time
 import numpy as np
-from local.files import atomic_path
+from local.io.files import atomic_path
 n = 0
 while True:
     with atomic_path(sys.argv[1]) as temporary:

@@ -17,7 +17,9 @@ from local.features.corpus import make_features
 from local.features.npz import stretched_folder, write_features
 from local.features.store import FeatureStore
 from local.io.files import write_csv
-from local.stages.runs import Run, stage_parser, start
+from local.stages.options import stage_parser
+from local.stages.places import Run
+from local.stages.starting import start
 
 LABELS = ["a", "b", "c"]
 # Frames of 0.1 s, eight bands, a model of two blocks that trains in a blink.

@@ -26,7 +26,9 @@ from local.models import create_model, without_pretrained
 from local.models.checkpoint import load_checkpoint, load_model
 from local.stages.experiment import Experiment
 from local.stages.infer import merge
-from local.stages.runs import Run, stage_parser, start
+from local.stages.options import stage_parser
+from local.stages.places import Run
+from local.stages.starting import start
 from local.training import steps as training_steps
 from recipes.demo.competition import simulate
 from recipes.demo.settings import settings_from

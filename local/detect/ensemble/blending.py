@@ -15,7 +15,7 @@ from local.relabel.correction import Correction, prior_correction
 from local.scoring.known_labels import known_positives, score_against, score_known
 from local.scoring.metrics.clip_metrics import paired_difference_interval
 from local.stages.evidence import fold_evidence
-from local.stages.runs import environment_record
+from local.stages.run_record import environment_record
 
 log = logging.getLogger("canopy")
 

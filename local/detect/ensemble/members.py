@@ -20,8 +20,9 @@ from local.io.errors import CanopyError
 from local.io.files import as_written, read_json
 from local.io.limits import safe_name
 from local.stages.experiment import Experiment
+from local.stages.options import stage_parser
+from local.stages.places import Run
 from local.stages.results import cycles_done
-from local.stages.runs import Run, stage_parser
 
 # Sections that decide how known labels are read, scores are measured and priors corrected.
 _SHARED_SECTIONS = ("data", "prior", "score")

@@ -17,7 +17,7 @@ from pathlib import Path
 from local.config import load_config
 from local.io.errors import CanopyError
 from local.io.files import write_json, write_text
-from local.stages.runs import run_script
+from local.jobs.exit_codes import run_script
 from recipes.rfcx.ladder.climb import (
     ROOT,
     Plan,

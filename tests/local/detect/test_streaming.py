@@ -177,7 +177,7 @@ def test_frames_are_held_only_as_long_as_somebody_may_ask(monkeypatch):
 
 def test_detection_by_onnx_runtime_imports_no_pytorch(published):
     code = (
-        "import sys; from pathlib import Path; import local.detect.job, local.stages.runs; "
+        "import sys; from pathlib import Path; import local.detect.job, local.stages.starting; "
         "from local.detect.detectors import Request, load; load(Request([Path(sys.argv[1])])); "
         "print('torch' in sys.modules)"
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from local.jobs import interruption
+from local.jobs.exit_codes import run_script
 from local.jobs.interruption import (
     EXIT_CONTINUE,
     Interrupted,
@@ -18,7 +19,6 @@ from local.jobs.interruption import (
     requested,
     stop_if_asked,
 )
-from local.stages.runs import run_script
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -80,7 +80,7 @@ def test_a_process_does_not_outlive_the_one_it_is_bound_to(monkeypatch):
 
 WORKER = """
 import os, signal, sys, time
-from local.running import interruption
+from local.jobs import interruption
 interruption.LINGER_S = 1
 interruption.leave_to_parent(0)
 print("ready", flush=True)

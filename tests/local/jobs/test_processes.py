@@ -86,8 +86,8 @@ def test_the_first_failure_stops_the_rest(worker):
 
 POLITE = """
 import sys, time
-from local.running.interruption import stop_if_asked
-from local.runs import run_script
+from local.jobs.interruption import stop_if_asked
+from local.jobs.exit_codes import run_script
 def main():
     note, seconds, save = sys.argv[1:4]
     open(note, "w").close()
@@ -154,8 +154,8 @@ def test_a_process_that_was_asked_by_others_is_no_failure(worker):
 PARENT = """
 import sys
 from pathlib import Path
-from local.running.processes import KEEP_MEMORY, run_each
-from local.runs import run_script
+from local.jobs.processes import KEEP_MEMORY, run_each
+from local.jobs.exit_codes import run_script
 run = lambda: run_each(Path(sys.argv[1]), [sys.argv[2:]], 1, "cpu") or 0
 sys.exit(run_script(run))
 """

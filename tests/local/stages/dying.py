@@ -19,7 +19,8 @@ import torch._dynamo
 import torch.utils.tensorboard  # noqa: F401
 
 from local.inference import score_recordings as inference
-from local.stages import runs, stamps
+from local.jobs.exit_codes import run_script
+from local.stages import stamps
 from local.training.fold_loop import Trainer
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -59,7 +60,7 @@ def run(job, stage):
         target, name = targets[job["place"]]
         deadly = dies(getattr(target, name), job["signal"], job["at"])
         mock.patch.object(target, name, deadly).start()
-    return runs.run_script(lambda: stage.main(job["options"]))
+    return run_script(lambda: stage.main(job["options"]))
 
 
 def main():

@@ -23,13 +23,15 @@ from local.inference.scores import (
     clip_logits,
 )
 from local.io.files import read_json, write_csv, write_json, write_text
+from local.jobs.exit_codes import run_script
 from local.relabel.correction import prior_correction
 from local.report.ledger import COLUMNS, fill_in, read_ledger
 from local.scoring.metrics.lwlrap import lwlrap
 from local.stages.evidence import fold_evidence
 from local.stages.experiment import Experiment
+from local.stages.options import stage_parser
 from local.stages.results import collect, corrected_test
-from local.stages.runs import run_script, stage_parser, start
+from local.stages.starting import start
 
 LABELS = ["a", "b", "c"]
 

@@ -13,7 +13,8 @@ from local.data.tables import EVENT_COLUMNS, RECORDING_COLUMNS, Tables, write_ta
 from local.features.npz import stretched_folder
 from local.models.checkpoint import load_checkpoint
 from local.stages.experiment import Experiment
-from local.stages.runs import stage_parser, start
+from local.stages.options import stage_parser
+from local.stages.starting import start
 from local.tasks.detection_fold import DetectionFold
 from local.training.epoch_plan import make_training_set
 from local.training.fold_loop import Trainer

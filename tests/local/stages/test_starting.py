@@ -1,4 +1,4 @@
-"""What all stages share: places, exit codes, processes."""
+"""What all stages share: options, places, the record of a run."""
 
 import json
 import sys
@@ -6,16 +6,9 @@ import sys
 import pytest
 
 from local.io.errors import CanopyError
-from local.stages.runs import (
-    choose_device,
-    chosen_folds,
-    environment_record,
-    run_script,
-    stage_parser,
-    start,
-)
-
-# -------------------------------------------------------------------------------- options, places
+from local.stages.options import chosen_folds, stage_parser
+from local.stages.run_record import environment_record
+from local.stages.starting import start
 
 
 def options(tmp_path, *more):
@@ -87,30 +80,6 @@ def test_folds_asked_for(text, folds):
 def test_folds_that_are_none(text, words):
     with pytest.raises(CanopyError, match=words):
         chosen_folds(text, 3)
-
-
-def test_devices(monkeypatch):
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    assert choose_device("auto") == choose_device("cpu") == "cpu"
-    with pytest.raises(CanopyError, match="finds no GPU"):
-        choose_device("cuda")
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    assert choose_device("auto") == choose_device("cuda") == "cuda"
-
-
-# ------------------------------------------------------------------------ exit codes and processes
-
-
-def test_exit_codes(capsys):
-    def fail(error):
-        raise error
-
-    assert run_script(lambda: 0) == 0
-    assert run_script(lambda: fail(CanopyError("x.csv: no column y; add it"))) == 1
-    assert capsys.readouterr().err == "error: x.csv: no column y; add it\n"
-    assert run_script(lambda: fail(KeyboardInterrupt())) == 130
-    with pytest.raises(ZeroDivisionError):  # a fault of ours shows where it is
-        run_script(lambda: 1 // 0)
 
 
 def test_the_record_of_a_run(toy_config, monkeypatch):

@@ -1,0 +1,66 @@
+"""From a command line to a run that holds its folder, with its log open and its record written."""
+
+import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from local.config import dump_config, load_config
+from local.data.tables import check_source
+from local.io.errors import CanopyError
+from local.io.files import write_json, write_text
+from local.io.limits import safe_name
+from local.jobs.devices import choose_device
+from local.jobs.locks import lock_folder
+from local.stages.logs import start_log
+from local.stages.options import chosen_cache
+from local.stages.places import Run
+from local.stages.run_record import environment_record
+
+
+@contextmanager
+def started(args: argparse.Namespace, stage: str, *, shared: bool = False) -> Iterator[Run]:
+    """`start` under the lock of the experiment's folder, which is held inside the block.
+
+    With `shared`, others that share may work in the same experiment, as folds do.
+    """
+    run = plan(args, stage)
+    with lock_folder(run.exp, "this experiment", shared=shared):
+        yield _begin(run, args, stage)
+
+
+def start(args: argparse.Namespace, stage: str) -> Run:
+    """Load the configuration, choose the device, open the log file of the stage."""
+    return _begin(plan(args, stage), args, stage)
+
+
+def plan(args: argparse.Namespace, stage: str) -> Run:
+    """What will run, before anything is written."""
+    conf = args.conf or Path("conf") / args.recipe / "default.yaml"
+    config = load_config(conf, args.overrides)
+    if args.nj < 1:
+        raise CanopyError(f"--nj is {args.nj}, expected at least 1")
+    tag = safe_name(args.tag or conf.stem, "--tag")
+    run = Run(
+        config=config,
+        datadir=args.datadir or Path("data") / args.recipe,
+        dumpdir=args.dumpdir or Path("dump") / args.recipe,
+        exp=(args.expdir or Path("exp") / args.recipe) / tag,
+        device=choose_device(args.device),
+        nj=args.nj,
+        force=args.force,
+        cache=chosen_cache(getattr(args, "cache", None)),
+    )
+    # With --force the check of the configuration goes on: the preparation makes the tables anew.
+    if not (run.force and stage == "check"):
+        check_source(run.tables, run.datadir)
+    return run
+
+
+def _begin(run: Run, args: argparse.Namespace, stage: str) -> Run:
+    start_log(run.exp / "logs" / f"{stage}.log")
+    write_text(run.exp / "config.yaml", dump_config(run.config))
+    places = {name: str(getattr(run, name).resolve()) for name in ("datadir", "dumpdir")}
+    record = environment_record(run.config, run.device) | {"recipe": args.recipe} | places
+    write_json(run.exp / "run.json", record)
+    return run
