@@ -39,7 +39,7 @@ bench-rivals: setup ## detection against OpenSoundscape, which gets an environme
 bench-sizing: setup ## rates to plan a cluster by, SIZING='--device cuda'
 	@"$(python)" tests/bench/sizing.py $(SIZING)
 
-faults: setup ## kills, full disks, second runs at every stage, FAULTS='--seed 1 --only train'
+faults: setup ## kills, full disks, second runs at every stage, FAULTS='--quick' for daily work
 	@OMP_NUM_THREADS=1 "$(python)" -m tests.faults.harness --jobs $(JOBS) $(FAULTS)
 
 test-slurm: setup ## the demo on a real Slurm of this machine, SLURM_TESTS='--only scancel'

@@ -1,6 +1,6 @@
 """Faults in every stage of the tiny demo; each must end, by the same command, in the same bytes.
 
-    python -m tests.faults.harness [--short] [--only WORD] [--seed 0] [--jobs 2]
+    python -m tests.faults.harness [--quick | --short] [--only WORD] [--seed 0] [--jobs 2]
 
 Prints a table: stage, faults tried, survived, lost; the exit code says whether any was lost. A
 stage is left alone once and its points (see `dying`) are counted; then it is begun from the same
@@ -29,13 +29,54 @@ from tests.faults.demo import STAGES, Demo, Lost, contents, differences
 from tests.faults.dying import End, Fate
 from tests.faults.outcome import Outcome, table, tell
 
-# Kills at points and at times; signals, second runs, disks and clocks come to each stage once.
-FULL = {"preprocess": 14, "split": 6, "train": 14, "infer": 14, "relabel": 20, "submit": 8}
-FULL |= {"export": 6, "detect": 10}
-SHORT = {"preprocess": 2, "split": 1, "train": 2, "infer": 2, "relabel": 2, "submit": 1}
-SHORT |= {"export": 1, "detect": 1}
-# Kills of run.sh with all that it started, over the whole run; in the short form over its training.
-FULL_WHOLE, SHORT_WHOLE = 12, 1
+
+@dataclass(frozen=True)
+class Form:
+    """How much is tried.
+
+    `kills` are kills at points for each stage, a share `timed` of them at times; `others` are the
+    stages that meet another kind of fault; `whole` are kills of run.sh with all it started, over
+    the whole run or, where `training_only`, over its training.
+    """
+
+    kills: dict[str, int]
+    others: dict[str, tuple[str, ...]]
+    whole: int
+    timed: float = 0.0
+    training_only: bool = False
+
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+FORMS = {
+    "full": Form(
+        dict(zip(STAGES, (14, 6, 14, 14, 20, 8, 6, 10), strict=True)),
+        {
+            "kill, sounds": ("preprocess", "preprocess"),
+            **dict.fromkeys(("three kills", *(number.name for number in _SIGNALS)), STAGES),
+            **dict.fromkeys(("two runs", "full disk", "read-only folder"), STAGES),
+            "clock set back": STAGES,
+        },
+        whole=12,
+        timed=0.25,
+    ),
+    # For daily work: 24 kills, and each other kind somewhere.
+    "quick": Form(
+        dict(zip(STAGES, (3, 2, 4, 3, 4, 2, 2, 2), strict=True)),
+        {
+            **{"SIGINT": ("preprocess",), "SIGTERM": ("train",), "SIGUSR1": ("infer",)},
+            **{"two runs": ("relabel",), "full disk": ("split", "detect")},
+            **{"read-only folder": ("submit",), "clock set back": ("train",)},
+        },
+        whole=2,
+    ),
+    # For `make test`.
+    "short": Form(
+        dict(zip(STAGES, (2, 1, 2, 2, 2, 1, 1, 1), strict=True)),
+        {"two runs": ("split",), "full disk": ("split",), "clock set back": ("train",)},
+        whole=1,
+        training_only=True,
+    ),
+}
 # Room on the small disk: less than what a stage writes.
 FREE_BYTES = {"split": 4 * 1024, "export": 16 * 1024, "detect": 8 * 1024}
 FREE_BYTES_ELSE = 64 * 1024
@@ -92,48 +133,46 @@ def unbroken(home: Path) -> Reference:
 # ----------------------------------------------------------------------------------- what is tried
 
 
-def trials(reference: Reference, kills: dict[str, int], seed: int, short: bool) -> list[Trial]:
-    """All trials, in the order of stages."""
+def trials(reference: Reference, form: Form, seed: int) -> list[Trial]:
+    """All trials: kills in the order of stages, the other kinds, run.sh."""
     rng, made = random.Random(seed), []
     for stage in STAGES:
         ends = reference.ends[stage]
-        n_timed = 0 if short else max(1, kills[stage] // 4)
-        made += [
-            Trial(stage, "kill", (_point(ends, (i + rng.random()) / n, signal.SIGKILL),))
-            for n in [kills[stage] - n_timed]
-            for i in range(n)
-        ]
+        n_timed = round(form.timed * form.kills[stage])
+        n = form.kills[stage] - n_timed
+        for i in range(n):
+            fate = _point(ends, (i + rng.random()) / n, signal.SIGKILL)
+            made.append(Trial(stage, "kill", (fate,)))
         for _ in range(n_timed):
             command = rng.choices(range(len(ends)), [end.seconds for end in ends])[0]
             after = rng.random() * ends[command].seconds
             made.append(Trial(stage, "kill by time", ((command, Fate(after_s=after)),)))
-        if short:
-            continue
-        if stage == "preprocess":
-            made += [
-                Trial(stage, "kill, sounds", ((0, Fate(at=rng.randrange(reference.n_simulation))),))
-                for _ in range(2)
-            ]
-        thrice = tuple(
-            _point(ends, share, signal.SIGKILL) for share in sorted(rng.random() for _ in "123")
-        )
-        made.append(Trial(stage, "three kills", thrice))
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
-            made.append(Trial(stage, number.name, (_point(ends, rng.random(), number),)))
-        made += [Trial(stage, kind) for kind in ("two runs", "full disk", "read-only folder")]
-        made.append(Trial(stage, "clock set back", (_point(ends, rng.random(), signal.SIGKILL),)))
-    if short:
-        made += [Trial("split", "two runs"), Trial("split", "full disk")]
-        fate = _point(reference.ends["train"], 0.3, signal.SIGKILL)
-        made.append(Trial("train", "clock set back", (fate,)))
-    return made + _whole_trials(seed, short)
-
-
-def _whole_trials(seed: int, short: bool) -> list[Trial]:
-    found = whole.blows(SHORT_WHOLE if short else FULL_WHOLE, seed)
-    if short:
+    made += [
+        Trial(stage, kind, _other_fates(kind, stage, reference, rng))
+        for kind, stages in form.others.items()
+        for stage in stages
+    ]
+    found = whole.blows(form.whole, seed)
+    if form is not FORMS["full"]:
         found = {"kill of all": found["kill of all"]}
-    return [Trial(whole.STAGE, kind, blows=blows) for kind, some in found.items() for blows in some]
+    made += [
+        Trial(whole.STAGE, kind, blows=blows) for kind, some in found.items() for blows in some
+    ]
+    return made
+
+
+def _other_fates(
+    kind: str, stage: str, reference: Reference, rng: random.Random
+) -> tuple[tuple[int, Fate], ...]:
+    """What processes meet besides single kills; nothing where disks or locks are the fault."""
+    ends = reference.ends[stage]
+    if kind == "kill, sounds":
+        return ((0, Fate(at=rng.randrange(reference.n_simulation))),)
+    if kind == "three kills":
+        return tuple(_point(ends, at, signal.SIGKILL) for at in sorted(rng.random() for _ in "123"))
+    if kind == "clock set back":
+        return (_point(ends, rng.random(), signal.SIGKILL),)
+    return tuple(_point(ends, rng.random(), each) for each in _SIGNALS if each.name == kind)
 
 
 def _point(ends: list[End], share: float, number: int) -> tuple[int, Fate]:
@@ -350,29 +389,31 @@ def bad_files() -> Iterator[Outcome]:
 def main(argv: list[str] | None = None) -> int:
     """Try all, print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--short", action="store_true", help="a few of each kind")
+    forms = parser.add_mutually_exclusive_group()
+    for name, words in (("quick", "24 kills and each other kind once"), ("short", "fewer still")):
+        forms.add_argument(f"--{name}", dest="form", action="store_const", const=name, help=words)
     parser.add_argument("--only", default="", help="trials whose stage or kind holds this word")
     parser.add_argument("--seed", type=int, default=0, help="decides where the faults come")
     parser.add_argument("--jobs", type=int, default=2, help="trials at once")
     parser.add_argument("--json", action="store_true", help="a line for each trial, no table")
     args = parser.parse_args(argv)
+    form = FORMS[args.form or "full"]
     home = Path(tempfile.mkdtemp(prefix="faults"))
     outcomes: list[Outcome] = []
     try:
         dying.preload()
         reference = unbroken(home)
-        chosen = trials(reference, SHORT if args.short else FULL, args.seed, args.short)
+        chosen = trials(reference, form, args.seed)
         chosen = [trial for trial in chosen if args.only in f"{trial.stage} {trial.kind}"]
         if any(trial.blows for trial in chosen):
-            stages = ("train", "train") if args.short else ("preprocess", "submit")
+            stages = ("train", "train") if form.training_only else ("preprocess", "submit")
             run = whole.unbroken(reference.before[stages[0]], home / "whole", stages)
             reference = replace(reference, by_shell=run)
         for one in try_all(chosen, reference, home, args.jobs):
             outcomes.append(one)
             tell(one, args.json)
-        if not args.short and not args.only:
-            for one in bad_files():
-                outcomes.append(one)
+        if args.form is None and not args.only:
+            outcomes += bad_files()
     finally:
         shutil.rmtree(home, ignore_errors=True)
     if not args.json:

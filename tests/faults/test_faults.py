@@ -57,7 +57,7 @@ def forget(trainer, state):
     load(trainer, state)
     trainer.optimizer.state.clear()
 fold.load_training_state = forget
-def one(reference, *rest):
+def one(reference, form, seed):
     fate = harness._point(reference.ends["train"], 0.4, harness.signal.SIGKILL)
     return [harness.Trial("train", "kill", (fate,))]
 harness.trials = one
