@@ -10,7 +10,6 @@ with several configurations, --fingerprint (column `run`) says which.
 """
 
 import argparse
-import shutil
 import sys
 from pathlib import Path
 
@@ -76,8 +75,7 @@ def run(args: argparse.Namespace) -> int:
     frame = read_ledger(path)
     if recipe is not None:
         frame = frame[frame["recipe"] == recipe]
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    print(ledger_table(frame, path, width))
+    print(ledger_table(frame, path))
     if len(frame):
         print("", *agreement_lines(agreements(frame, path)), sep="\n")
     if args.plot:

@@ -9,16 +9,15 @@ by a lock on a file beside it.
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.stats import norm, pearsonr, spearmanr
+from scipy.stats import pearsonr, spearmanr
 
 from local.config import Config
 from local.data.tables import read_table, tables_digest
@@ -38,20 +37,9 @@ log = logging.getLogger("canopy")
 
 KEY_COLUMNS = ("recipe", "tag", "fingerprint")
 HAND_COLUMNS = ("public", "private")
-SCORE_COLUMNS = ("cv", "cv_low", "cv_high", "span_auc", "test_truth", "test_truth_raw")
 COLUMNS = (
-    "date",
-    *KEY_COLUMNS,
-    "commit",
-    "seed",
-    "n_cycles",
-    "metric",
-    *SCORE_COLUMNS,
-    "cv_by_cycle",
-    "test_truth_by_cycle",
-    "train_s",
-    "submission",
-    *HAND_COLUMNS,
+    *("date", *KEY_COLUMNS, "commit", "seed", "metric", "cv", "cv_low", "cv_high", "span_auc"),
+    *("test_truth", "test_truth_raw", "submission", *HAND_COLUMNS),
 )
 # How often who waits for the ledger looks whether it is free.
 _POLL_S = 0.05
@@ -84,32 +72,11 @@ def run_fingerprint(config: Config, tables: Path) -> str:
 def run_row(folder: Path, recipe: str, config: Config, tables: Path) -> dict[str, str]:
     """The row of a finished run, from the files that stage 5 left in its folder."""
     results = read_json(folder / "results.json")
-    last, made = results["cycles"][-1], results["run"]
-    known = last["scores"]["oof_known"]
-    submission = folder / "submission.csv"
-    finished = datetime.fromtimestamp((folder / "results.json").stat().st_mtime, timezone.utc)
-    row = {
-        "date": _stamp(finished),
-        "recipe": recipe,
-        "tag": folder.name,
-        "fingerprint": run_fingerprint(config, tables),
-        "commit": made.get("commit") or "",
-        "seed": made.get("seed"),
-        "n_cycles": last["cycle"],
-        "metric": results["metric"],
-        "cv": known["value"],
-        "cv_low": known["low"],
-        "cv_high": known["high"],
-        "span_auc": known.get("span_auc"),
-        "test_truth": _value(last, "test_truth"),
-        "test_truth_raw": _value(last, "test_truth_raw"),
-        "cv_by_cycle": _by_cycle(results, "oof_known"),
-        "test_truth_by_cycle": _by_cycle(results, "test_truth"),
-        "train_s": _training_seconds(folder, results["cycles"]),
-        "submission": file_digest(submission)[:12],
-        **dict.fromkeys(HAND_COLUMNS, ""),
-    }
-    return {name: _cell(value) for name, value in row.items()}
+    scores = results["cycles"][-1]["scores"]
+    truth = {name: scores.get(name, {}).get("value") for name in ("test_truth", "test_truth_raw")}
+    finished = (folder / "results.json").stat().st_mtime
+    key = {"recipe": recipe, "fingerprint": run_fingerprint(config, tables)}
+    return _row(folder, finished, results, scores["oof_known"], key | truth)
 
 
 def blend_row(record: dict[str, Any], folder: Path, recipe: str) -> dict[str, str]:
@@ -117,34 +84,35 @@ def blend_row(record: dict[str, Any], folder: Path, recipe: str) -> dict[str, st
 
     Its CV is that of cross-fitted weights where weights were fitted.
     """
-    known = record.get("oof_cross_fitted", record["oof"])
     members = [[one["tag"], one["cycle"], one["weight"]] for one in record["members"]]
-    row = dict.fromkeys(COLUMNS, "") | {
-        "date": _stamp(datetime.now(timezone.utc)),
-        "recipe": recipe,
+    key = {"recipe": recipe, "fingerprint": fingerprint([record["method"], members])[:12]}
+    spans = {"span_auc": record["oof"].get("span_auc")}
+    known = record.get("oof_cross_fitted", record["oof"])
+    return _row(folder, time.time(), record, known, key | spans)
+
+
+def _row(
+    folder: Path,
+    finished: float,
+    record: dict[str, Any],
+    known: dict[str, float],
+    others: dict[str, Any],
+) -> dict[str, str]:
+    """Text of all columns; those that only a person fills in are empty."""
+    date = datetime.fromtimestamp(finished, timezone.utc).isoformat(timespec="milliseconds")
+    row = dict.fromkeys(COLUMNS) | {
+        "date": date.replace("+00:00", "Z"),
         "tag": folder.name,
-        "fingerprint": fingerprint([record["method"], members])[:12],
-        "commit": record["run"]["commit"],
-        "seed": record["run"]["seed"],
+        "commit": record["run"].get("commit"),
+        "seed": record["run"].get("seed"),
         "metric": record["metric"],
         "cv": known["value"],
         "cv_low": known["low"],
         "cv_high": known["high"],
-        "span_auc": record["oof"].get("span_auc"),
+        "span_auc": known.get("span_auc"),
         "submission": file_digest(folder / "submission.csv")[:12],
     }
-    return {name: _cell(value) for name, value in row.items()}
-
-
-def _value(cycle: dict[str, Any], name: str) -> float | None:
-    return cycle["scores"].get(name, {}).get("value")
-
-
-def _by_cycle(results: dict[str, Any], name: str) -> str:
-    values = [_value(cycle, name) for cycle in results["cycles"]]
-    if all(value is None for value in values):
-        return ""
-    return " ".join("-" if value is None else f"{value:.4f}" for value in values)
+    return {name: _cell(value) for name, value in (row | others).items()}
 
 
 def _cell(value: Any) -> str:
@@ -152,15 +120,6 @@ def _cell(value: Any) -> str:
     if value is None or (isinstance(value, float) and not np.isfinite(value)):
         return ""
     return f"{value:.6f}" if isinstance(value, float) else str(value)
-
-
-def _training_seconds(folder: Path, cycles: list[dict[str, Any]]) -> int | None:
-    """Seconds of training, all cycles and folds together; None where no clock was kept."""
-    total = 0.0
-    for cycle in cycles:
-        for path in sorted((folder / f"cycle{cycle['cycle']}").glob("fold*/timing.csv")):
-            total += float(pd.to_numeric(read_table(path, ("seconds",))["seconds"], "coerce").sum())
-    return round(total) or None
 
 
 # ---------------------------------------------------------------------------------------- the file
@@ -181,22 +140,11 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _stamp(moment: datetime) -> str:
-    """With milliseconds, as a small run may be done again within its second."""
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}Z"
-
-
 def read_ledger(path: Path) -> pd.DataFrame:
     """The rows as text, in the order of the file; other columns than ours come last and stay."""
     if not path.is_file():
         raise CanopyError(f"{path}: no ledger yet; finish a run (stage 5), or give --ledger FILE")
-    frame = read_table(path, COLUMNS)
-    return spreadsheet_plain(frame)
-
-
-def _write(path: Path, frame: pd.DataFrame) -> None:
-    """Write the rows; what a spreadsheet would take for a formula gets an apostrophe in front."""
-    write_csv(path, spreadsheet_safe(frame))
+    return spreadsheet_plain(read_table(path, COLUMNS))
 
 
 def record(path: Path, row: dict[str, str]) -> None:
@@ -207,32 +155,28 @@ def record(path: Path, row: dict[str, str]) -> None:
     """
     with locked(path):
         frame = read_ledger(path) if path.is_file() else pd.DataFrame(columns=list(COLUMNS))
-        if _rows_like(frame, row, ("recipe", "tag", "date", "submission")).any():
+        if len(_like(frame, row, ("recipe", "tag", "date", "submission"))):
             return
-        same = _rows_like(frame, row, KEY_COLUMNS)
-        if same.any():
-            place = int(np.flatnonzero(same)[0])
-            _warn_of_other(path, frame.loc[place], row)
-            for name in set(COLUMNS) - set(HAND_COLUMNS):
-                frame.loc[place, name] = row[name]
+        same = _like(frame, row, KEY_COLUMNS).index
+        if len(same):
+            before = frame.loc[same[0]]
+            if before["submission"] != row["submission"] and any(before[list(HAND_COLUMNS)]):
+                log.warning(
+                    "%s: the leaderboard scores of %s were those of another submission.csv; mend "
+                    "them with bin/ledger.py set",
+                    path,
+                    row["tag"],
+                )
+            made = [name for name in COLUMNS if name not in HAND_COLUMNS]
+            frame.loc[same[0], made] = [row[name] for name in made]
         else:
             blank = dict.fromkeys(frame.columns, "")
             frame = pd.concat([frame, pd.DataFrame([blank | row])], ignore_index=True)
-        _write(path, frame)
+        write_csv(path, spreadsheet_safe(frame))
 
 
-def _rows_like(frame: pd.DataFrame, row: dict[str, str], columns: tuple[str, ...]) -> np.ndarray:
-    return (frame[list(columns)] == [row[name] for name in columns]).all(axis=1).to_numpy()
-
-
-def _warn_of_other(path: Path, before: pd.Series, row: dict[str, str]) -> None:
-    if before["submission"] != row["submission"] and any(before[list(HAND_COLUMNS)]):
-        log.warning(
-            "%s: the leaderboard scores of %s were those of another submission.csv; mend them "
-            "with bin/ledger.py set",
-            path,
-            row["tag"],
-        )
+def _like(frame: pd.DataFrame, row: dict[str, str], columns: tuple[str, ...]) -> pd.DataFrame:
+    return frame[(frame[list(columns)] == [row[name] for name in columns]).all(axis=1)]
 
 
 def fill_in(
@@ -257,38 +201,31 @@ def fill_in(
     for name, value in scores.items():
         if not 0 <= value <= 1:
             raise CanopyError(f"--{name} is {value:g}; a leaderboard score lies between 0 and 1")
-    with locked(path) if path.is_file() else nullcontext():
+    read_ledger(path)
+    with locked(path):
         frame = read_ledger(path)
-        place = _find(frame, path, tag, recipe, fingerprint)
+        place = _find(frame, path, tag, recipe, fingerprint or "")
         for name, value in scores.items():
             frame.loc[place, name] = str(value)
-        _write(path, frame)
+        write_csv(path, spreadsheet_safe(frame))
     return frame.loc[place]
 
 
-def _find(
-    frame: pd.DataFrame, path: Path, tag: str, recipe: str | None, fingerprint: str | None
-) -> int:
-    if tag not in set(frame["tag"]):
+def _find(frame: pd.DataFrame, path: Path, tag: str, recipe: str | None, fingerprint: str) -> int:
+    tagged = frame[frame["tag"] == tag]
+    if tagged.empty:
         near = get_close_matches(tag, frame["tag"].tolist(), 1, 0.0)
         hint = f"; the nearest is {near[0]!r}" if near else ""
         raise CanopyError(f"{path}: no run of tag {tag!r}{hint}")
-    chosen = frame[frame["tag"] == tag]
+    chosen = tagged[tagged["fingerprint"].str.startswith(fingerprint)]
     if recipe is not None:
-        if recipe not in set(chosen["recipe"]):
-            known = ", ".join(sorted(set(chosen["recipe"])))
-            raise CanopyError(f"{path}: {tag} is no run of recipe {recipe!r}, only of {known}")
         chosen = chosen[chosen["recipe"] == recipe]
-    if chosen["recipe"].nunique() > 1:
-        names = " and ".join(sorted(set(chosen["recipe"])))
-        raise CanopyError(f"{path}: {tag} is a run of {names}; say which with --recipe")
-    if fingerprint is not None:
-        chosen = chosen[chosen["fingerprint"].str.startswith(fingerprint)]
     if len(chosen) != 1:
-        listed = frame.loc[frame["tag"] == tag, ["fingerprint", "date"]]
-        known = ", ".join(f"{one} ({date})" for one, date in listed.itertuples(index=False))
+        listed = tagged[["recipe", "fingerprint", "date"]].itertuples(index=False)
+        known = ", ".join(f"{name} {run} ({date})" for name, run, date in listed)
         raise CanopyError(
-            f"{path}: {len(chosen)} rows fit tag {tag}; give --fingerprint, one of {known}"
+            f"{path}: {len(chosen)} rows fit tag {tag}; say which with --recipe and --fingerprint: "
+            f"{known}"
         )
     return int(chosen.index[0])
 
@@ -296,18 +233,20 @@ def _find(
 # ------------------------------------------------------------------------- agreement with the truth
 
 
-@dataclass(frozen=True)
-class Agreement:
-    """How a score of ours goes with a score from outside, over the runs of a recipe."""
+class Agreement(NamedTuple):
+    """How a score of ours goes with a score from outside, over the `n` runs that have both.
+
+    Correlations are NaN without variation; low and high are the 95 % interval of Pearson's.
+    """
 
     recipe: str
     ours: str
     theirs: str
     n: int
     pearson: float
-    pearson_interval: tuple[float, float]
+    low: float
+    high: float
     spearman: float
-    spearman_interval: tuple[float, float]
 
 
 def numbers(frame: pd.DataFrame, column: str, path: Path) -> np.ndarray:
@@ -324,37 +263,22 @@ def numbers(frame: pd.DataFrame, column: str, path: Path) -> np.ndarray:
 
 
 def agreements(frame: pd.DataFrame, path: Path) -> list[Agreement]:
-    """Correlations by recipe of CV and span AUC with leaderboard and truth, where pairs exist.
-
-    Intervals at 95 % by Fisher's transformation, for Spearman with the variance of Bonett and
-    Wright (2000); NaN for fewer than 4 pairs, without variation, and at -1 and 1, where the
-    approximation fails.
-    """
+    """Correlations by recipe of CV and span AUC with leaderboard and truth, where pairs exist."""
     found = []
-    for recipe in dict.fromkeys(frame["recipe"]):
-        rows = frame[frame["recipe"] == recipe]
+    for recipe, rows in frame.groupby("recipe", sort=False):
         for theirs in (*HAND_COLUMNS, "test_truth"):
             for ours in ("cv", "span_auc"):
                 pair = np.stack([numbers(rows, ours, path), numbers(rows, theirs, path)])
                 x, y = pair[:, np.isfinite(pair).all(axis=0)]
                 if len(x):
-                    found.append(Agreement(recipe, ours, theirs, len(x), *correlations(x, y)))
+                    found.append(Agreement(str(recipe), ours, theirs, len(x), *correlations(x, y)))
     return found
 
 
-def correlations(
-    x: np.ndarray, y: np.ndarray
-) -> tuple[float, tuple[float, float], float, tuple[float, float]]:
-    """Pearson's r with its interval, Spearman's rho with its interval."""
-    nothing = (float("nan"), float("nan"))
+def correlations(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float, float]:
+    """Pearson's r, its interval by Fisher's transformation (from 4 pairs on), Spearman's rho."""
     if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
-        return nothing[0], nothing, nothing[0], nothing
-    r, rho = float(pearsonr(x, y).statistic), float(spearmanr(x, y).statistic)
-    return r, _fisher(r, len(x), 1.0), rho, _fisher(rho, len(x), 1 + rho**2 / 2)
-
-
-def _fisher(r: float, n: int, variance: float) -> tuple[float, float]:
-    if n < 4 or abs(r) > 1 - 1e-12:
-        return float("nan"), float("nan")
-    reach = norm.ppf(0.975) * np.sqrt(variance / (n - 3))
-    return float(np.tanh(np.arctanh(r) - reach)), float(np.tanh(np.arctanh(r) + reach))
+        return (np.nan,) * 4
+    found = pearsonr(x, y)
+    low, high = found.confidence_interval() if len(x) > 3 else (np.nan, np.nan)
+    return float(found.statistic), float(low), float(high), float(spearmanr(x, y).statistic)

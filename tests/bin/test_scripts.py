@@ -56,10 +56,10 @@ def ledger(tmp_path, monkeypatch, capsys):
 
 
 COLUMNS = (
-    "date,recipe,tag,fingerprint,commit,seed,n_cycles,metric,cv,cv_low,cv_high,span_auc,test_truth,"
-    "test_truth_raw,cv_by_cycle,test_truth_by_cycle,train_s,submission,public,private\n"
+    "date,recipe,tag,fingerprint,commit,seed,metric,cv,cv_low,cv_high,span_auc,test_truth,"
+    "test_truth_raw,submission,public,private\n"
 )
-ROW = "2026-01-02T03:04:05Z,rfcx,v1,abcdef,c0,0,1,lwlrap,0.7,0.6,0.8,0.9,,,0.6 0.7,,10,00,,\n"
+ROW = "2026-01-02T03:04:05Z,rfcx,v1,abcdef,c0,0,lwlrap,0.7,0.6,0.8,0.9,,,00,,\n"
 
 
 def test_the_ledger_shows_fills_in_and_draws(ledger, tmp_path):
