@@ -215,7 +215,7 @@ def _train(build: _Builder, cycle: int) -> None:
     tasks = []
     for fold in build.request.folds:
         for name, tag in build.each(f"fold{fold}"):
-            options = ["--cycle", str(cycle), "--fold", str(fold)]
+            options = ["--cycle", str(cycle), "--worker", "--folds", str(fold)]
             # Given only where they change anything: a task is known again by its command.
             asked = build.conf.of("train")
             for option, number in (("--ranks", asked.own["ranks"]), ("--n-nodes", asked.nodes)):
@@ -233,7 +233,7 @@ def _infer(build: _Builder, cycle: int) -> None:
     n = build.conf.of("infer").own["shards"]
     shards, folds = [], []
     for fold in build.request.folds:
-        options = ("--cycle", str(cycle), "--fold", str(fold))
+        options = ("--cycle", str(cycle), "--worker", "--folds", str(fold))
         for name, tag in build.each(f"fold{fold}"):
             command = build.call("bin/sed_infer.py", "infer", tag, *options)
             folder = f"{_exp(build, tag)}/cycle{cycle}/fold{fold}"

@@ -25,5 +25,5 @@ def run_folds(run: Run, folds: list[int], n_gpus: int, argv: list[str], n_ranks:
     # Ranks that were started together end together: a fold of theirs is a process of its own.
     n_shares = n_parallel if n_ranks == 1 else len(folds)
     shares = [share for k in range(n_shares) if (share := folds[k::n_shares])]
-    tasks = [[*argv, "--fold", *map(str, share)] for share in shares]
+    tasks = [[*argv, "--worker", "--folds", " ".join(map(str, share))] for share in shares]
     run_each(Path(sys.argv[0]).resolve(), tasks, n_parallel, run.device, n_ranks)

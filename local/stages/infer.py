@@ -9,7 +9,10 @@ import torch
 from local.inference.score_files import PartialScores, load_scores, save_scores
 from local.inference.score_recordings import score_recordings
 from local.inference.scores import clip_logits
+from local.io.errors import CanopyError
 from local.io.files import fingerprint
+from local.jobs.devices import set_threads
+from local.jobs.locks import lock_folder
 from local.jobs.shards import Shard
 from local.models import SedModel
 from local.models.checkpoint import load_model
@@ -21,6 +24,18 @@ from local.stages.places import Run
 from local.stages.stamps import Stamp
 
 log = logging.getLogger("canopy")
+
+
+def infer_as_worker(run: Run, args: Namespace, shard: Shard | None) -> None:
+    """Score with the folds asked for one after another in this process, or a share of one's."""
+    set_threads()
+    folds = chosen_folds(args.folds, run.config.split.n_folds)
+    if shard is not None and len(folds) > 1:
+        raise CanopyError("--shard goes with one fold; name it, as in --folds 0")
+    for fold in folds:
+        folder = run.fold(args.cycle, fold)
+        with lock_folder(folder, f"fold {fold}", shared=shard is not None):
+            infer_fold(run, args.cycle, fold, shard)
 
 
 def infer_folds(run: Run, args: Namespace, argv: list[str]) -> None:

@@ -39,11 +39,10 @@ def folds_parser(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--folds", default="", help='folds to work on, as "0 1" (default: all)')
     parser.add_argument("--n-gpus", type=int, default=0, help="GPUs to use (default: all)")
     parser.add_argument(
-        "--fold",
-        type=int,
-        nargs="+",
-        metavar="K",
-        help="work on this fold, or on these one after another, in this very process",
+        "--worker",
+        action="store_true",
+        help="work on the folds one after another in this very process, which others may run "
+        "beside, instead of sharing them out to processes",
     )
     parser.add_argument(
         "--cache",

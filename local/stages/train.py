@@ -47,20 +47,18 @@ def train(args: Namespace, argv: list[str]) -> int:
     launch = LaunchConfig(
         args.ranks, args.n_nodes, args.master_addr, args.node_rank, args.max_restarts
     )
-    if len(args.fold or ()) > 1 and (args.master_addr or not launch.alone):
-        raise CanopyError("--ranks, --n-nodes and --master-addr go with one --fold; name one")
     # The experiment's lock is held by whoever starts the nodes; the first rank takes the fold's.
-    if args.master_addr and args.fold is not None:
+    if args.master_addr and args.worker:
         train_in_ranks(plan(args, "train"), args, launch, argv)
         return 0
     # Shared: folds may be trained by processes of their own, on other machines as well.
     with started(args, "train", shared=True) as run:
-        if args.fold is None:
+        if not args.worker:
             launch.check(run.device)
             train_folds(run, args, argv)
         elif launch.alone:
             set_threads()
-            for fold in args.fold:
+            for fold in chosen_folds(args.folds, run.config.split.n_folds):
                 with lock_folder(run.fold(args.cycle, fold), f"fold {fold}"):
                     train_fold(run, args.cycle, fold)
         else:
@@ -88,11 +86,21 @@ def train_folds(run: Run, args: Namespace, argv: list[str]) -> None:
 def train_in_ranks(run: Run, args: Namespace, launch: LaunchConfig, argv: list[str]) -> None:
     """Train one fold in several processes, which are this script again."""
     launch.check(run.device)
-    (fold,) = args.fold
+    fold = _only_fold(run, args)
     note = run.exp / "logs" / f"cycle{args.cycle}-fold{fold}.fault.txt"
     run_ranks(Path(sys.argv[0]).resolve(), argv, launch, note)
     if not Experiment(run).training_stamp(args.cycle, fold).matches():
         raise Interrupted("a signal to one of its ranks", f"fold {fold}")
+
+
+def _only_fold(run: Run, args: Namespace) -> int:
+    folds = chosen_folds(args.folds, run.config.split.n_folds)
+    if len(folds) > 1:
+        raise CanopyError(
+            "--ranks, --n-nodes and --master-addr go with one fold a --worker; name it, as in "
+            "--folds 0"
+        )
+    return folds[0]
 
 
 def train_as_rank(args: Namespace) -> int:
@@ -100,9 +108,9 @@ def train_as_rank(args: Namespace) -> int:
     if has_failed_before():
         return 0
     set_threads()
-    (fold,) = args.fold
     try:
         run = plan(args, "train")
+        fold = _only_fold(run, args)
         if was_restarted():
             run = replace(run, force=False)
         with joined(run.device) as ranks, ExitStack() as locks:

@@ -51,7 +51,7 @@ class Demo:
             return [f"bin/{script}.py", *options, *more]
 
         def folds(script: str, cycle: str) -> list[list[str]]:
-            return [call(script, "--cycle", cycle, "--fold", fold) for fold in FOLDS]
+            return [call(script, "--cycle", cycle, "--worker", "--folds", fold) for fold in FOLDS]
 
         def infer(cycle: str) -> list[list[str]]:
             return [*folds("sed_infer", cycle), call("sed_infer", "--cycle", cycle)]

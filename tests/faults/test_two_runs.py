@@ -176,13 +176,13 @@ def test_the_second_run_of_a_tag_is_refused_and_one_of_another_waits(scene, unbr
 def test_folds_go_on_beside_each_other_but_not_beside_a_whole_stage(scene, tmp_path):
     dump = new_dump(scene, tmp_path)
     with lock_folder(dump / "exp" / "toy", "x", shared=True):
-        code, told = finish(scene, dump, "sed_train", "--fold", "0")
+        code, told = finish(scene, dump, "sed_train", "--worker", "--folds", "0")
         assert "worked on" not in told
         code, told = finish(scene, dump, "split")
         assert code == 1
         assert "toy: this experiment is being worked on by one beside process" in told
     with lock_folder(dump / "exp" / "toy" / "cycle0" / "fold0", "x"):
-        code, told = finish(scene, dump, "sed_train", "--fold", "0")
+        code, told = finish(scene, dump, "sed_train", "--worker", "--folds", "0")
         assert code == 1
         assert "fold 0 is being worked on by process" in told
 

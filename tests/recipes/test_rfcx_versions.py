@@ -109,11 +109,11 @@ class Bench:
         return options, start(stage_parser(None).parse_args(options), "test")
 
     def train(self, options: list[str], fold: int = 0, cycle: int = 0) -> None:
-        where = ["--cycle", str(cycle), "--fold", str(fold)]
+        where = ["--cycle", str(cycle), "--worker", "--folds", str(fold)]
         assert self.scripts["sed_train"].main([*options, *where]) == 0
 
     def infer(self, options: list[str], fold: int = 0, cycle: int = 0) -> None:
-        where = ["--cycle", str(cycle), "--fold", str(fold)]
+        where = ["--cycle", str(cycle), "--worker", "--folds", str(fold)]
         assert self.scripts["sed_infer"].main([*options, *where]) == 0
 
 

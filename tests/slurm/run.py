@@ -212,7 +212,8 @@ def two_nodes(world: World) -> str:
     for name, how in (("ranks", ["--ranks", 2]), ("two", ["--n-nodes", 2])):
         world.at_split(name)
         options = [*world.options(name, "short"), "--recipe", "demo", "--tag", "tiny", "--nj", 2]
-        command = [sys.executable, "bin/sed_train.py", *options, "--cycle", 0, "--fold", 0, *how]
+        fold = ["--cycle", 0, "--worker", "--folds", 0]
+        command = [sys.executable, "bin/sed_train.py", *options, *fold, *how]
         trained.append(world.exp(name) / "cycle0/fold0")
         if name == "ranks":
             world.call(*command, OMP_NUM_THREADS=str(2 * world.threads))

@@ -74,7 +74,9 @@ def test_training_and_inference_from_packs_near_by_come_out_the_same(packed, scr
 
     def fold(*options):
         for name in ("sed_train", "sed_infer"):
-            assert script(name).main([*experiment.options, "--fold", "0", *options]) == 0
+            assert (
+                script(name).main([*experiment.options, "--worker", "--folds", "0", *options]) == 0
+            )
         return results(exp)
 
     plain = fold()

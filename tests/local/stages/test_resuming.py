@@ -77,7 +77,7 @@ def fold(toy, tmp_path, processes):
         log = tmp_path / "log"
 
         def run(**death) -> int:
-            options = [*made.options, "--fold", "0"]
+            options = [*made.options, "--worker", "--folds", "0"]
             return processes(options=options, log=str(log), **death)
 
         run.folder, run.log = made.run.fold(0, 0), log
@@ -117,13 +117,13 @@ def same(run, kept):
 @pytest.mark.parametrize("kind", ["plain", "workers"])
 def test_a_fold_after_another_is_the_fold_alone(toy, tmp_path, processes, kind):
     made, log = toy(**{**QUICK, **KINDS[kind]}), tmp_path / "log"
-    folder = made.run.fold(0, 0)
-    assert processes(options=[*made.options, "--fold", "0"], log=str(log)) == 0, log.read_text()
+    folder = made.run.fold(0, 1)
+    worker = [*made.options, "--worker", "--folds"]
+    assert processes(options=[*worker, "1"], log=str(log)) == 0, log.read_text()
     kept = contents(folder)
     begin_anew(folder)
-    both = [*made.options, "--fold", "1", "0"]
-    assert processes(options=both, log=str(log)) == 0, log.read_text()
-    assert (made.run.fold(0, 1) / "best.pt").is_file()
+    assert processes(options=[*worker, "0 1"], log=str(log)) == 0, log.read_text()
+    assert (made.run.fold(0, 0) / "best.pt").is_file()
     assert changed(folder, kept) == []
 
 

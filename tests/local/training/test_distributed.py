@@ -356,7 +356,7 @@ def test_items_of_any_type_are_gathered(tmp_path):
 
 
 def command(made, *more):
-    options = [*made.options, "--fold", "0", *map(str, more)]
+    options = [*made.options, "--worker", "--folds", "0", *map(str, more)]
     return [sys.executable, str(ROOT / "bin/sed_train.py"), *options]
 
 
