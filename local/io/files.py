@@ -13,8 +13,8 @@ import io
 import json
 import os
 import re
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,7 +26,7 @@ import pandas as pd
 from local.io.errors import CanopyError, MachineError, first_line
 from local.io.limits import MAX_JSON_BYTES, read_text
 
-# `.<stem>.<letters of mkstemp>.tmp<suffix>`; in the name of an output no such thing stands.
+# `.<stem>.<eight letters>.tmp<suffix>`; in the name of an output no such thing stands.
 _TEMPORARY = re.compile(r"\..*\.[a-z0-9_]{8}\.tmp(\.[^.]*)?")
 
 # Faults of the disk or of the rights on it, which nothing in the code can mend.
@@ -114,8 +114,6 @@ def atomic_path(target: Path | str, n_bytes: int | None = None) -> Iterator[Path
         raise disk_fault(target, error, n_bytes) from None
     try:
         yield temporary
-        # mkstemp makes files private; outputs are shared with whoever may read the folder.
-        os.chmod(temporary, 0o666 & ~_umask())
         _sync(temporary)
         os.replace(temporary, target)
         _sync_folder(target.parent)
@@ -131,14 +129,19 @@ def atomic_path(target: Path | str, n_bytes: int | None = None) -> Iterator[Path
 
 
 def _make_temporary(target: Path) -> tuple[int, Path]:
-    """A new file whose lock this process holds while it writes: who gets the lock may remove it."""
+    """A new file whose lock this process holds while it writes: who gets the lock may remove it.
+
+    The system takes the umask off its rights, so that whoever may read the folder may read it.
+    """
     while True:
-        descriptor, name = tempfile.mkstemp(
-            prefix=f".{target.stem}.", suffix=f".tmp{target.suffix}", dir=target.parent
-        )
+        temporary = target.with_name(f".{target.stem}.{secrets.token_hex(4)}.tmp{target.suffix}")
+        try:
+            descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        except FileExistsError:
+            continue
         try_lock(descriptor)
         if os.fstat(descriptor).st_nlink:
-            return descriptor, Path(name)
+            return descriptor, temporary
         # Taken for a leftover before it was locked.
         os.close(descriptor)
 
@@ -207,12 +210,6 @@ def remove_leftovers(folder: Path | str) -> int:
         finally:
             os.close(descriptor)
     return removed
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
 
 
 def _sync(path: Path) -> None:

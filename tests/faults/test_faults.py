@@ -49,7 +49,7 @@ def test_every_stage_goes_on_to_the_same_bytes(tmp_path, ready_environment):
 
 FORGETFUL = """
 import sys
-from local.training import fold
+from local.training import fold_loop as fold
 from tests.faults import harness
 
 load = fold.load_training_state

@@ -3,6 +3,7 @@
 import json
 import os
 import stat
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -53,11 +54,31 @@ def test_the_target_is_not_seen_before_the_end(tmp_path):
     assert names(target.parent) == ["a.npz"]
 
 
-def test_others_may_read_what_was_written(tmp_path):
+@pytest.fixture(params=[0o022, 0o027, 0o077])
+def umask(request):
+    before = os.umask(request.param)
+    yield request.param
+    os.umask(before)
+
+
+def test_others_may_read_what_was_written(tmp_path, umask):
     write_text(tmp_path / "a", "x")
-    mask = os.umask(0)
-    os.umask(mask)
-    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o666 & ~mask
+    write_text(tmp_path / "a", "y")
+    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o666 & ~umask
+
+
+def test_writing_leaves_the_umask_of_the_process_alone(tmp_path, umask, monkeypatch):
+    """Other threads open files meanwhile: with a umask of 0 anybody could write to theirs."""
+
+    def refuse(mask):
+        raise AssertionError(f"the umask of all threads is set to {mask}")
+
+    monkeypatch.setattr(os, "umask", refuse)
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda n: write_text(tmp_path / f"{n % 5}", "x"), range(40)))
+    monkeypatch.undo()
+    assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {0o666 & ~umask}
+    assert names(tmp_path) == ["0", "1", "2", "3", "4"]
 
 
 def test_a_table_that_cannot_be_written_leaves_nothing(tmp_path):
