@@ -15,6 +15,8 @@ import sys
 import torch
 
 from local.config import load_config
+from local.features.front_ends.front_end import check_input
+from local.features.front_ends.kinds import front_end_of
 from local.io.errors import CanopyError
 from local.labels.windows import window_frames
 from local.models import create_model
@@ -45,18 +47,19 @@ def main(argv: list[str] | None = None) -> int:
     torch.set_num_threads(args.threads)
     try:
         config = load_config(args.conf, args.set)
-        is_wave = config.features.kind == "wave"
-        n_bands = 1 if is_wave else config.features.n_mels
-        model = create_model(config.model.name, config.model.params, 1, n_bands).to(device).train()
+        front_end = front_end_of(config)
+        params = config.model.params
+        model = create_model(config.model.name, params, 1, front_end.n_bands).to(device).train()
+        check_input(front_end, config.model.name, model.input)
     except CanopyError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    n, window = args.batch_size or config.train.batch_size, window_frames(config, model.step)
-    shape = (n, window) if is_wave else (n, 1, n_bands, window)
-    x = torch.randn(shape, device=device)
+    n = args.batch_size or config.train.batch_size
+    window = window_frames(config.window.length_s, front_end.hop_s, model.step)
+    x = front_end.as_input(torch.randn(n, *front_end.axes, window, device=device))
     found = profile_step(model, x, amp_dtype(config, device), args.steps)
     n_weights = sum(parameter.numel() for parameter in model.parameters())
-    length_s = window * config.hop_s
+    length_s = window * front_end.hop_s
     print(f"{config.model.name}: {n_weights:,} weights, {n} windows of {length_s:.3f} s")
     for name, seconds in found.seconds.items():
         print(f"{name:>24} {seconds:9.3f} s")

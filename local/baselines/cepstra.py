@@ -36,12 +36,13 @@ def segment_frames(
     dump: FeatureStore, recording_id: str, onset: float, offset: float
 ) -> np.ndarray:
     """Log band spectra (F, T) of the frames that [onset, offset) seconds touch; at least one."""
-    if not dump.centred:
+    front_end = dump.front_end
+    if front_end.band_edges_hz() is None or front_end.level != "log_power":
         raise CanopyError(
-            f"{dump.folder}: holds waveforms, cepstra need band spectra; set features.kind to "
-            "logmel"
+            f"{dump.folder}: holds {front_end.kind} features, cepstra need log band spectra; set "
+            "features.kind to logmel"
         )
-    grid = grid_of(dump.n_frames(recording_id), dump.config.hop_s, dump.centred)
+    grid = grid_of(dump.n_frames(recording_id), front_end.hop_s, front_end.begin)
     shared = overlap(np.float64(onset), np.float64(offset), grid.edges_s[:-1], grid.edges_s[1:])
     touched = np.flatnonzero(shared > 0)
     if len(touched) == 0:

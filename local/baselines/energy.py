@@ -17,6 +17,7 @@ from scipy.fft import rfft
 from scipy.ndimage import uniform_filter, uniform_filter1d
 
 from local.config import Section
+from local.features.front_ends.front_end import WAVEFORM
 from local.features.store import FeatureStore
 from local.inference.scores import Scores
 from local.io.errors import CanopyError
@@ -203,9 +204,9 @@ def energy_scores(
 
     One class, `label`; a recording's own score is its highest frame's.
     """
-    if dump.centred:
+    if dump.front_end.input != WAVEFORM:
         raise CanopyError(
-            f"{dump.folder}: holds {dump.config.features.kind} features, the energy detector reads "
+            f"{dump.folder}: holds {dump.front_end.kind} features, the energy detector reads "
             "waveforms; set features.kind to wave"
         )
     rate = dump.config.audio.sample_rate

@@ -8,14 +8,20 @@ from local.config.section_base import (
     Count,
     Positive,
     Section,
+    Settings,
     StretchFactor,
 )
 
 
 class FeatureConfig(Section):
-    """The front end: natural-log mel power spectrogram, or the waveform itself."""
+    """The front end, a registered kind by name.
 
-    kind: Literal["logmel", "wave"] = "logmel"
+    `params` are checked by that kind's own schema; the other keys are of log-mel spectrograms, and
+    of what stage 0 stores whatever the kind.
+    """
+
+    kind: str = "logmel"
+    params: Settings = {}
     n_fft: Annotated[int, Field(ge=16, le=2**18)] = 2048
     win_length: Count | None = None
     hop_length: Count = 512
@@ -32,9 +38,7 @@ class FeatureConfig(Section):
     stretches: tuple[StretchFactor, ...] = ()
 
     @model_validator(mode="after")
-    def _kept_and_stretched(self) -> "FeatureConfig":
-        if self.keep_wave and self.kind == "wave":
-            raise ValueError("kind: wave stores waveforms anyway; leave keep_wave out")
+    def _stretches_differ(self) -> "FeatureConfig":
         if len({f"{factor:g}" for factor in [1.0, *self.stretches]}) <= len(self.stretches):
             raise ValueError(
                 f"stretches is {list(self.stretches)}; give each factor once, and not 1, which is "

@@ -18,9 +18,6 @@ from local.config.section_base import Section, Settings
 from local.config.train import ModelConfig, TrainConfig
 from local.config.windows import WindowConfig
 
-# Weights of the mel filters: more would take memory by gigabytes.
-_MAX_FILTER_WEIGHTS = 2**26
-
 
 class Config(Section):
     """A whole version."""
@@ -64,36 +61,7 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
-    def _front_end_fits(self) -> "Config":
-        nyquist = self.audio.sample_rate / 2
-        f_max = self.features.f_max_hz
-        if f_max is not None and f_max > nyquist:
-            raise ValueError(
-                f"features.f_max_hz {f_max:g} is above the Nyquist frequency {nyquist:g} of "
-                f"audio.sample_rate {self.audio.sample_rate}; lower it or raise the rate"
-            )
-        if self.features.f_min_hz >= (f_max or nyquist):
-            raise ValueError(
-                f"features.f_min_hz {self.features.f_min_hz:g} is not below the upper edge "
-                f"{f_max or nyquist:g}"
-            )
-        weights = self.features.n_mels * (self.features.n_fft // 2 + 1)
-        if self.features.kind == "logmel" and weights > _MAX_FILTER_WEIGHTS:
-            raise ValueError(
-                f"features.n_mels {self.features.n_mels} filters over features.n_fft "
-                f"{self.features.n_fft} have {weights} weights, at most {_MAX_FILTER_WEIGHTS} are "
-                "taken; lower one of the two"
-            )
-        win_length = self.features.win_length
-        if win_length is not None and win_length > self.features.n_fft:
-            raise ValueError(
-                f"features.win_length {win_length} is longer than features.n_fft "
-                f"{self.features.n_fft}"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _what_augmentation_needs(self) -> "Config":
+    def _stretches_are_made(self) -> "Config":
         made = {f"{factor:g}" for factor in self.features.stretches}
         if self.window.p_stretched > 0 and not made:
             raise ValueError("window.p_stretched reads stretched dumps; list features.stretches")
@@ -103,18 +71,4 @@ class Config(Section):
                 f"inference.tta.stretches has {absent[0]:g}, which features.stretches "
                 f"{list(self.features.stretches)} does not make; add it there"
             )
-        augment, is_wave = self.augment, self.features.kind == "wave"
-        if augment.wave_p > 0 and not (is_wave or self.features.keep_wave):
-            raise ValueError("augment.wave_p needs waveforms in the dump; set features.keep_wave")
-        spectral = {"stretch": None, "pitch_bands": 0, "freq_mask_spares_calls": False}
-        wrong = [key for key, off in spectral.items() if getattr(augment, key) != off]
-        if is_wave and wrong:
-            raise ValueError(f"augment.{wrong[0]} works on features.kind logmel only; leave it out")
         return self
-
-    @property
-    def hop_s(self) -> float:
-        """Seconds between feature frames (between samples for waveform input)."""
-        if self.features.kind == "wave":
-            return 1.0 / self.audio.sample_rate
-        return self.features.hop_length / self.audio.sample_rate

@@ -14,6 +14,8 @@ import pandas as pd
 
 from local.config import Config, load_config
 from local.detect.publish.folder import Published, is_published, read_published
+from local.features.front_ends.front_end import check_input
+from local.features.front_ends.kinds import front_end_of
 from local.inference.sliding import Scorer
 from local.inference.views import View, list_views
 from local.io.errors import CanopyError
@@ -32,7 +34,7 @@ class Engine(Protocol):
     scorers: list[Scorer]
 
     def features(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """Samples as they come -> frames (k, n_mels) (samples (k,) for the waveform)."""
+        """Samples as they come -> features (*axes, k)."""
 
 
 @dataclass(frozen=True)
@@ -91,12 +93,12 @@ class Detector:
     @property
     def hop_s(self) -> float:
         """Seconds of a cell."""
-        return self.config.hop_s * self.step
+        return front_end_of(self.config).hop_s * self.step
 
     @property
     def start_s(self) -> float:
         """Where the first cell begins."""
-        return -0.5 * self.config.hop_s if self.config.features.kind == "logmel" else 0.0
+        return front_end_of(self.config).start_s
 
 
 def describe(request: Request) -> list[ModelSpec]:
@@ -276,11 +278,12 @@ def _checkpoint(path: Path, request: Request) -> ModelSpec:
         )
     labels = list(recipe["labels"])
     model, config = load_model(path, labels), load_config(conf)
-    n_mels = config.features.n_mels
-    if config.features.kind == "logmel" and n_mels != recipe["n_bands"]:
+    front_end = front_end_of(config)
+    check_input(front_end, recipe["name"], model.input)
+    if front_end.n_bands != recipe["n_bands"]:
         raise CanopyError(
-            f"{path}: takes {recipe['n_bands']} mel bands, and {conf} makes {n_mels}; give the "
-            "config.yaml of its run with --conf"
+            f"{path}: takes {recipe['n_bands']} bands, and {conf} makes {front_end.n_bands}; give "
+            "the config.yaml of its run with --conf"
         )
     classes = pd.DataFrame({"label": labels, "name": labels})
     return ModelSpec(

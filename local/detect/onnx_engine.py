@@ -11,20 +11,14 @@ import numpy as np
 import onnx
 import onnxruntime
 from google.protobuf.message import DecodeError
-from numpy.lib.stride_tricks import sliding_window_view
 from onnx.utils import Extractor
-from scipy.fft import rfft
-from scipy.sparse import csr_array
 
 from local.config import Config
 from local.detect.publish.folder import CLIP, FEATURES, FRAME, INPUT, RUNTIME_ERRORS
-from local.features.framing import stream_frames
-from local.features.mel import hann_window, mel_filters
+from local.features.front_ends.front_end import WAVEFORM
+from local.features.front_ends.kinds import front_end_of
 from local.io.errors import CanopyError, first_line
 
-# Frames of the front end at once, which stay in the cache; always as many, so that blocks of
-# samples do not matter.
-_FRAMES = 128
 # A fused x * sigmoid(x) takes no blocked layout, so each convolution beside one reorders its input
 # and output: EfficientNet-B0 takes 19 % longer with it.
 _SLOWER = ["QuickGeluFusion"]
@@ -40,38 +34,19 @@ class OnnxEngine:
     """
 
     def __init__(self, paths: list[Path], config: Config, n_threads: int) -> None:
-        self._config = config
-        self._has_front = config.features.kind == "logmel"
+        self._front_end = front_end_of(config)
+        entry = INPUT if self._front_end.input == WAVEFORM else FEATURES
         graphs = [_load(path) for path in paths]
-        if self._has_front:
-            self._window = hann_window(config.features)
-            # Sparse, as few bins belong to a filter, and so not in the hands of a BLAS, whose
-            # threads spin in the way of the network's: two cores took longer than one.
-            filters = mel_filters(config.features, config.audio.sample_rate)
-            self._filters = csr_array(filters.astype(np.float32))
+        if entry == FEATURES:
             graphs = [_behind_front(*pair) for pair in zip(graphs, paths, strict=True)]
         self.scorers = [
-            OnnxScorer(_session(graph, n_threads, path), FEATURES if self._has_front else INPUT)
+            OnnxScorer(_session(graph, n_threads, path), entry)
             for graph, path in zip(graphs, paths, strict=True)
         ]
 
     def features(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """Samples as they come -> frames (k, n_mels) (samples (k,) for the waveform)."""
-        if not self._has_front:
-            yield from blocks
-            return
-        size, hop = self._config.features.n_fft, self._config.features.hop_length
-        for piece, n_frames in stream_frames(blocks, size, hop, _FRAMES):
-            framed = sliding_window_view(piece, size)[::hop][:n_frames]
-            for first in range(0, n_frames, _FRAMES):
-                yield self._log_mel(framed[first : first + _FRAMES])
-
-    def _log_mel(self, frames: np.ndarray) -> np.ndarray:
-        """(k, n_fft) samples -> (k, n_mels), as `features.LogMel` has it."""
-        spectrum = rfft(frames * self._window, axis=1)
-        power = spectrum.real**2 + spectrum.imag**2
-        mel = (self._filters @ power.T).T
-        return np.log(np.maximum(mel, np.float32(self._config.features.floor)))
+        """Samples as they come -> features (*axes, k)."""
+        return self._front_end.stream_numpy(blocks)
 
 
 class OnnxScorer:
@@ -81,7 +56,7 @@ class OnnxScorer:
         self._session, self._name = session, name
 
     def __call__(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(B, n_mels, T) or (B, n) -> frame logits (B, C, T'), clip logits (B, C)."""
+        """(B, *axes, T) -> frame logits (B, C, T'), clip logits (B, C)."""
         frame, clip = self._session.run([FRAME, CLIP], {self._name: x})
         return frame, clip
 

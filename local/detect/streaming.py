@@ -23,7 +23,7 @@ class FrameStream:
 
     Parameters
     ----------
-    pieces : (k, n_mels) or (k,), in order.
+    pieces : features (*axes, k), in order.
     readers : numbers of those who read.
     """
 
@@ -44,15 +44,16 @@ class FrameStream:
                 if piece is None:
                     self.ended = True
                     break
-                arrived.append(piece)
-                n_arrived += len(piece)
+                arrived.append(piece.T)
+                n_arrived += piece.shape[-1]
             if n_arrived:
                 kept = [] if self._held is None else [self._held]
+                # Time first, so that neighbouring frames are neighbours in memory.
                 self._held = np.concatenate([*kept, *arrived])
                 self.n_known += n_arrived
 
     def read(self, start: int, stop: int) -> np.ndarray:
-        """(n_mels, k) or (k,) float32 of the frames [start, stop), as far as they exist."""
+        """(*axes, k) float32 of the frames [start, stop), as far as they exist."""
         if self._held is None or start < self._first:
             raise ValueError(f"frame {start} is not held any more")
         return self._held[start - self._first : min(stop, self.n_known) - self._first].T

@@ -1,9 +1,10 @@
-"""The front end and its files: one way from samples to features for every stage.
+"""From sound files to features: one way for every stage.
 
-- `logmel`: `LogMel`, a log-mel spectrogram of a whole recording, a batch, or a stream of blocks
-- `dump`: the npz of one recording, written whole and read in crops; `feature_id` names a dump
-- `pack`: many such files in a few large ones, for disks that hate small files
-- `stats`: `RunningStats`, mean and standard deviation of a corpus that is never in memory
+- `audio`: decoding; `recording`: one recording to its npz, which stage 0 runs in many processes
+- `front_ends/`: what turns samples into features, by name
+- `corpus`: stage 0 over many recordings; `npz`: the file of one, read in crops; `pack`: many such
+  files in a few large ones, for disks that hate small files; `cache`: copies on a node's own disk
+- `store`: `FeatureStore`, all of these as the later stages read them
+- `band_statistics`: mean and standard deviation of a corpus that is never in memory
 - `tempo`: time stretch of waveforms, for further dumps and pitch shifts
-- `process`: `process_recording`, decoding to npz, which stage 0 runs in many processes
 """

@@ -109,16 +109,19 @@ def load_audio(path: Path | str, config: AudioConfig) -> np.ndarray:
     return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
 
 
-def stream_audio(path: Path | str, config: AudioConfig, block_s: float) -> Iterator[np.ndarray]:
+def stream_audio(
+    path: Path | str, config: AudioConfig, block_s: float, n_channels: int = 1
+) -> Iterator[np.ndarray]:
     """Decode a recording in blocks of about `block_s` seconds: float32 arrays of shape (n,).
 
     Joined, the blocks are the samples of `load_audio`, whatever the block length: the resampler
     keeps its state from block to block. Faults are told as by `load_audio`, but those inside the
-    data only when their block is reached.
+    data only when their block is reached. With `n_channels` above 1 the blocks are (n_channels, n),
+    the file must have so many, and `audio.channel` does not matter.
     """
     if not block_s > 0:
         raise ValueError(f"block_s must be positive, found {block_s}")
-    return _stream(Path(path), config, block_s)
+    return _stream(Path(path), config, block_s, n_channels)
 
 
 def load_part(path: Path | str, config: AudioConfig, start_s: float, end_s: float) -> np.ndarray:
@@ -163,16 +166,18 @@ def stream_channels(path: Path | str) -> Iterator[np.ndarray]:
             yield block.reshape(len(block), sound.channels)
 
 
-def _stream(path: Path, config: AudioConfig, block_s: float | None) -> Iterator[np.ndarray]:
+def _stream(
+    path: Path, config: AudioConfig, block_s: float | None, n_channels: int = 1
+) -> Iterator[np.ndarray]:
     with _open(path) as sound:
         _check_rate(path, sound.samplerate, config)
-        _check_channel(path, sound.channels, config)
+        _check_channel(path, sound.channels, config, n_channels)
         block = _block_frames(sound, config.sample_rate, block_s)
-        samples = _decode(path, sound, config, block)
-        if sound.samplerate == config.sample_rate:
-            yield from samples
-        else:
-            yield from _resample(samples, sound.samplerate, config.sample_rate)
+        samples = _decode(path, sound, config if n_channels == 1 else None, block)
+        if sound.samplerate != config.sample_rate:
+            samples = _resample(samples, sound.samplerate, config.sample_rate, n_channels)
+        for part in samples:
+            yield part.T  # of one channel the same
 
 
 def _block_frames(sound: soundfile.SoundFile, rate_out: int, block_s: float | None) -> int:
@@ -185,18 +190,19 @@ def _block_frames(sound: soundfile.SoundFile, rate_out: int, block_s: float | No
 def _decode(
     path: Path,
     sound: soundfile.SoundFile,
-    config: AudioConfig,
+    config: AudioConfig | None,
     block: int,
     first: int = 0,
     end: int | None = None,
 ) -> Iterator[np.ndarray]:
-    """Blocks of the chosen channel at the file's own rate, checked for length and finiteness.
+    """Blocks (n,) of the chosen channel at the file's own rate, checked for length and finiteness.
 
-    Frames [first, end) of the file, which stands at the first of them.
+    Frames [first, end) of the file, which stands at the first of them. Without a configuration all
+    channels, (n, channels).
     """
     done = first
     for decoded in _read_blocks(path, sound, block, first, end):
-        chosen = _choose_channel(decoded, config)
+        chosen = decoded if config is None else _choose_channel(decoded, config)
         _check_finite(path, chosen, done, sound.samplerate)
         done += len(decoded)
         yield chosen
@@ -227,14 +233,17 @@ def _read_blocks(
         yield decoded
 
 
-def _resample(blocks: Iterator[np.ndarray], rate_in: int, rate_out: int) -> Iterator[np.ndarray]:
-    resampler = soxr.ResampleStream(rate_in, rate_out, 1, dtype="float32", quality="HQ")
+def _resample(
+    blocks: Iterator[np.ndarray], rate_in: int, rate_out: int, n_channels: int = 1
+) -> Iterator[np.ndarray]:
+    resampler = soxr.ResampleStream(rate_in, rate_out, n_channels, dtype="float32", quality="HQ")
     for block in blocks:
         resampled = resampler.resample_chunk(block)
         if len(resampled):
             yield resampled
     # The filter's delay: what is left in it belongs to the end of the recording.
-    tail = resampler.resample_chunk(np.zeros(0, dtype=np.float32), last=True)
+    nothing = np.zeros(0 if n_channels == 1 else (0, n_channels), dtype=np.float32)
+    tail = resampler.resample_chunk(nothing, last=True)
     if len(tail):
         yield tail
 
@@ -355,7 +364,15 @@ def _check_rate(path: Path, found: int, config: AudioConfig) -> None:
         )
 
 
-def _check_channel(path: Path, channels: int, config: AudioConfig) -> None:
+def _check_channel(path: Path, channels: int, config: AudioConfig, n_channels: int = 1) -> None:
+    if n_channels > 1:
+        if channels != n_channels:
+            raise SoundError(
+                f"{path}: has {channels} channel{'s' if channels > 1 else ''}, features.kind needs "
+                f"{n_channels}; remove it, or choose another kind",
+                "channel",
+            )
+        return
     if isinstance(config.channel, int) and config.channel >= channels:
         raise SoundError(
             f"{path}: audio.channel is {config.channel} but the file has {channels} "
@@ -368,8 +385,8 @@ def _check_channel(path: Path, channels: int, config: AudioConfig) -> None:
 def _check_finite(path: Path, samples: np.ndarray, start: int, rate: int) -> None:
     finite = np.isfinite(samples)
     if not finite.all():
-        first = int(np.argmin(finite))
-        kind = "NaN" if np.isnan(samples[first]) else "infinite"
+        first = int(np.argmin(finite if samples.ndim == 1 else finite.all(axis=1)))
+        kind = "NaN" if np.isnan(samples[first]).any() else "infinite"
         raise SoundError(
             f"{path}: sample {start + first} ({(start + first) / rate:.6f} s) is {kind}; "
             "export the recording again or remove it",

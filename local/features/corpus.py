@@ -17,13 +17,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from tqdm import tqdm
 
 from local.config import Config
 from local.data.tables import read_table
 from local.features.band_statistics import RunningStats
-from local.features.mel import check_filters
+from local.features.front_ends.front_end import FrontEnd
+from local.features.front_ends.kinds import front_end_of
 from local.features.npz import FeatureReader
 from local.features.pack import Packed, forget, packed_files
 from local.features.recording import process_recording
@@ -59,8 +59,7 @@ def source_path(datadir: Path, path: str) -> Path:
 
 def check_corpus(recordings: pd.DataFrame, folder: Path, config: Config) -> None:
     """Faults that would only show after hours: rates, mel filters, disk."""
-    if config.features.kind == "logmel":
-        check_filters(config.features, config.audio.sample_rate)
+    front_end_of(config)
     if config.audio.other_rates == "refuse":
         other = recordings[recordings["sample_rate"] != config.audio.sample_rate]
         if len(other):
@@ -81,13 +80,11 @@ def check_corpus(recordings: pd.DataFrame, folder: Path, config: Config) -> None
 
 def estimate_bytes(seconds: float, config: Config) -> int:
     """Size of the dump of so many seconds of sound, with its stretched ones."""
-    seconds *= 1 + sum(config.features.stretches)
-    wave = seconds * config.audio.sample_rate * 2
-    if config.features.kind == "wave":
-        return int(wave)
-    bytes_each = np.dtype(config.features.dtype).itemsize
-    features = seconds / config.hop_s * config.features.n_mels * bytes_each
-    return int(features + wave * config.features.keep_wave)
+    front_end = front_end_of(config)
+    samples = seconds * (1 + sum(config.features.stretches)) * config.audio.sample_rate
+    numbers = samples / front_end.hop_length * front_end.n_numbers
+    of_waves = samples * front_end.n_channels * 2 * front_end.keeps_wave
+    return int(numbers * np.dtype(front_end.dtype).itemsize + of_waves)
 
 
 def make_features(
@@ -107,11 +104,12 @@ def make_features(
     Returns
     -------
     manifest : recording_id, file, n_frames, duration, status, reason; in the order of `recordings`.
-    stats : per mel band, over all usable recordings, in the order of `recordings`.
+    stats : of each number of a frame, over all usable recordings, in the order of `recordings`.
     n_made : how many were made; the others were there already.
     """
     jobs = _jobs(recordings, datadir, folder)
-    made_by = _fingerprint(folder, config, stretch)
+    front_end = front_end_of(config)
+    made_by = fingerprint({"settings": front_end.settings, "x": stretch})
     name = JOURNAL_NAME
     if shard is not None:
         jobs = [jobs[row] for row in shard.of(recordings["duration"].tolist())]
@@ -126,7 +124,7 @@ def make_features(
         waiting = [job for job in jobs if not _is_made(job, journal.get(job.recording_id))]
         forget(folder, [job.target.name for job in waiting if job.packed is not None])
         sources = [_source(job) for job in waiting]
-        with closing(_run(waiting, config, device, nj, stretch)) as results:
+        with closing(_run(waiting, front_end, device, nj, stretch)) as results:
             bar = tqdm(results, total=len(waiting), desc="preprocess", disable=None)
             for (job, result), source in zip(bar, sources, strict=True):
                 journal.add(job.recording_id, **_entry(job, result, source))
@@ -138,7 +136,7 @@ def make_features(
         # In the order of the table, whatever was made when.
         journal.compact([job.recording_id for job in jobs])
         entries = [journal.get(job.recording_id) or {} for job in jobs]
-    stats = RunningStats(config.features.n_mels if config.features.kind == "logmel" else 1)
+    stats = RunningStats(front_end.n_numbers)
     for entry in entries:
         if entry["status"] == "ok":
             stats.merge(_unpack(entry["stats"]))
@@ -186,13 +184,6 @@ def check_invalid_share(manifest: pd.DataFrame, limit: float) -> None:
             f"{len(invalid)} of {len(manifest)} recordings cannot be used, more than "
             f"audio.max_invalid_share {limit:g}; the first: {invalid['reason'].iloc[0]}"
         )
-
-
-def _fingerprint(folder: Path, config: Config, stretch: float) -> str:
-    """Of all that decides what is made of a recording; the folder's name holds the tables'."""
-    audio = config.audio.model_dump(mode="json", exclude={"max_invalid_share"})
-    features = config.features.model_dump(mode="json", exclude={"stretches"})
-    return fingerprint({"folder": folder.name, "audio": audio, "features": features, "x": stretch})
 
 
 def _is_made(job: Job, entry: dict[str, Any] | None) -> bool:
@@ -256,10 +247,10 @@ def _unpack(packed: list[Any]) -> RunningStats:
 
 
 def _run(
-    jobs: list[Job], config: Config, device: str, nj: int, stretch: float
+    jobs: list[Job], front_end: FrontEnd, device: str, nj: int, stretch: float
 ) -> Iterator[tuple[Job, dict[str, Any]]]:
     """Results in the order of the jobs: on a GPU from one process, else from `nj` of one thread."""
-    work = partial(_work, config=config, device=device, stretch=stretch)
+    work = partial(_work, front_end=front_end, device=device, stretch=stretch)
     n_processes = min(nj, len(jobs))
     if device != "cpu" or n_processes <= 1:
         yield from zip(jobs, map(work, jobs), strict=True)
@@ -276,8 +267,10 @@ def _killed(job: Job) -> dict[str, Any]:
 
 
 def _one_thread() -> None:
+    import torch
+
     torch.set_num_threads(1)
 
 
-def _work(job: Job, config: Config, device: str, stretch: float) -> dict[str, Any]:
-    return process_recording(job.source, job.target, config.audio, config.features, device, stretch)
+def _work(job: Job, front_end: FrontEnd, device: str, stretch: float) -> dict[str, Any]:
+    return process_recording(job.source, job.target, front_end, device, stretch)

@@ -5,6 +5,9 @@ import numpy as np
 from local.config import FeatureConfig
 from local.io.errors import CanopyError
 
+# Weights of the filters: more would take memory by gigabytes.
+_MAX_WEIGHTS = 2**26
+
 
 def mel_edges(config: FeatureConfig, sample_rate: int) -> np.ndarray:
     """Corners of the mel filters in hertz, (n_mels + 2,): band b spans [b] to [b + 2]."""
@@ -50,7 +53,7 @@ def check_filters(config: FeatureConfig, sample_rate: int) -> None:
     if f_max > nyquist:
         raise CanopyError(
             f"features.f_max_hz {f_max:g} is above the Nyquist frequency {nyquist:g} of "
-            f"sample rate {sample_rate}; lower it or raise the rate"
+            f"audio.sample_rate {sample_rate}; lower it or raise the rate"
         )
     if config.f_min_hz >= f_max:
         raise CanopyError(
@@ -60,6 +63,12 @@ def check_filters(config: FeatureConfig, sample_rate: int) -> None:
         raise CanopyError(
             f"features.win_length {config.win_length} is longer than features.n_fft "
             f"{config.n_fft}; shorten it"
+        )
+    weights = config.n_mels * (config.n_fft // 2 + 1)
+    if weights > _MAX_WEIGHTS:
+        raise CanopyError(
+            f"features.n_mels {config.n_mels} filters over features.n_fft {config.n_fft} have "
+            f"{weights} weights, at most {_MAX_WEIGHTS} are taken; lower one of the two"
         )
     empty = np.flatnonzero(mel_filters(config, sample_rate).max(axis=1) == 0)
     if len(empty):

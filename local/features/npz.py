@@ -1,6 +1,6 @@
 """The npz of one recording: written whole, read in crops without touching the rest.
 
-Members: `feats` (n_mels, T) float16 or float32, or `wave` (n,) int16; and the scalars
+Members: `feats` (*axes, T) float16 or float32, or `wave` (n,) int16; and the scalars
 `sample_rate`, `hop_length` (1 for waveforms), `duration` in seconds and `schema`. `wave` may lie
 beside `feats`, for augmentation: then the file counts as features, and the waveform is read by
 `read_wave`. A dump of recordings that are played faster or slower has a folder of its own beside
@@ -22,11 +22,10 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy_format
 
-from local.config import Config
 from local.features.pack import Packed, Place, Window
 from local.io.archives import UNREADABLE, check_archive, check_stored, read_npy_header
 from local.io.errors import CanopyError
-from local.io.files import fingerprint, write_npz
+from local.io.files import write_npz
 from local.io.limits import regular_size
 
 # Raised when the meaning or the layout of the members changes; older dumps are then refused.
@@ -35,6 +34,7 @@ SCHEMA = 1
 _DTYPES = {"feats": ("float16", "float32"), "wave": ("int16",)}
 _SCALARS = ("sample_rate", "hop_length", "duration", "schema")
 _MAX_SCALAR_BYTES = 1024
+_MAX_AXES = 8
 # Full scale of 16-bit sound: libsndfile divides by it, so whole numbers come back exactly.
 _FULL_SCALE = 32768.0
 
@@ -43,22 +43,17 @@ _FULL_SCALE = 32768.0
 class FeatureInfo:
     """What a feature file says of itself.
 
-    `n_frames` counts frames of `hop_length` samples (samples themselves for waveforms), `n_mels` is
-    0 for waveforms, `sample_rate` is that of the samples behind the features, `duration` is the
-    recording's in seconds.
+    `n_frames` counts frames of `hop_length` samples (samples themselves for waveforms), `axes` are
+    the lengths of the axes before time, () for a waveform; `sample_rate` is that of the samples
+    behind the features, `duration` is the recording's in seconds.
     """
 
     n_frames: int
-    n_mels: int
+    axes: tuple[int, ...]
     sample_rate: int
     hop_length: int
     duration: float
     schema: int
-
-    @property
-    def kind(self) -> str:
-        """`logmel` or `wave`, as in the configuration."""
-        return "logmel" if self.n_mels else "wave"
 
 
 @dataclass(frozen=True)
@@ -74,24 +69,6 @@ class _Layout:
     offset: int
     stamp: tuple[int, int, int]
     wave: "_Layout | None" = None
-
-
-def feature_id(config: Config, preparation_fingerprint: str) -> str:
-    """Ten hex digits that name the dump of a front end over a preparation's tables.
-
-    Everything that shapes the numbers goes in: the audio and features sections, the preparation,
-    and the schema of the files. How many invalid recordings are borne does not, nor do the further
-    dumps that stretch the recordings; whether waveforms are kept does where they are.
-    """
-    without = {"stretches"} if config.features.keep_wave else {"stretches", "keep_wave"}
-    return fingerprint(
-        {
-            "audio": config.audio.model_dump(exclude={"max_invalid_share"}),
-            "features": config.features.model_dump(exclude=without),
-            "preparation": preparation_fingerprint,
-            "schema": SCHEMA,
-        }
-    )[:10]
 
 
 def stretched_folder(folder: Path, factor: float) -> Path:
@@ -125,7 +102,7 @@ def write_features(
     path
         The npz to write.
     array
-        (n_mels, T) float16 or float32, written as `feats`; or (n,) int16, written as `wave`.
+        (*axes, T) float16 or float32, written as `feats`; or (*axes, n) int16, written as `wave`.
     sample_rate, hop_length
         In hertz and samples; `hop_length` is 1 for a waveform.
     duration
@@ -133,10 +110,10 @@ def write_features(
     wave
         (n,) int16, the waveform behind features, where it is kept.
     """
-    member = {1: "wave", 2: "feats"}.get(array.ndim)
-    if member is None or array.dtype.name not in _DTYPES[member] or array.size == 0:
+    member = next((name for name, of in _DTYPES.items() if array.dtype.name in of), None)
+    if member is None or array.ndim == 0 or array.size == 0:
         raise ValueError(
-            f"{path}: expected (n_mels, T) float16 or float32, or (n,) int16, not empty, found "
+            f"{path}: expected (*axes, T) float16, float32 or int16, not empty, found "
             f"{array.dtype} of shape {array.shape}"
         )
     arrays = {member: np.asfortranarray(array)}
@@ -176,10 +153,10 @@ class FeatureReader:
             return self._layout(place, stream).info
 
     def read_crop(self, place: Place, start: int, stop: int) -> np.ndarray:
-        """Frames [start, stop) of a file: (n_mels, stop - start), or (stop - start,) of a waveform.
+        """Frames [start, stop) of a file: (*axes, stop - start), or (stop - start,) of a waveform.
 
         The array is new, writable and of the stored type, float16, float32 or int16 (see
-        `wave_to_float`); features lie frame after frame in memory.
+        `FrontEnd.restore`); features lie frame after frame in memory.
 
         Raises
         ------
@@ -264,12 +241,12 @@ def _key(place: Place) -> str | Packed:
 
 def _read(place: Place, stream: Any, layout: _Layout, start: int, stop: int) -> np.ndarray:
     info = layout.info
-    if not layout.fortran and info.n_mels:
+    if not layout.fortran and info.axes:
         # Not ours, but legal: each band is a stretch of its own.
-        shape = (info.n_mels, info.n_frames)
+        shape = (*info.axes, info.n_frames)
         stored = np.memmap(stream, layout.dtype, "r", layout.offset, shape)
-        return np.array(stored[:, start:stop], order="F")
-    width = max(1, info.n_mels)
+        return np.array(stored[..., start:stop], order="F")
+    width = prod(info.axes)
     stream.seek(layout.offset + start * width * layout.dtype.itemsize)
     crop = np.empty((stop - start) * width, layout.dtype)
     left = crop.view(np.uint8)
@@ -278,7 +255,7 @@ def _read(place: Place, stream: Any, layout: _Layout, start: int, stop: int) -> 
         if not n:
             raise _fault(place, f"ends inside the frames {start} to {stop}")
         left = left[n:]
-    return crop.reshape(stop - start, width).T if info.n_mels else crop
+    return crop.reshape((*info.axes, stop - start), order="F")
 
 
 def _fault(place: Place, found: str) -> CanopyError:
@@ -332,7 +309,7 @@ def _array_layout(
         raise _fault(place, f"member {member} reaches beyond the end of the file, it is truncated")
     info = FeatureInfo(
         n_frames=shape[-1],
-        n_mels=shape[0] if member == "feats" else 0,
+        axes=shape[:-1],
         sample_rate=int(scalars["sample_rate"]),
         hop_length=int(scalars["hop_length"]),
         duration=float(scalars["duration"]),
@@ -394,5 +371,5 @@ def _check_array(place: Place, member: str, shape: tuple[int, ...], dtype: np.dt
     if dtype.name not in _DTYPES[member] or not dtype.isnative:
         allowed = " or ".join(_DTYPES[member])
         raise _fault(place, f"member {member} has type {dtype}, expected {allowed}")
-    if len(shape) != (2 if member == "feats" else 1) or min(shape) < 1:
+    if not 1 <= len(shape) <= _MAX_AXES or min(shape) < 1:
         raise _fault(place, f"member {member} has shape {shape}")

@@ -9,7 +9,7 @@ import numpy as np
 from local.config import Config
 from local.data.tables import read_table
 from local.features.cache import copy_here
-from local.features.mel import mel_edges
+from local.features.front_ends.kinds import front_end_of
 from local.features.npz import FeatureReader, stretched_folder
 from local.features.pack import Packed, Place, packed_files
 from local.io.errors import CanopyError
@@ -27,7 +27,7 @@ class FeatureStore:
     def __init__(self, folder: Path | str, config: Config, cache: Path | None = None) -> None:
         self.folder = Path(folder)
         self.config = config
-        self.centred = config.features.kind == "logmel"
+        self.front_end = front_end_of(config)
         manifest = read_table(self.folder / "manifest.csv", MANIFEST_COLUMNS)
         self._manifest = manifest.set_index("recording_id")
         self._valid = set(self._manifest.index[self._manifest["status"] == "ok"])
@@ -46,9 +46,9 @@ class FeatureStore:
         return recording_id in self._valid
 
     @property
-    def n_bands(self) -> int:
-        """Mel bands (1 for the waveform)."""
-        return self.config.features.n_mels if self.centred else 1
+    def hop_s(self) -> float:
+        """Seconds from one frame to the next."""
+        return self.front_end.hop_s
 
     @property
     def longest(self) -> int:
@@ -56,7 +56,7 @@ class FeatureStore:
         return max((int(self._n_frames[name]) for name in self._valid), default=0)
 
     def n_frames(self, recording_id: str) -> int:
-        """Length of a recording in feature frames (samples for the waveform)."""
+        """Length of a recording in frames."""
         return int(self._n_frames[recording_id])
 
     def at(self, factor: float) -> "FeatureStore":
@@ -105,43 +105,32 @@ class FeatureStore:
         for other in self._stretched.values():
             other.bring(names)
 
-    def band_limits(self) -> np.ndarray:
-        """(n_mels, 2) hertz between which each mel band hears anything."""
-        edges = mel_edges(self.config.features, self.config.audio.sample_rate)
-        return np.stack([edges[:-2], edges[2:]], axis=1)
-
     def crop(self, recording_id: str, start: int, length: int) -> np.ndarray:
-        """(n_mels, length) or (length,) float32 from frame `start`; short recordings are padded.
+        """(*axes, length) float32 from frame `start`; short recordings are padded.
 
         The padding is the rule `window.short`: the recording's own repeats, or silence.
         """
         n = self.n_frames(recording_id)
         stop = min(n, start + length)
-        crop = np.asarray(
-            self._reader.read_crop(self.place(recording_id), start, stop), dtype=np.float32
-        )
-        if not self.centred:
-            crop *= np.float32(1 / 32768)
-        fill = np.log(self.config.features.floor) if self.centred else 0.0
-        return pad_short(crop, length, self.config.window.short, fill)
+        crop = self.front_end.restore(self._reader.read_crop(self.place(recording_id), start, stop))
+        return pad_short(crop, length, self.config.window.short, self.front_end.fill)
 
     def wave_behind(self, recording_id: str, start: int, length: int) -> np.ndarray:
-        """Samples that `LogMel.frames` turns into frames [start, start + length), int16.
+        """Samples that `FrontEnd.excerpt` turns into frames [start, start + length), int16.
 
-        ((length - 1) * hop_length + n_fft,): half a transform before the first frame's centre and
-        after the last one's, mirrored at the ends of the recording as stage 0 mirrors it. What lies
+        (n_samples(length),), mirrored at the ends of the recording as stage 0 mirrors it. What lies
         further beyond the end is zero, as are the frames there of no meaning.
         """
-        hop, n_fft = self.config.features.hop_length, self.config.features.n_fft
+        before = self.front_end.n_before
         path = self.place(recording_id)
         n = self._reader.n_samples(path)
-        first = start * hop - n_fft // 2
-        stop = first + (length - 1) * hop + n_fft
+        first = start * self.front_end.hop_length - before
+        stop = first + self.front_end.n_samples(length)
         out = np.zeros(stop - first, dtype=np.int16)
         if first >= 0 and stop <= n:
             out[:] = self._reader.read_wave(path, first, stop)
             return out
-        places = np.arange(first, min(stop, n + n_fft // 2))
+        places = np.arange(first, min(stop, n + before))
         period = max(1, 2 * (n - 1))
         places = np.minimum(places % period, period - places % period) if n > 1 else places * 0
         low = int(places.min())
@@ -159,7 +148,7 @@ class FeatureStore:
             return
         durations = self._manifest.loc[sorted(self._valid), "duration"]
         # Recordings of one length may differ by a frame of rounding.
-        whole_s = durations.max() - self.config.hop_s
+        whole_s = durations.max() - self.hop_s
         short = durations[durations < (whole_s if rule.whole else rule.length_s) - 1e-6]
         if len(short) == 0:
             return

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from local.features.front_ends.front_end import FrontEnd
 from local.features.store import FeatureStore
 from local.inference.score_files import PartialScores
 from local.inference.scores import Scores
@@ -51,7 +52,7 @@ def score_recordings(
     """
     config, step = dump.config, model.step
     views = list_views(config, step, dump)
-    hop_s, start_s = config.hop_s * step, -0.5 * config.hop_s if dump.centred else 0.0
+    hop_s, start_s = dump.front_end.hop_s * step, dump.front_end.start_s
     frames, window = [], [np.zeros((0, len(labels)), dtype=np.float32)]
     blocks = list(_blocks(dump, recording_ids, views))
     if shard is not None:
@@ -106,7 +107,7 @@ def _score_block(
     parts: dict[int, list[np.ndarray]] = {}
     window = np.full((len(recording_ids), len(labels)), -np.inf, dtype=np.float32)
     recordings = (partial(StoredFrames.at, dump, name) for name in recording_ids)
-    scorers = [TorchScorer(model, device)]
+    scorers = [TorchScorer(model, dump.front_end, device)]
     for chunk in slide(recordings, views, scorers, len(labels), step, config):
         parts.setdefault(chunk.row, []).append(chunk.frames)
         if chunk.window is not None:
@@ -133,7 +134,7 @@ class StoredFrames:
         """All is there."""
 
     def read(self, start: int, stop: int) -> np.ndarray:
-        """(n_mels, k) or (k,) float32 of the frames [start, stop), as far as they exist."""
+        """(*axes, k) float32 of the frames [start, stop), as far as they exist."""
         return self._dump.crop(self._name, start, min(stop, self.n_known) - start)
 
     def release(self, reader: int, before: int) -> None:
@@ -143,19 +144,19 @@ class StoredFrames:
 class TorchScorer:
     """A model as the sliding windows call it."""
 
-    def __init__(self, model: SedModel, device: str) -> None:
-        self._model, self._device = model, device
+    def __init__(self, model: SedModel, front_end: FrontEnd, device: str) -> None:
+        self._model, self._front_end, self._device = model, front_end, device
 
     @torch.inference_mode()
     def __call__(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(B, n_mels, T) or (B, n) -> frame logits (B, C, T'), clip logits (B, C)."""
+        """(B, *axes, T) -> frame logits (B, C, T'), clip logits (B, C)."""
         with advise_batch_size("scoring", "inference.batch_size", len(x), partial(self._peak, x)):
             output = self._forward(x)
         return output.frame_logit.cpu().numpy(), output.clip_logit.cpu().numpy()
 
     def _forward(self, x: np.ndarray) -> SedOutput:
         batch = torch.from_numpy(x).to(self._device)
-        return self._model(batch.unsqueeze(1) if self._model.input == "logmel" else batch)
+        return self._model(self._front_end.as_input(batch))
 
     def _peak(self, x: np.ndarray, n: int) -> int:
         """Bytes on the GPU for `n` of these windows."""

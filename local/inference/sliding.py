@@ -15,12 +15,13 @@ import numpy as np
 from scipy.special import expit
 
 from local.config import Config
+from local.features.front_ends.kinds import front_end_of
 from local.inference.scores import mean_logit
 from local.inference.views import View
 from local.labels.grid import to_frames
 from local.labels.windows import Stitcher, n_cells, pad_short, stream_starts
 
-# (B, n_mels, T) or (B, n) float32 -> frame logits (B, C, T'), clip logits (B, C).
+# (B, *axes, T) float32 -> frame logits (B, C, T'), clip logits (B, C).
 Scorer = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
@@ -29,7 +30,7 @@ _CHUNK_CELLS = 512
 
 
 class Frames(Protocol):
-    """Frames of one recording (samples for the waveform), read forwards.
+    """Frames of one recording, read forwards.
 
     n_known : frames that are certain to exist so far. ended : whether those are all.
     """
@@ -41,7 +42,7 @@ class Frames(Protocol):
         """Wait until at least `n` frames are known, or the end is."""
 
     def read(self, start: int, stop: int) -> np.ndarray:
-        """(n_mels, k) or (k,) float32 of the frames [start, stop), as far as they exist."""
+        """(*axes, k) float32 of the frames [start, stop), as far as they exist."""
 
     def release(self, reader: int, before: int) -> None:
         """Reader number `reader` will ask for no frame before `before` any more."""
@@ -150,7 +151,7 @@ def _view_windows(
             source.reach(source.n_known + 1)
         return n_frames() > end
 
-    shift = to_frames(view.shift_s, config.hop_s)
+    shift = to_frames(view.shift_s, front_end_of(config).hop_s)
     starts = stream_starts(goes_on_after, n_frames, view.window, view.overlap, shift)
     for start, last in starts:
         crop, first = _look(source, start, view, config)
@@ -172,8 +173,8 @@ def _view_windows(
 
 def _look(source: Frames, start: int, view: View, config: Config) -> tuple[np.ndarray, int]:
     """The input of one window as the view shows it, and the first frame it was made of."""
-    is_logmel = config.features.kind == "logmel"
-    fill = np.log(config.features.floor) if is_logmel else 0.0
+    front_end = front_end_of(config)
+    fill = front_end.fill
     if view.speed == 1.0:
         first, stop = start, start + view.window
         source.reach(stop)
@@ -189,12 +190,7 @@ def _look(source: Frames, start: int, view: View, config: Config) -> tuple[np.nd
         left = np.minimum(places.astype(np.int64), around.shape[-1] - 2)
         share = (places - left).astype(np.float32)
         crop = around[..., left] * (1 - share) + around[..., left + 1] * share
-    if view.gain_db:
-        if is_logmel:
-            crop = crop + np.float32(view.gain_db * np.log(10) / 10)
-        else:
-            crop = crop * np.float32(10 ** (view.gain_db / 20))
-    return crop, first
+    return front_end.louder(crop, view.gain_db), first
 
 
 def _run_batches(
@@ -235,9 +231,9 @@ class _ScoreAccumulator:
     def __init__(self, views: list[View], n_classes: int, step: int, config: Config) -> None:
         self._method = config.inference.stitch
         self._step = step
-        centred = config.features.kind == "logmel"
+        begin = front_end_of(config).begin
         self._stitchers = [Stitcher(n_classes, step, self._method) for _ in views]
-        self._grids = [_PlainGrid(view, step if centred else 0, n_classes) for view in views]
+        self._grids = [_PlainGrid(view, begin, step, n_classes) for view in views]
         self._best = [np.full(n_classes, -np.inf) for _ in views]
         self._ready: list[list[np.ndarray]] = [[] for _ in views]
         self._n_ready = np.zeros(len(views), dtype=np.int64)
@@ -299,15 +295,13 @@ class _ScoreAccumulator:
 class _PlainGrid:
     """Scores of a faster or slower view, brought back to the cells of plain time as they come.
 
-    Time 0 is the middle of the first frame, half a frame into the first cell of `step` frames (of
-    samples, given as 0: its beginning).
+    The first cell, of `step` frames, begins `begin` frames after the recording does.
     """
 
-    def __init__(self, view: View, step: int, n_classes: int) -> None:
+    def __init__(self, view: View, begin: float, step: int, n_classes: int) -> None:
         self._ratio = view.speed / view.stretch
         self._plain = self._ratio == 1.0 and view.stretch == 1.0
-        moved = view.stretch != 1.0 and step
-        self._moved = 0.5 * (1 - self._ratio) / step if moved else 0.0
+        self._moved = -begin * (1 - self._ratio) / step if view.stretch != 1.0 else 0.0
         self._cells = np.zeros((n_classes, 0))
         self._first = 0  # of the cells held, on the view's grid
         self._next = 0  # plain cell

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from local.config import Config, InferenceConfig
+from local.features.front_ends.kinds import front_end_of
 from local.io.errors import CanopyError
 from local.labels.grid import to_frames
 from local.labels.windows import Recordings, training_window, window_frames
@@ -32,7 +33,8 @@ def list_views(config: Config, step: int, dump: Recordings | None = None) -> lis
     The dump tells how long whole recordings are, for `window.whole`.
     """
     tta = config.inference.tta
-    lengths = [whole_steps(to_frames(length, config.hop_s), step) for length in tta.lengths_s]
+    hop_s = front_end_of(config).hop_s
+    lengths = [whole_steps(to_frames(length, hop_s), step) for length in tta.lengths_s]
     flips = [False, True] if tta.flip else [False]
     views = []
     for stretch in (1.0, *tta.stretches):
@@ -51,12 +53,22 @@ def list_views(config: Config, step: int, dump: Recordings | None = None) -> lis
     return views
 
 
+def check_views(config: Config) -> None:
+    """Refuse gains where features show none."""
+    front_end = front_end_of(config)
+    if front_end.level is None and any(config.inference.tta.gains_db):
+        raise CanopyError(
+            f"inference.tta.gains_db needs features that show how loud a sound is, features.kind "
+            f"{front_end.kind} makes none; leave it out"
+        )
+
+
 def check_extent(config: Config, window: int) -> None:
     """Refuse a window, in frames, that would take memory without end."""
-    n_bands = config.features.n_mels if config.features.kind == "logmel" else 1
-    if window * n_bands > _MAX_NUMBERS:
+    n_numbers = front_end_of(config).n_numbers
+    if window * n_numbers > _MAX_NUMBERS:
         raise CanopyError(
-            f"a window of {window} frames and {n_bands} bands holds more than {_MAX_NUMBERS} "
+            f"a window of {window} frames of {n_numbers} numbers holds more than {_MAX_NUMBERS} "
             "numbers; shorten window.length_s or the windows of section inference"
         )
 
@@ -73,9 +85,12 @@ def inference_window(
     settings = config.inference
     if settings.window_frames is not None:
         return settings.window_frames
+    hop_s = front_end_of(config).hop_s
     if settings.window_s is not None:
-        return whole_steps(to_frames(settings.window_s, config.hop_s), step)
-    return window_frames(config, step) if dump is None else training_window(dump, step, stretch)
+        return whole_steps(to_frames(settings.window_s, hop_s), step)
+    if dump is None:
+        return window_frames(config.window.length_s, hop_s, step)
+    return training_window(dump, step, stretch)
 
 
 def inference_overlap(settings: InferenceConfig, config: Config, window: int) -> int:
@@ -83,7 +98,7 @@ def inference_overlap(settings: InferenceConfig, config: Config, window: int) ->
     if settings.overlap_frames is not None:
         overlap = settings.overlap_frames
     elif settings.overlap_s is not None:
-        overlap = to_frames(settings.overlap_s, config.hop_s)
+        overlap = to_frames(settings.overlap_s, front_end_of(config).hop_s)
     else:
         overlap = window // 2
     if overlap >= window:

@@ -34,19 +34,20 @@ class FrameGrid:
 def grid_of(
     n_frames: int,
     hop_s: float,
-    centred: bool,
+    begin: float,
     first: int = 0,
     step: int = 1,
     stretch: float = 1.0,
 ) -> FrameGrid:
     """Grid of a window of input frames seen through a model that makes one cell of `step` frames.
 
-    `n_frames` input frames of `hop_s` seconds from frame `first` on; `centred` as for features, not
-    for samples. A rest that fills no whole cell is left out. With `stretch` the window shows, from
-    the beginning of frame `first` on, a recording played that many times as long; the grid lies in
-    stretched time, as do events that are `stretched` by as much.
+    `n_frames` input frames of `hop_s` seconds from frame `first` on; frame 0 begins `begin` hops
+    after the recording does (-0.5 where frames are centred on multiples of the hop). A rest that
+    fills no whole cell is left out. With `stretch` the window shows, from the beginning of frame
+    `first` on, a recording played that many times as long; the grid lies in stretched time, as do
+    events that are `stretched` by as much.
     """
-    start = (first - (0.5 if centred else 0.0)) * hop_s * stretch
+    start = (first + begin) * hop_s * stretch
     return FrameGrid(n_frames // step, hop_s * step, start)
 
 

@@ -17,6 +17,10 @@ class Recordings(Protocol):
     config: Config
 
     @property
+    def hop_s(self) -> float:
+        """Seconds from one frame to the next."""
+
+    @property
     def longest(self) -> int:
         """Frames of the longest."""
 
@@ -24,9 +28,9 @@ class Recordings(Protocol):
         """The same recordings lasting `factor` times as long."""
 
 
-def window_frames(config: Config, step: int) -> int:
-    """Length of a training window in frames: whole cells of `step`, nearest to `length_s`."""
-    return max(1, to_frames(config.window.length_s, config.hop_s * step)) * step
+def window_frames(length_s: float, hop_s: float, step: int) -> int:
+    """Frames of `hop_s` in a training window: whole cells of `step`, nearest to `length_s`."""
+    return max(1, to_frames(length_s, hop_s * step)) * step
 
 
 def training_window(dump: Recordings, step: int, factor: float = 1.0) -> int:
@@ -36,7 +40,7 @@ def training_window(dump: Recordings, step: int, factor: float = 1.0) -> int:
     of `step`; otherwise the factor does not matter.
     """
     if not dump.config.window.whole:
-        return window_frames(dump.config, step)
+        return window_frames(dump.config.window.length_s, dump.hop_s, step)
     return max(1, -(-dump.at(factor).longest // step)) * step
 
 

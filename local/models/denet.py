@@ -13,7 +13,7 @@ from torch import nn
 
 from local.models.pretrained import start_from
 from local.models.registry import SedModel, register
-from local.models.wave import WaveParams, WaveSed, require_samples
+from local.models.wave_sed import WaveParams, WaveSed, require_samples
 
 # Added to the variance: the square of the published 1e-6 on the standard deviation.
 _NORM_EPS = 1e-12

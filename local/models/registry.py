@@ -39,13 +39,13 @@ class SedModel(nn.Module):
 
     Attributes
     ----------
-    input : "logmel" for (B, 1, n_mels, T) or "wave" for (B, n).
-    step : input frames (samples for "wave") in one output cell; T' = T // step.
+    input : "spectrogram" for (B, K, F, T) or "waveform" for (B, n): what of a front end it takes.
+    step : input frames (samples of a waveform) in one output cell; T' = T // step.
     head_prefixes : what the names of the parameters that score begin with; they hang on the
         classes and are made anew where first weights come from another set of classes.
     """
 
-    input: str = "logmel"
+    input: str = "spectrogram"
     step: int = 1
     head_prefixes: tuple[str, ...] = ("head.",)
     head: nn.Module

@@ -11,7 +11,7 @@ from torch import nn
 
 from local.models.pretrained import start_from
 from local.models.registry import SedModel, register
-from local.models.wave import Above0, WaveParams, WaveSed, require_samples
+from local.models.wave_sed import Above0, WaveParams, WaveSed, require_samples
 
 
 class SincnetParams(WaveParams):

@@ -16,10 +16,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from local.config import Config
 from local.features.store import FeatureStore
 from local.inference.scores import Scores, clip_logits, pool_frames
 from local.inference.views import inference_window
+from local.io.errors import CanopyError
 from local.jobs.interruption import stop_if_asked
 from local.labels.grid import to_frames
 from local.models import SedModel
@@ -71,7 +71,7 @@ def insert_calls(
     windows = _draw(dump, calls, targets, n_insertions, length, rng)
     while batch := list(islice(windows, config.inference.batch_size)):
         stop_if_asked("inserted calls")
-        scores = _score(model, batch, config, device)
+        scores = _score(model, batch, dump, device)
         for window, score in zip(batch, scores, strict=True):
             column = window.column
             result[window.number, column] = max(score, before[window.row, column])
@@ -100,14 +100,18 @@ def _draw(
 
 def _cut(dump: FeatureStore, event: object, length: int) -> tuple[np.ndarray, np.ndarray]:
     """The call's frames relative to its own background, (F, n) or (n,), and its bands (F,) bool."""
-    hop_s = dump.config.hop_s
+    hop_s, limits = dump.hop_s, dump.front_end.band_edges_hz()
     n_frames = dump.n_frames(event.recording_id)
     first = min(to_frames(event.onset, hop_s), n_frames - 1)
     n = max(1, min(to_frames(event.offset - event.onset, hop_s), n_frames - first, length))
     cut = dump.crop(event.recording_id, first, n)
-    if not dump.centred:
+    if dump.front_end.level == "amplitude":
         return cut, np.ones(1, dtype=bool)
-    limits = dump.band_limits()
+    if limits is None:
+        raise CanopyError(
+            f"{dump.folder}: calls cannot be inserted into {dump.front_end.kind} features, which "
+            "have no bands of power in hertz; set prior.method to none or given"
+        )
     low, high = np.nan_to_num([event.low_freq, event.high_freq], nan=-1.0)
     bands = (limits[:, 1] > low) & ((limits[:, 0] < high) | (high < 0))
     return cut - _background(dump, event.recording_id, first), bands
@@ -115,7 +119,7 @@ def _cut(dump: FeatureStore, event: object, length: int) -> tuple[np.ndarray, np
 
 def _background(dump: FeatureStore, recording_id: str, around: int) -> np.ndarray:
     """(F, 1) level of each band's background near a frame."""
-    span = to_frames(_BACKGROUND_S, dump.config.hop_s)
+    span = to_frames(_BACKGROUND_S, dump.hop_s)
     n_frames = dump.n_frames(recording_id)
     first = int(np.clip(around - span // 2, 0, max(0, n_frames - span)))
     near = dump.crop(recording_id, first, min(span, n_frames))
@@ -143,7 +147,7 @@ def _insert(
     x = dump.crop(recording_id, start, length).copy()
     inside = slice(place - start, min(place - start + n, length))
     cut = cut[..., : inside.stop - inside.start]
-    if not dump.centred:
+    if dump.front_end.level == "amplitude":
         x[inside] += cut
         return x
     level = cut + _background(dump, recording_id, place)
@@ -152,14 +156,14 @@ def _insert(
 
 
 @torch.inference_mode()
-def _score(model: SedModel, batch: list[_Window], config: Config, device: str) -> list[float]:
+def _score(model: SedModel, batch: list[_Window], dump: FeatureStore, device: str) -> list[float]:
     """Clip logit of each window for the class that was inserted in it."""
     x = torch.from_numpy(np.stack([window.x for window in batch])).to(device)
-    output = model(x.unsqueeze(1) if model.input == "logmel" else x)
+    output = model(dump.front_end.as_input(x))
     columns = torch.tensor([window.column for window in batch], device=output.clip_logit.device)
     rows = torch.arange(len(batch), device=columns.device)
-    pool = config.inference.pool
+    pool = dump.config.inference.pool
     if pool.source == "window":
         return output.clip_logit[rows, columns].float().cpu().tolist()
     frames = output.frame_logit[rows, columns].float().cpu().numpy()
-    return pool_frames(frames, config.hop_s * model.step, pool).tolist()
+    return pool_frames(frames, dump.hop_s * model.step, pool).tolist()

@@ -15,7 +15,6 @@ from local.config import RelabelConfig
 from local.data.tables import EVENT_COLUMNS, read_table
 from local.features.audio import load_part
 from local.features.corpus import source_path
-from local.features.mel import mel_filters
 from local.features.npz import FeatureReader
 from local.inference.score_files import (
     load_scores,
@@ -85,7 +84,7 @@ def build_viewer(
             label: float(expit(value))
             for label, value in zip(labels, sources.threshold, strict=True)
         },
-        mel_centres_hz=_mel_centres_hz(experiment),
+        mel_centres_hz=_band_centres_hz(experiment),
         expansion=expansion,
         key="canopy-review-" + fingerprint(sorted(durations))[:12],
         note=_note(experiment, len(names), cycles[-1]),
@@ -284,12 +283,12 @@ def _places(experiment: Experiment) -> dict[str, Place]:
 
 
 def _media(experiment: Experiment, part: Part, place: Place, expansion: float) -> Media:
-    config = experiment.run.config
     picture = None
-    if config.features.kind == "logmel":
+    front_end = experiment.dump.front_end
+    if front_end.band_edges_hz() is not None:
         n_frames = experiment.dump.n_frames(part.recording_id)
-        first = min(int(part.start_s / config.hop_s), max(0, n_frames - 1))
-        last = min(n_frames, max(first + 1, round(part.end_s / config.hop_s)))
+        first = min(int(part.start_s / front_end.hop_s), max(0, n_frames - 1))
+        last = min(n_frames, max(first + 1, round(part.end_s / front_end.hop_s)))
         features = experiment.dump.place(part.recording_id)
         picture = encode_picture(FeatureReader().read_crop(features, first, last))
     return Media(picture, _sound(experiment, part, place.sound, expansion))
@@ -306,11 +305,10 @@ def _sound(experiment: Experiment, part: Part, path: Path, expansion: float) -> 
     return encode_sound(sound, config.sample_rate, expansion) if len(sound) else None
 
 
-def _mel_centres_hz(experiment: Experiment) -> list[float]:
-    """(n_mels,) centre of mass of every mel filter; empty without a mel front end."""
-    config = experiment.run.config
-    if config.features.kind != "logmel":
+def _band_centres_hz(experiment: Experiment) -> list[float]:
+    """(n_bands,) centre of mass of every band; empty where bands have no frequencies."""
+    weighted = experiment.dump.front_end.band_weights()
+    if weighted is None:
         return []
-    filters = mel_filters(config.features, config.audio.sample_rate)
-    grid = np.linspace(0, config.audio.sample_rate / 2, filters.shape[1])
-    return (filters @ grid / filters.sum(axis=1)).tolist()
+    weights, hertz = weighted
+    return (weights @ hertz / weights.sum(axis=1)).tolist()

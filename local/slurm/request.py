@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from local.config import dump_config, load_config
-from local.data.tables import tables_digest
-from local.features.npz import feature_id
+from local.features.front_ends.kinds import front_end_of
 from local.io.errors import CanopyError
 from local.io.files import fingerprint
 from local.slurm.conf import ClusterConf, read_conf
@@ -85,7 +84,7 @@ def dump_folder(context: dict[str, Any]) -> str:
     if not context.get("conf_file") or not (tables / "recordings.csv").is_file():
         return ""
     config = load_config(Path(context["conf_file"]), context["overrides"])
-    return str(Path(context["dumpdir"]) / feature_id(config, tables_digest(tables, "recordings")))
+    return str(Path(context["dumpdir"]) / front_end_of(config).id)
 
 
 def stages_of(jobs: list[Job]) -> list[str]:

@@ -6,8 +6,15 @@ from local.config import Config
 from local.data.folds import check_enough
 from local.data.reviewed import read_reviewed
 from local.data.tables import read_tables
-from local.features.mel import check_filters
-from local.inference.views import check_extent, inference_overlap, inference_window, list_views
+from local.features.front_ends.front_end import check_input
+from local.features.front_ends.kinds import front_end_of
+from local.inference.views import (
+    check_extent,
+    check_views,
+    inference_overlap,
+    inference_window,
+    list_views,
+)
 from local.io.errors import CanopyError, first_line
 from local.labels.windows import window_frames
 from local.models import create_model, without_pretrained
@@ -15,6 +22,7 @@ from local.models.checkpoint import load_initial, load_weights
 from local.relabel.priors import read_prevalence
 from local.scoring.metrics.clip_metrics import METRICS
 from local.stages.places import Run
+from local.training.augment.input_kind import check_augment
 from local.training.losses.objective import check_labels, check_output
 
 
@@ -23,9 +31,9 @@ def check_config(config: Config) -> None:
 
     The model scores one window of silence, so parameters that do not fit each other show here.
     """
-    is_logmel = config.features.kind == "logmel"
-    if is_logmel:
-        check_filters(config.features, config.audio.sample_rate)
+    front_end = front_end_of(config)
+    check_augment(config)
+    check_views(config)
     if config.score.metric not in METRICS:
         raise CanopyError(
             f"score.metric is {config.score.metric!r}, expected one of {', '.join(sorted(METRICS))}"
@@ -33,29 +41,24 @@ def check_config(config: Config) -> None:
     params = config.model.params
     if config.model.params.get("pretrained"):
         params = {**params, "pretrained": False}
-    n_bands = config.features.n_mels if is_logmel else 1
-    model = create_model(config.model.name, params, 2, n_bands).eval()
-    if model.input != config.features.kind:
-        raise CanopyError(
-            f"model.name {config.model.name} takes {model.input} input, features.kind is "
-            f"{config.features.kind}; change one of them"
-        )
+    model = create_model(config.model.name, params, 2, front_end.n_bands).eval()
+    check_input(front_end, config.model.name, model.input)
     rate = getattr(model, "sample_rate", config.audio.sample_rate)
     if rate != config.audio.sample_rate:
         raise CanopyError(
             f"model.params.sample_rate is {rate}, audio.sample_rate {config.audio.sample_rate}; a "
             "model of waveforms must be told the rate that it hears, make them one"
         )
-    window = window_frames(config, model.step)
+    window = window_frames(config.window.length_s, front_end.hop_s, model.step)
     check_extent(config, window)
     _check_windows(config, model.step)
-    x = torch.zeros(1, 1, n_bands, window) if is_logmel else torch.zeros(1, window)
+    silence = torch.zeros(1, *front_end.axes, window)
     with torch.inference_mode():
         try:
-            output = model(x)
+            output = model(front_end.as_input(silence))
         except RuntimeError as error:
             raise CanopyError(
-                f"model.params do not fit windows of {window} frames and {n_bands} bands "
+                f"model.params do not fit windows of {window} frames and {front_end.n_bands} bands "
                 f"({first_line(error)})"
             ) from None
     check_output(config.loss, output)
@@ -124,7 +127,7 @@ def check_init(config: Config, labels: list[str], fold: int = 0) -> None:
     if initial is None:
         return
     weights = load_initial(initial, labels)
-    n_bands = config.features.n_mels if config.features.kind == "logmel" else 1
     params = without_pretrained(config.model.params)
+    n_bands = front_end_of(config).n_bands
     model = create_model(config.model.name, params, len(labels), n_bands)
     load_weights(model, weights, initial)

@@ -4,8 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from local.config import Config
-from local.data.tables import tables_digest
-from local.features.npz import feature_id
+from local.features.front_ends.kinds import front_end_of
 
 
 @dataclass(frozen=True)
@@ -28,9 +27,8 @@ class Run:
 
     @property
     def features(self) -> Path:
-        """Folder of the npz files that this configuration's front end makes of these recordings."""
-        preparation = tables_digest(self.tables, "recordings")
-        return self.dumpdir / feature_id(self.config, preparation)
+        """Folder of the npz files that this configuration's front end makes of recordings."""
+        return self.dumpdir / front_end_of(self.config).id
 
     def cycle(self, cycle: int) -> Path:
         """Folder of a relabelling cycle; cycle 0 knows true labels only."""

@@ -10,10 +10,10 @@ import pandas as pd
 import torch
 
 from local.config import Config
+from local.features.front_ends.front_end import check_input
 from local.features.store import FeatureStore
 from local.inference.score_recordings import score_recordings
 from local.inference.scores import Scores, clip_logits
-from local.io.errors import CanopyError
 from local.io.seeds import generator
 from local.jobs.shards import Shard
 from local.labels.windows import training_window
@@ -22,7 +22,7 @@ from local.scoring.event_rules.event_measures import validation_measures
 from local.scoring.known_labels import score_known
 from local.training.augment.batch import Batch
 from local.training.augment.chain import augment
-from local.training.augment.input_kind import FrontEnd
+from local.training.augment.input_kind import InputKind
 from local.training.epoch_plan import TrainingSet, plan_epoch
 from local.training.examples import WindowDataset
 from local.training.losses.objective import Objective
@@ -66,21 +66,15 @@ class DetectionFold:
             "name": model.name,
             "params": model.model_dump(mode="json")["params"],
             "n_classes": len(self.labels),
-            "n_bands": self.dump.n_bands,
+            "n_bands": self.dump.front_end.n_bands,
             "labels": self.labels,
         }
 
     def create_model(self) -> SedModel:
         """The configured model; one that takes other features than there are is refused."""
-        config = self.config
-        model = create_model(
-            config.model.name, config.model.params, len(self.labels), self.dump.n_bands
-        )
-        if model.input != config.features.kind:
-            raise CanopyError(
-                f"model.name {config.model.name} takes {model.input}, features.kind is "
-                f"{config.features.kind}; change one of them"
-            )
+        given, front_end = self.config.model, self.dump.front_end
+        model = create_model(given.name, given.params, len(self.labels), front_end.n_bands)
+        check_input(front_end, given.name, model.input)
         return model
 
     def create_objective(self, model: SedModel) -> Objective:
@@ -88,10 +82,10 @@ class DetectionFold:
 
         def probe() -> SedOutput:
             """The model's output for a window of silence, as in use: nothing of it changes."""
-            n_bands, window = self.dump.n_bands, training_window(self.dump, model.step)
-            shape = (1, 1, n_bands, window) if self.dump.centred else (1, window)
+            front_end, window = self.dump.front_end, training_window(self.dump, model.step)
+            silence = torch.zeros(1, *front_end.axes, window, device=self.device)
             with torch.no_grad():
-                output = model.eval()(torch.zeros(shape, device=self.device))
+                output = model.eval()(front_end.as_input(silence))
             model.train()
             return output
 
@@ -114,12 +108,12 @@ class DetectionFold:
         )
 
     @cached_property
-    def _front_end(self) -> FrontEnd:
-        return FrontEnd.of(self.config, torch.device(self.device))
+    def _input_kind(self) -> InputKind:
+        return InputKind.of(self.config, torch.device(self.device))
 
     def make_batch(self, tensors: dict[str, torch.Tensor], rng: torch.Generator) -> Batch:
         """The batch, changed as the section `augment` says."""
-        return augment(Batch(**tensors), self.config.augment, rng, self._front_end)
+        return augment(Batch(**tensors), self.config.augment, rng, self._input_kind)
 
     def forward(self, model: SedModel, batch: Batch) -> SedOutput:
         """Scores of the windows, whose features may be mixed on the way."""

@@ -8,6 +8,7 @@ import pandas as pd
 
 from local.config import Config
 from local.data.tables import Tables
+from local.features.front_ends.kinds import front_end_of
 from local.features.store import FeatureStore
 from local.io.errors import CanopyError
 from local.labels.targets import EventArrays, events_by_recording, needed_s
@@ -255,10 +256,11 @@ def place_windows(
     )
     # The rule speaks of what the network sees; placing is done in the time of the dump.
     needed = needed_s((offset - onset) * factor, config.window) / factor
-    # A window from frame s on shows [s, s + window) frames, half a frame earlier when centred.
-    early_s = config.hop_s * (0.5 if config.features.kind == "logmel" else 0.0)
-    earliest = np.ceil((onset + needed + early_s) / config.hop_s - window / factor - 1e-6)
-    latest = np.floor((offset - needed + early_s) / config.hop_s + 1e-6)
+    # A window from frame s on shows [s, s + window) frames, which begin where frame 0 does.
+    front_end = front_end_of(config)
+    hop_s, early_s = front_end.hop_s, -front_end.start_s
+    earliest = np.ceil((onset + needed + early_s) / hop_s - window / factor - 1e-6)
+    latest = np.floor((offset - needed + early_s) / hop_s + 1e-6)
     start = rng.integers(
         earliest.astype(np.int64), np.maximum(latest, earliest).astype(np.int64) + 1
     )

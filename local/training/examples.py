@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from local.features.front_ends.front_end import WAVEFORM
 from local.features.store import FeatureStore
 from local.labels.grid import FrameGrid, grid_of, overlap
 from local.labels.targets import Targets, window_targets
@@ -37,7 +38,7 @@ class WindowDataset(Dataset):
         augment = dump.config.augment
         self._limits = None
         if augment.freq_masks > 0 and augment.freq_mask_spares_calls:
-            self._limits = dump.band_limits()
+            self._limits = dump.front_end.band_edges_hz()
         # Frames read of a window, whatever stretch it draws: what a batch holds has one length.
         shortest = min(1.0, augment.stretch[0]) if augment.stretch is not None else 1.0
         self._n_read = window if shortest == 1 else int(np.ceil(window / shortest)) + 2
@@ -46,7 +47,7 @@ class WindowDataset(Dataset):
         return len(self._plan)
 
     def __getitem__(self, item: int) -> dict[str, torch.Tensor]:
-        """`x` (1, F, T) or (n,), and the four targets of `labels.Targets`.
+        """`x` as a model takes a window, and the four targets of `labels.Targets`.
 
         What augmentation asks for comes with it, as fields of `local.training.augment.Batch`.
         """
@@ -56,9 +57,7 @@ class WindowDataset(Dataset):
         factor = float(self._vary.factor[item])
         # How many times as long the recording is as the window shows it.
         stretch = float(self._vary.dump_factor[item]) * factor
-        grid = grid_of(
-            self._window, dump.config.hop_s, dump.centred, start, self._step, stretch=factor
-        )
+        grid = self._grid(dump, start, factor)
         targets = self._targets(row, grid, stretch)
         if dump.config.window.short == "repeat":
             # The repeats of a short recording sound again where no annotation speaks.
@@ -73,7 +72,7 @@ class WindowDataset(Dataset):
         if dump.config.augment.wave_p > 0:
             found |= self._wave(item, dump, name, start, factor)
         for key in found.keys() & {"x", "background"}:
-            found[key] = found[key][None] if dump.centred else found[key]
+            found[key] = dump.front_end.as_input(found[key][None])[0]
         found |= {
             "clip_target": targets.clip_target,
             "clip_mask": targets.clip_mask,
@@ -85,8 +84,13 @@ class WindowDataset(Dataset):
     def describe(self, item: int) -> dict[str, Any]:
         """`recording_id` of the window and its `onset`, in seconds of the dump it is read from."""
         row, start = (int(value) for value in self._plan[item])
-        onset = float(start) * self._dump.config.hop_s
+        onset = float(start) * self._dump.hop_s
         return {"recording_id": self._training_set.recording_ids[row], "onset": onset}
+
+    def _grid(self, dump: FeatureStore, start: int, stretch: float = 1.0) -> FrameGrid:
+        """Cells of the window from frame `start` on."""
+        time = dump.front_end.hop_s, dump.front_end.begin
+        return grid_of(self._window, *time, start, self._step, stretch)
 
     def _targets(self, row: int, grid: FrameGrid, stretch: float = 1.0) -> Targets:
         events = self._training_set.events.get(self._training_set.recording_ids[row])
@@ -100,7 +104,7 @@ class WindowDataset(Dataset):
 
         A row of unknown band may call anywhere, so it takes all.
         """
-        taken = np.zeros(self._dump.n_bands, dtype=bool)
+        taken = np.zeros(self._dump.front_end.n_bands, dtype=bool)
         events = self._training_set.events.get(self._training_set.recording_ids[row])
         if events is None or self._limits is None:
             return taken
@@ -119,12 +123,12 @@ class WindowDataset(Dataset):
         augment = dump.config.augment
         row, start = (int(value) for value in self._vary.background[item])
         snr_db = float(self._vary.background_snr_db[item])
-        shape = (dump.n_bands, self._window) if dump.centred else (self._window,)
+        shape = (*dump.front_end.axes, self._window)
         found = {
             "background": np.zeros(shape, dtype=np.float32),
             "background_snr_db": np.float32(snr_db),
         }
-        waves = dump.centred and augment.wave_p > 0
+        waves = dump.front_end.input != WAVEFORM and augment.wave_p > 0
         if waves:
             found["background_wave"] = np.zeros(self._n_samples, dtype=np.int16)
         if row < 0:
@@ -135,8 +139,8 @@ class WindowDataset(Dataset):
         else:
             found["background"] = dump.crop(name, start, self._window)
         if augment.background_faint_db is None or snr_db < augment.background_faint_db:
-            grid = grid_of(self._window, dump.config.hop_s, dump.centred, start, self._step)
             is_background = row >= self._training_set.n_own
+            grid = self._grid(dump, start)
             add_background_labels(
                 targets, unknown(targets) if is_background else self._targets(row, grid)
             )
@@ -147,7 +151,7 @@ class WindowDataset(Dataset):
     ) -> dict[str, np.ndarray]:
         """The waveform behind the window, and which of its frames make the window's."""
         chosen = self._vary.wave[item]
-        if not dump.centred:
+        if dump.front_end.input == WAVEFORM:
             return {"waved": chosen}
         left, share = _places(self._window, factor)
         frames = np.stack([left, left + 1])
@@ -164,8 +168,7 @@ class WindowDataset(Dataset):
     @property
     def _n_samples(self) -> int:
         """Samples of a waveform whose frames are `_n_read`."""
-        features = self._dump.config.features
-        return (self._n_read - 1) * features.hop_length + features.n_fft
+        return self._dump.front_end.n_samples(self._n_read)
 
 
 def crop_stretched(

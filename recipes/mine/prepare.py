@@ -18,6 +18,7 @@ import pandas as pd
 from local.config import Config, parse_section
 from local.data.tables import EVENT_COLUMNS, Tables, check_events, write_tables
 from local.features.audio import SOUND_SUFFIXES
+from local.features.front_ends.kinds import front_end_of
 from local.io.errors import CanopyError
 from local.io.files import write_csv
 from local.io.limits import spreadsheet_safe
@@ -110,9 +111,10 @@ def check_sound(recordings: pd.DataFrame, rows: pd.DataFrame, config: Config) ->
             *(len(slow), len(recordings), config.audio.sample_rate),
             *(lowest["path"], lowest["sample_rate"], lowest["sample_rate"] // 2),
         )
-    if config.features.kind != "logmel":
+    edges = front_end_of(config).band_edges_hz()
+    if edges is None:
         return
-    f_max = config.features.f_max_hz or config.audio.sample_rate / 2
+    f_max = float(edges.max())
     for label, low in rows.groupby("label")["low_freq"].min().items():
         if low >= f_max:
             raise CanopyError(

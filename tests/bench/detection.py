@@ -28,6 +28,8 @@ from local.detect.detectors import Detector, Request, load
 from local.detect.publish.folder import MODEL, SCHEMA, SECTIONS, write_sums
 from local.detect.publish.onnx_graph import export_onnx
 from local.detect.streaming import find_events
+from local.features.front_ends import logmel_numpy
+from local.features.front_ends.kinds import front_end_of
 from local.io.files import write_json
 from local.labels.spans import SpanRule
 from local.models import create_model
@@ -81,7 +83,7 @@ def publish(
     with_onnx: bool = True,
 ) -> None:
     """A published folder of `n` untrained networks that see `window` frames at once."""
-    n_bands = 1 if config.features.kind == "wave" else config.features.n_mels
+    n_bands = front_end_of(config).n_bands
     folder.mkdir()
     networks, any_length, step = [], True, 1
     for fold in range(n):
@@ -120,13 +122,13 @@ def publish(
 class Timed:
     """A function that adds up the seconds spent in it."""
 
-    def __init__(self, function: Callable[[np.ndarray], Any]) -> None:
+    def __init__(self, function: Callable[..., Any]) -> None:
         self._function, self.seconds = function, 0.0
 
-    def __call__(self, x: np.ndarray) -> Any:
+    def __call__(self, *args: Any) -> Any:
         """Call it."""
         start = time.perf_counter()
-        result = self._function(x)
+        result = self._function(*args)
         self.seconds += time.perf_counter() - start
         return result
 
@@ -147,8 +149,8 @@ def measure(
     detectors = {name: load(Request([folder], engine=name)) for name in ("onnx", "torch")}
     fast = detectors["onnx"].engine
     fast.scorers = [Timed(scorer) for scorer in fast.scorers]
-    fast._log_mel = Timed(fast._log_mel)
-    parts = [*fast.scorers, fast._log_mel]
+    logmel_numpy.log_mel = Timed(logmel_numpy.log_mel)
+    parts = [*fast.scorers, logmel_numpy.log_mel]
     scores = {name: detect(one, path)[0] for name, one in detectors.items()}
     difference = float(np.abs(scores["onnx"] - scores["torch"]).max())
     totals: dict[str, list[float]] = {name: [] for name in detectors}

@@ -22,7 +22,8 @@ from threadpoolctl import threadpool_limits
 
 from local.config import AudioConfig, FeatureConfig
 from local.features.audio import load_audio
-from local.features.logmel import LogMel
+from local.features.front_ends.logmel import LogMelFrontEnd
+from local.features.front_ends.logmel_torch import LogMel
 from local.features.npz import FeatureReader, write_features
 from local.features.pack import pack_files, packed_files
 from local.features.recording import process_recording
@@ -60,12 +61,13 @@ def measure_front_end(folder: Path, repeats: int) -> list[tuple[str, float, floa
     audio = AudioConfig(sample_rate=SAMPLE_RATE)
     front_end = LogMel(FRONT_END, SAMPLE_RATE)
     out = folder / "recording.npz"
+    stored = LogMelFrontEnd(audio, FRONT_END)
     ours, theirs, decoded, stored = medians(
         repeats,
         lambda: front_end(torch.from_numpy(wave)),
         lambda: librosa_log_mel(wave),
         lambda: front_end(torch.from_numpy(load_audio(path, audio))),
-        lambda: process_recording(path, out, audio, FRONT_END),
+        lambda: process_recording(path, out, stored),
     )
     return [
         ("log-mel, times librosa's speed", theirs / ours, 1.8),

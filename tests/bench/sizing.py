@@ -27,6 +27,8 @@ from threadpoolctl import threadpool_limits
 from local.config import Config, load_config
 from local.data.tables import EVENT_COLUMNS, RECORDING_COLUMNS, Tables
 from local.detect.detectors import Request, load
+from local.features.front_ends.front_end import SPECTROGRAM
+from local.features.front_ends.kinds import front_end_of
 from local.features.recording import process_recording
 from local.features.store import FeatureStore
 from local.inference.views import inference_window
@@ -125,7 +127,7 @@ def make_features(sounds: list[Path], dump: Path, config: Config, device: str) -
     for path in sounds:
         name = path.stem
         out = dump / f"{name}.npz"
-        made = process_recording(path, out, config.audio, config.features, device)
+        made = process_recording(path, out, front_end_of(config), device)
         rows.append((name, out.name, made["n_frames"], made["duration"], "ok", ""))
     columns = ["recording_id", "file", "n_frames", "duration", "status", "reason"]
     write_csv(dump / "manifest.csv", pd.DataFrame(rows, columns=columns))
@@ -144,7 +146,7 @@ def learner(config: Config, dump: Path, folder: Path, device: str, n_batches: in
     labels = [f"s{number}" for number in range(N_CLASSES)]
     rows = []
     for name in (f"r{number}" for number in range(N_RECORDINGS)):
-        length = features.n_frames(name) * config.hop_s
+        length = features.n_frames(name) * features.hop_s
         for number, label in enumerate(labels):
             onset = length * (0.1 + 0.8 * number / N_CLASSES)
             rows.append((name, label, onset, onset + length / 50, 1 - 2 * (number % 2), "made"))
@@ -172,7 +174,7 @@ def seconds_to_detect(config: Config, folder: Path, sound: Path, device: str) ->
     name, params = config.model.name, config.model.params
     published = folder / "published"
     # Networks of raw waveforms are detected with by PyTorch; so is all on a GPU.
-    has_graph = device == "cpu" and config.features.kind == "logmel"
+    has_graph = device == "cpu" and front_end_of(config).input == SPECTROGRAM
     publish(published, config, window, name, params, with_onnx=has_graph)
     batch = 4 if device == "cpu" else None
     detector = load(Request([published], device=device, batch_size=batch))

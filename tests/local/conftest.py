@@ -14,6 +14,7 @@ from local.config import Config
 from local.data.folds import assign_folds, write_folds
 from local.data.tables import EVENT_COLUMNS, RECORDING_COLUMNS, Tables, write_tables
 from local.features.corpus import make_features
+from local.features.front_ends.kinds import front_end_of
 from local.features.npz import stretched_folder, write_features
 from local.features.store import FeatureStore
 from local.io.files import write_csv
@@ -71,7 +72,7 @@ def write_dump(folder: Path, arrays: dict[str, np.ndarray], config: Config) -> F
     """Feature files and manifest as stage 0 leaves them."""
     rows = []
     for name, array in arrays.items():
-        duration = (array.shape[-1] - 1) * config.hop_s
+        duration = (array.shape[-1] - 1) * front_end_of(config).hop_s
         write_features(
             folder / f"{name}.npz",
             array,

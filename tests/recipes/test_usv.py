@@ -9,6 +9,7 @@ import soundfile
 
 from local.config import DataConfig, WindowConfig, load_config
 from local.data.tables import read_tables
+from local.features.front_ends.kinds import front_end_of
 from local.io.errors import CanopyError
 from local.labels.grid import grid_of
 from local.labels.spans import frames_to_events
@@ -102,7 +103,7 @@ def test_a_window_around_a_whole_call_is_positive_and_time_has_no_direction(data
     tables = prepare(data)
     events = events_by_recording(tables.events, tables.labels)
     rule, complete = config.window, DataConfig(annotation="complete")
-    grid = grid_of(100, config.hop_s, True, step=2)
+    grid = grid_of(100, front_end_of(config).hop_s, -0.5, step=2)
     whole = window_targets(events["rec_2"], 1, grid, rule, complete)
     assert whole.clip_target.tolist() == [1.0]
     assert whole.frame_mask.min() == 1.0
@@ -113,10 +114,10 @@ def test_a_window_around_a_whole_call_is_positive_and_time_has_no_direction(data
     first, last = frames_to_events(ends.frame_target[0], grid, 0.5)
     assert first.onset == 0.0
     assert last.offset == pytest.approx(0.1, abs=0.001)
-    silent = grid_of(20, config.hop_s, False, first=25, step=2)
+    silent = grid_of(20, front_end_of(config).hop_s, 0.0, first=25, step=2)
     assert window_targets(events["rec_1"], 1, silent, rule, complete).clip_target.tolist() == [0.0]
     centred = WindowConfig(**(rule.model_dump() | {"length_s": 0.1}))
-    plain = grid_of(50, 0.002, False)
+    plain = grid_of(50, 0.002, 0.0)
     forward = window_targets(events["rec_1"], 1, plain, centred, complete).frame_target
     assert np.allclose(forward, forward[:, ::-1], atol=1e-6)
 

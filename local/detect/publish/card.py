@@ -7,6 +7,7 @@ import pandas as pd
 
 from local import __version__
 from local.detect.ensemble.members import Member
+from local.features.front_ends.kinds import front_end_of
 from local.io.files import read_json
 from local.scoring.event_rules.thresholds import Evidence, Rule, fit_thresholds
 from local.scoring.known_labels import known_rows
@@ -48,13 +49,7 @@ def model_card(member: Member, evidence: Evidence | None, names: list[str]) -> s
 
 def _summary(member: Member, names: list[str]) -> str:
     config = member.experiment.run.config
-    front = (
-        f"log-mel, {config.features.n_mels} bands from {config.features.f_min_hz:g} to "
-        f"{config.features.f_max_hz or config.audio.sample_rate / 2:g} Hz, transform "
-        f"{config.features.n_fft}, hop {config.features.hop_length}"
-        if config.features.kind == "logmel"
-        else "the waveform"
-    )
+    front = front_end_of(config).describe()
     n_networks = sum(name.endswith(".safetensors") for name in names)
     return (
         f"- networks: {n_networks} of `{config.model.name}` (one a fold; their mean in probability "

@@ -18,6 +18,7 @@ import pandas as pd
 from onnxruntime.capi import onnxruntime_pybind11_state as runtime
 
 from local.config import BuiltModel, Config, parse_section
+from local.features.front_ends.kinds import front_end_of
 from local.io.errors import CanopyError
 from local.io.files import as_written, file_digest, read_json, write_text
 from local.io.limits import read_text
@@ -84,13 +85,6 @@ class Published:
         return self.classes["label"].tolist()
 
 
-def n_samples(config: Config, window: int) -> int:
-    """Samples that a window of so many frames is made of."""
-    if config.features.kind == "wave":
-        return window
-    return (window - 1) * config.features.hop_length + config.features.n_fft
-
-
 def is_published(folder: Path) -> bool:
     """Whether a folder looks like a published model."""
     return any((folder / name).is_file() for name in (SUMS, MODEL, UNFINISHED))
@@ -145,10 +139,11 @@ def _published(folder: Path, told: dict[str, Any], sums: dict[str, str]) -> Publ
     path = folder / MODEL
     recipe = parse_section(BuiltModel, told["recipe"], "recipe", path)
     config = parse_section(Config, told["config"], "config", path)
-    if config.features.kind == "logmel" and config.features.n_mels != recipe.n_bands:
+    n_bands = front_end_of(config).n_bands
+    if n_bands != recipe.n_bands:
         raise CanopyError(
-            f"{path}: its networks take {recipe.n_bands} mel bands, and its configuration makes "
-            f"{config.features.n_mels}; copy the folder again"
+            f"{path}: its networks take {recipe.n_bands} bands, and its configuration makes "
+            f"{n_bands}; copy the folder again"
         )
     if any(len(row) != 4 for row in told["classes"]):
         raise CanopyError(f"{path}: a class is not label, name and two frequencies; copy it again")

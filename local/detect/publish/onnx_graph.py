@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from local.config import Config
-from local.detect.publish.folder import CLIP, FEATURES, FRAME, INPUT, RUNTIME_ERRORS, n_samples
-from local.detect.publish.onnx_front_end import ProductLogMel
+from local.detect.publish.folder import CLIP, FEATURES, FRAME, INPUT, RUNTIME_ERRORS
+from local.features.front_ends.kinds import front_end_of
 from local.io.errors import CanopyError, MachineError, first_line
 from local.io.files import atomic_path
 from local.models import SedModel
@@ -29,18 +29,18 @@ class GraphModule(nn.Module):
     def __init__(self, model: SedModel, config: Config) -> None:
         super().__init__()
         self.model = model
-        is_wave = model.input == "wave"
-        self.front = None if is_wave else ProductLogMel(config.features, config.audio.sample_rate)
+        self.front_end = front_end_of(config)
+        self.front = self.front_end.onnx_module()
 
     def forward(self, wave: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """(B, n) -> (B, C, T'), (B, C), (B, n_mels, T)."""
+        """(B, n) -> (B, C, T'), (B, C), (B, *axes, T)."""
         if self.front is None:
             output = self.model(wave)
             return output.frame_logit, output.clip_logit
         features = self.front(wave)
         # A copy of its own, so that the graph can be cut here.
         features = features + 0.0
-        output = self.model(features.unsqueeze(1))
+        output = self.model(self.front_end.as_input(features))
         return output.frame_logit, output.clip_logit, features
 
 
@@ -60,8 +60,8 @@ def export_onnx(model: SedModel, config: Config, window: int, path: Path) -> boo
     for any_length in (True, False):
         try:
             with atomic_path(path) as temporary:
-                _write(whole, config, window, temporary, any_length)
-                check_parity(whole, config, window, temporary, any_length)
+                _write(whole, window, temporary, any_length)
+                check_parity(whole, window, temporary, any_length)
             return any_length
         except MachineError:
             raise
@@ -71,14 +71,14 @@ def export_onnx(model: SedModel, config: Config, window: int, path: Path) -> boo
     raise RuntimeError("unreachable")
 
 
-def _write(whole: GraphModule, config: Config, window: int, path: Path, any_length: bool) -> None:
+def _write(whole: GraphModule, window: int, path: Path, any_length: bool) -> None:
     names = [*OUTPUTS, *([] if whole.front is None else [FEATURES])]
     axes: dict[str, dict[int, str]] = {name: {0: "batch"} for name in (INPUT, *names)}
     if any_length:
         axes[INPUT][1], axes[FRAME][2] = "samples", "cells"
         if FEATURES in axes:
-            axes[FEATURES][2] = "frames"
-    wave = _noise(2, n_samples(config, window))
+            axes[FEATURES][1 + len(whole.front_end.axes)] = "frames"
+    wave = _noise(2, whole.front_end.n_samples(window))
     with warnings.catch_warnings(), torch.no_grad(), _plain_attention():
         # It warns of every size that becomes a constant, which the check below would find out.
         warnings.simplefilter("ignore")
@@ -118,9 +118,7 @@ def _expm1(graph, value):  # type: ignore[no-untyped-def]
     return graph.op("Mul", product, graph.op("Constant", value_t=torch.tensor(2.0)))
 
 
-def check_parity(
-    whole: GraphModule, config: Config, window: int, path: Path, any_length: bool
-) -> float:
+def check_parity(whole: GraphModule, window: int, path: Path, any_length: bool) -> float:
     """Largest difference of logits to PyTorch over batches and lengths; too large is refused."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
@@ -133,7 +131,7 @@ def check_parity(
             str(path), options, providers=["CPUExecutionProvider"]
         )
         for batch, frames in [(1, window), *((3, frames) for frames in windows)]:
-            wave = _noise(batch, n_samples(config, frames), seed=frames)
+            wave = _noise(batch, whole.front_end.n_samples(frames), seed=frames)
             with torch.no_grad(), _plain_attention():
                 expected = [value.numpy() for value in whole(wave)[:2]]
             found = session.run(list(OUTPUTS), {INPUT: wave.numpy()})

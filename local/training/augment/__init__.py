@@ -5,7 +5,7 @@
 - `mixing`: mixup of inputs or at the last layer
 - `spectrogram`: masks, shifts in time and pitch, noise and backgrounds on log-mel
 - `waveform`: pitch shift, noise and backgrounds on waveforms, and from there to features
-- `front_end`: `FrontEnd`, what of the front end these need
+- `input_kind`: `InputKind`, what these need to know of the features; `check_augment`
 
 All draws come from one torch generator that the caller seeds for each epoch, so a resumed run sees
 the same batches. Log-mel windows are (B, 1, F, T), waveforms (B, n).

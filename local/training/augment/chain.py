@@ -7,7 +7,7 @@ import torch
 from local.config import AugmentConfig
 from local.training.augment.batch import Batch
 from local.training.augment.draws import chosen, normal, uniform
-from local.training.augment.input_kind import FrontEnd
+from local.training.augment.input_kind import InputKind
 from local.training.augment.mixing import is_mixed, last_layer_mix, mixup
 from local.training.augment.spectrogram import (
     add_powers,
@@ -25,31 +25,29 @@ def augment(
     batch: Batch,
     config: AugmentConfig,
     rng: torch.Generator,
-    front_end: FrontEnd | None = None,
+    kind: InputKind,
 ) -> Batch:
     """Apply what the configuration asks for; nothing of it changes the input batch.
 
     First what happens to one sound (pitch, background, noise, shift, level), then mixup, then what
-    hides parts of the result. `front_end` is needed for shifts in time, noise, backgrounds and
-    waveforms.
+    hides parts of the result.
     """
-    is_logmel = batch.x.ndim == 4
-    batch = _add_sounds(batch, config, rng, front_end)
+    batch = _add_sounds(batch, config, rng, kind)
     if config.shift_s > 0:
-        batch = shift_time(batch, config, rng, _needed(front_end))
-    if config.pitch_bands > 0 and is_logmel:
+        batch = shift_time(batch, config, rng, kind)
+    if config.pitch_bands > 0 and kind.is_spectrogram:
         batch = shift_bands(batch, config, rng)
     if config.gain_db > 0:
-        batch = replace(batch, x=gain(batch.x, config.gain_db, is_logmel, rng))
+        batch = replace(batch, x=gain(batch.x, config.gain_db, kind, rng))
     if is_mixed(config) and config.mixup_at == "input":
-        batch = mixup(batch, config, is_logmel, rng)
+        batch = mixup(batch, config, kind, rng)
     elif is_mixed(config):
         batch, mix = last_layer_mix(batch, config, rng)
         batch = replace(batch, mix=mix)
     x = batch.x
     if config.noise_std > 0:
         x = x + config.noise_std * normal(x.shape, rng, x)
-    if is_logmel:
+    if kind.is_spectrogram:
         for _ in range(config.freq_masks):
             if batch.call_bands is None:
                 x = mask_stretch(x, 2, config.freq_mask_share, rng)
@@ -61,26 +59,26 @@ def augment(
 
 
 def _add_sounds(
-    batch: Batch, config: AugmentConfig, rng: torch.Generator, front_end: FrontEnd | None
+    batch: Batch, config: AugmentConfig, rng: torch.Generator, kind: InputKind
 ) -> Batch:
     """Pitch of waveforms, backgrounds, noise: on the waveform where it is read, else in power."""
     noise = None
     if config.noise_p > 0:
         noise = _draw_noise(config, len(batch.x), rng)
-    if batch.x.ndim != 4:
-        return replace(batch, x=_change_waves(batch, config, noise, rng, front_end))
+    if not kind.is_spectrogram:
+        return replace(batch, x=_change_waves(batch, config, noise, rng, kind))
     done = torch.zeros(len(batch.x), dtype=torch.bool, device=batch.x.device)
     if batch.waved is not None:
-        batch = augment_waves(batch, config, noise, rng, _needed(front_end))
+        batch = augment_waves(batch, config, noise, rng, kind)
         done = batch.waved
     x, never = batch.x, torch.full((len(done),), torch.inf, device=done.device)
     if batch.background is not None:
         snr_db = torch.where(done, never, batch.background_snr_db)
-        x = add_powers(x, batch.background, snr_db, _needed(front_end))
+        x = add_powers(x, batch.background, snr_db, kind)
     if noise is not None:
         snr_db = torch.where(done, never, noise[0].to(x.device))
-        other = noise_like(x, noise[1], rng, _needed(front_end), config.noise_gusts)
-        x = add_powers(x, other, snr_db, _needed(front_end))
+        other = noise_like(x, noise[1], rng, kind, config.noise_gusts)
+        x = add_powers(x, other, snr_db, kind)
     return replace(batch, x=x)
 
 
@@ -89,13 +87,13 @@ def _change_waves(
     config: AugmentConfig,
     noise: tuple[torch.Tensor, torch.Tensor] | None,
     rng: torch.Generator,
-    front_end: FrontEnd | None,
+    kind: InputKind,
 ) -> torch.Tensor:
     """The same for models that take waveforms (B, n)."""
     x = batch.x
     if batch.waved is not None and config.wave_pitch is not None:
         rows = batch.waved.nonzero().flatten()
-        shifted = pitch_shift_rows(x[rows], config.wave_pitch, rng, _needed(front_end).n_fft)
+        shifted = pitch_shift_rows(x[rows], config.wave_pitch, rng, kind.n_fft)
         x = x.index_copy(0, rows, shifted)
     if batch.background is not None:
         x = add_wave(x, batch.background, batch.background_snr_db)
@@ -113,9 +111,3 @@ def _draw_noise(
     snr_db = uniform(config.noise_snr_db, size, rng)
     pink = chosen({"white": 0.0, "pink": 1.0, "either": 0.5}[config.noise_colour], size, rng)
     return torch.where(noisy, snr_db, torch.inf), pink
-
-
-def _needed(front_end: FrontEnd | None) -> FrontEnd:
-    if front_end is None:
-        raise ValueError("these augmentations need the front end: FrontEnd.of(config, device)")
-    return front_end

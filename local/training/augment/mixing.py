@@ -8,6 +8,7 @@ import torch
 from local.config import AugmentConfig
 from local.training.augment.batch import Batch
 from local.training.augment.draws import beta, chosen
+from local.training.augment.input_kind import InputKind
 
 
 def is_mixed(config: AugmentConfig) -> bool:
@@ -15,8 +16,8 @@ def is_mixed(config: AugmentConfig) -> bool:
     return config.mixup_alpha > 0 or config.mixup_lambda is not None
 
 
-def mixup(batch: Batch, config: AugmentConfig, is_logmel: bool, rng: torch.Generator) -> Batch:
-    """Mix every window with another of the batch, as sounds add: in power.
+def mixup(batch: Batch, config: AugmentConfig, kind: InputKind, rng: torch.Generator) -> Batch:
+    """Mix every window with another of the batch, as sounds add: in power where levels show.
 
     lambda ~ Beta(alpha, alpha), or `mixup_lambda`; the larger of it and its rest is the window's
     own, so that the window itself is the louder.
@@ -25,7 +26,7 @@ def mixup(batch: Batch, config: AugmentConfig, is_logmel: bool, rng: torch.Gener
     """
     order, share = _partners(batch, config, rng)
     mixed = _mix_labels(batch, order, share, config)
-    return replace(mixed, x=_mix_inputs(batch.x, batch.x[order], share, is_logmel))
+    return replace(mixed, x=_mix_inputs(batch.x, batch.x[order], share, kind.front_end.level))
 
 
 def last_layer_mix(
@@ -74,10 +75,12 @@ def _mix_labels(
 
 
 def _mix_inputs(
-    x: torch.Tensor, other: torch.Tensor, share: torch.Tensor, is_logmel: bool
+    x: torch.Tensor, other: torch.Tensor, share: torch.Tensor, level: str | None
 ) -> torch.Tensor:
     share = share.view(-1, *[1] * (x.ndim - 1))
-    if not is_logmel:
+    if level is None:
+        return share * x + (1 - share) * other
+    if level == "amplitude":
         return share.sqrt() * x + (1 - share).sqrt() * other
     # log(share e^x + (1 - share) e^other); a share of 1 leaves x as it is.
     return torch.logaddexp(x + share.log(), other + (1 - share).clamp_min(1e-30).log())

@@ -1,26 +1,24 @@
 """Augmentation of log-mel windows (B, 1, F, T); time shift also of waveforms (B, n)."""
 
-import math
 from dataclasses import replace
 
 import torch
 
 from local.config import AugmentConfig
+from local.features.front_ends.front_end import LOG_POWER_PER_DB
 from local.io.errors import CanopyError
 from local.training.augment.batch import Batch
 from local.training.augment.draws import gamma, gusts
-from local.training.augment.input_kind import FrontEnd
+from local.training.augment.input_kind import InputKind
 
 # Least power of noise between gusts, so that its log is finite.
 _CALM = 1e-6
-_DB_TO_LOG_POWER = math.log(10) / 10
 
 
-def gain(x: torch.Tensor, gain_db: float, is_logmel: bool, rng: torch.Generator) -> torch.Tensor:
+def gain(x: torch.Tensor, gain_db: float, kind: InputKind, rng: torch.Generator) -> torch.Tensor:
     """A level of its own for each window, up to `gain_db` up or down."""
     level = (2 * torch.rand(len(x), generator=rng) - 1).to(x) * gain_db
-    level = level.view(-1, *[1] * (x.ndim - 1))
-    return x + level * _DB_TO_LOG_POWER if is_logmel else x * 10 ** (level / 20)
+    return kind.front_end.louder(x, level.view(-1, *[1] * (x.ndim - 1)))
 
 
 def mask_stretch(x: torch.Tensor, axis: int, share: float, rng: torch.Generator) -> torch.Tensor:
@@ -60,9 +58,7 @@ def mask_bands_beside(
     return torch.where(hit, x.mean(dim=(2, 3), keepdim=True), x)
 
 
-def shift_time(
-    batch: Batch, config: AugmentConfig, rng: torch.Generator, front_end: FrontEnd
-) -> Batch:
+def shift_time(batch: Batch, config: AugmentConfig, rng: torch.Generator, kind: InputKind) -> Batch:
     """Roll each window by whole output cells, and its frame targets by as many.
 
     What leaves at one end comes in at the other, so the window holds the same calls: what is known
@@ -70,11 +66,11 @@ def shift_time(
     """
     n_cells = batch.frame_target.shape[-1]
     step = batch.x.shape[-1] // n_cells
-    most = min(n_cells, int(config.shift_s / (front_end.hop_s * step) + 1e-9))
+    most = min(n_cells, int(config.shift_s / (kind.front_end.hop_s * step) + 1e-9))
     if most == 0:
         raise CanopyError(
             f"augment.shift_s {config.shift_s:g} is less than one output cell of "
-            f"{front_end.hop_s * step:.3g} s, so nothing would move; raise it or set it to 0"
+            f"{kind.front_end.hop_s * step:.3g} s, so nothing would move; raise it or set it to 0"
         )
     cells = torch.randint(-most, most + 1, (len(batch.x),), generator=rng).to(batch.x.device)
     return replace(
@@ -111,17 +107,17 @@ def shift_bands(batch: Batch, config: AugmentConfig, rng: torch.Generator) -> Ba
 
 
 def add_powers(
-    x: torch.Tensor, other: torch.Tensor, snr_db: torch.Tensor, front_end: FrontEnd
+    x: torch.Tensor, other: torch.Tensor, snr_db: torch.Tensor, kind: InputKind
 ) -> torch.Tensor:
     """Log-mel windows plus others, as sounds add on average: in power.
 
     `other` is brought to `snr_db` (B,) below the window: of the power of all bands, each counted by
     the hertz that it stands for. Where that is infinite, or there is no sound, nothing is added.
     """
-    width = front_end.band_width.view(1, 1, -1, 1)
+    width = kind.band_width.view(1, 1, -1, 1)
     # Log of sums, so that nothing overflows.
     own, others = ((a + width.log()).flatten(1).logsumexp(dim=1) for a in (x, other))
-    level = own - others - snr_db.to(x) * _DB_TO_LOG_POWER
+    level = own - others - snr_db.to(x) * LOG_POWER_PER_DB
     heard = torch.isfinite(level).view(-1, 1, 1, 1)
     level = torch.where(torch.isfinite(level), level, torch.zeros_like(level))
     return torch.where(heard, torch.logaddexp(x, other + level.view(-1, 1, 1, 1)), x)
@@ -131,7 +127,7 @@ def noise_like(
     x: torch.Tensor,
     pink: torch.Tensor,
     rng: torch.Generator,
-    front_end: FrontEnd,
+    kind: InputKind,
     share_of_gusts: float = 0.0,
 ) -> torch.Tensor:
     """Log-mel spectra (B, 1, F, T) of noise, white or, where `pink` (B,), pink.
@@ -139,10 +135,10 @@ def noise_like(
     The power in a band is that of independent draws at each frame; overlap of frames is left out.
     In a share of windows it comes and goes.
     """
-    colour = pink.long().to(front_end.noise_mean.device)
-    shape = front_end.noise_shape[colour][:, None, :, None].expand(x.shape)
+    colour = pink.long().to(kind.noise_mean.device)
+    shape = kind.noise_shape[colour][:, None, :, None].expand(x.shape)
     power = gamma(shape.contiguous(), rng).clamp_min(1e-30) / shape
     if share_of_gusts > 0:
         factor = gusts(share_of_gusts, len(x), x.shape[-1], rng).to(x)
         power = power * factor[:, None, None].clamp_min(_CALM)
-    return (power * front_end.noise_mean[colour][:, None, :, None]).log()
+    return (power * kind.noise_mean[colour][:, None, :, None]).log()

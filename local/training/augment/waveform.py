@@ -10,7 +10,7 @@ from local.config import AugmentConfig
 from local.features.tempo import stretch
 from local.training.augment.batch import Batch
 from local.training.augment.draws import gusts, normal, uniform
-from local.training.augment.input_kind import FrontEnd
+from local.training.augment.input_kind import InputKind
 
 # Ratios of frequencies with so small a denominator resample fast, and miss a pitch by less than a
 # tenth of a semitone. torchaudio.functional.pitch_shift takes ratios of sample rates as they come,
@@ -73,7 +73,7 @@ def augment_waves(
     config: AugmentConfig,
     noise: tuple[torch.Tensor, torch.Tensor] | None,
     rng: torch.Generator,
-    front_end: FrontEnd,
+    kind: InputKind,
 ) -> Batch:
     """The batch with the rows `waved` made anew from their augmented waveforms.
 
@@ -84,25 +84,25 @@ def augment_waves(
         return batch
     wave = batch.wave[rows].float() / 32768
     if config.wave_pitch is not None:
-        wave = pitch_shift_rows(wave, config.wave_pitch, rng, front_end.n_fft)
+        wave = pitch_shift_rows(wave, config.wave_pitch, rng, kind.n_fft)
     if batch.background_wave is not None:
         background = batch.background_wave[rows].float() / 32768
         wave = add_wave(wave, background, batch.background_snr_db[rows])
     if noise is not None:
         snr_db, pink = (part.to(wave.device)[rows] for part in noise)
         wave = add_wave(wave, noise_wave(wave, pink, rng, config.noise_gusts), snr_db)
-    features = front_end.log_mel.frames(wave)
+    features = kind.front_end.excerpt(wave)
     frames, share = batch.wave_frames[rows], batch.wave_share[rows]
     x = batch.x.clone()
-    x[rows] = _take(features, frames, share, front_end.log_mel.floor)[:, None]
+    x[rows] = kind.front_end.as_input(_take(features, frames, share, kind.front_end.fill))
     return replace(batch, x=x)
 
 
 def _take(
-    features: torch.Tensor, frames: torch.Tensor, share: torch.Tensor, floor: float
+    features: torch.Tensor, frames: torch.Tensor, share: torch.Tensor, fill: float
 ) -> torch.Tensor:
     """(R, F, T) frames from (R, F, N) features: between two each, silence for -1."""
-    silence = torch.full_like(features[..., :1], floor).log()
+    silence = torch.full_like(features[..., :1], fill)
     features = torch.cat([features, silence], dim=-1)
     frames = torch.where(frames < 0, features.shape[-1] - 1, frames)
     left, right = (

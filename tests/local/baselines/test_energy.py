@@ -10,6 +10,7 @@ from scipy.sparse.csgraph import maximum_bipartite_matching
 
 from local.baselines.energy import EnergyDetector, EnergyParams, energy_scores
 from local.config import load_config
+from local.features.front_ends.kinds import front_end_of
 from local.features.recording import process_recording
 from local.features.store import FeatureStore
 from local.io.errors import CanopyError
@@ -156,7 +157,7 @@ def test_scores_of_a_dump_are_those_of_the_recording(tmp_path):
     soundfile.write(tmp_path / "a.wav", recording(), RATE, subtype="PCM_16")
     folder = tmp_path / "dump"
     folder.mkdir()
-    result = process_recording(tmp_path / "a.wav", folder / "a.npz", config.audio, config.features)
+    result = process_recording(tmp_path / "a.wav", folder / "a.npz", front_end_of(config))
     import pandas as pd
 
     row = {"recording_id": "a", "file": "a.npz", "n_frames": result["n_frames"]}

@@ -15,7 +15,7 @@ from local.detect import streaming
 from local.detect.detectors import Request, load
 from local.detect.streaming import FrameStream, find_events, score_stream
 from local.features.audio import load_audio
-from local.features.logmel import LogMel
+from local.features.front_ends.logmel_torch import LogMel
 from local.inference.score_recordings import (
     score_recordings,
 )

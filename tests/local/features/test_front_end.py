@@ -7,7 +7,7 @@ import torch
 
 from local.config import FeatureConfig
 from local.features.band_statistics import RunningStats
-from local.features.logmel import LogMel, stream_features
+from local.features.front_ends.logmel_torch import LogMel, stream_features
 from local.features.mel import check_filters, mel_edges, mel_filters
 from local.io.errors import CanopyError
 

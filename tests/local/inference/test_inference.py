@@ -297,7 +297,7 @@ def test_views_are_averaged_in_probability(toy_dump, toy_config):
 
 def test_samples_instead_of_frames(toy_dump, toy_config):
     class Samples(SedModel):
-        input, step = "wave", 50
+        input, step = "waveform", 50
 
         def forward(self, x):
             cells = x.unflatten(-1, (-1, 50)).abs().amax(-1).unsqueeze(1).repeat(1, 3, 1)

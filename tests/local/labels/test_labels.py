@@ -41,14 +41,14 @@ def same(one, other):
 
 
 def test_feature_frames_are_centred_and_samples_are_not():
-    assert grid_of(100, 0.02, centred=True) == FrameGrid(100, 0.02, -0.01)
-    assert grid_of(100, 0.02, centred=False) == FrameGrid(100, 0.02, 0.0)
-    grid = grid_of(103, 0.02, centred=True, first=50, step=4)
+    assert grid_of(100, 0.02, begin=-0.5) == FrameGrid(100, 0.02, -0.01)
+    assert grid_of(100, 0.02, begin=0.0) == FrameGrid(100, 0.02, 0.0)
+    grid = grid_of(103, 0.02, begin=-0.5, first=50, step=4)
     assert (grid.n, grid.hop_s) == (25, 0.08)
     assert grid.start_s == pytest.approx(0.99)
     assert grid.end_s == pytest.approx(2.99)
     # Frame 50 of a centred transform is centred on sample 50 * hop.
-    assert grid_of(1, 0.02, centred=True, first=50).centres_s[0] == pytest.approx(1.0)
+    assert grid_of(1, 0.02, begin=-0.5, first=50).centres_s[0] == pytest.approx(1.0)
     np.testing.assert_allclose(np.diff(grid.edges_s), 0.08)
 
 
@@ -90,10 +90,10 @@ def plain_coverage(onset, offset, grid):
     duration=st.floats(1e-3, 8),
     hop=st.sampled_from([0.016, 0.0106667, 0.1, 0.512]),
     first=st.integers(0, 50),
-    centred=st.booleans(),
+    begin=st.sampled_from([-0.5, 0.0, 1.5]),
 )
-def test_coverage_sums_to_what_is_inside(onset, duration, hop, first, centred):
-    grid = grid_of(60, hop, centred, first)
+def test_coverage_sums_to_what_is_inside(onset, duration, hop, first, begin):
+    grid = grid_of(60, hop, begin, first)
     offset = onset + duration
     share = coverage(np.array([onset]), np.array([offset]), grid)[0]
     np.testing.assert_allclose(share, plain_coverage(onset, offset, grid), atol=1e-9)
@@ -136,9 +136,9 @@ def test_round_trip_of_events_on_cell_edges(spans, complete, first):
         assert span.offset == pytest.approx(offset, abs=1e-9)
 
 
-@pytest.mark.parametrize("centred", [True, False])
-def test_events_at_the_very_beginning_and_end_survive(centred):
-    grid = grid_of(51, 0.1, centred)
+@pytest.mark.parametrize("begin", [-0.5, 0.0])
+def test_events_at_the_very_beginning_and_end_survive(begin):
+    grid = grid_of(51, 0.1, begin)
     targets = targets_of((0, 0.0, 0.6), (1, 4.5, 5.0), grid=grid)
     np.testing.assert_array_equal(targets.clip_target, [1, 1])
     found = [frames_to_events(targets.frame_target[label], grid, 0.5) for label in (0, 1)]

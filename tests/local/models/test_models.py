@@ -100,7 +100,7 @@ def windows(n_frames, size=2, seed=0, case="crnn"):
 
 def n_cells(n_frames, case):
     model = build(case)
-    return (n_frames * SAMPLES if model.input == "wave" else n_frames) // model.step
+    return (n_frames * SAMPLES if model.input == "waveform" else n_frames) // model.step
 
 
 def test_every_registered_name_is_tried_here():

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from local.config import Config, DataConfig, WindowConfig
+from local.features.front_ends.kinds import front_end_of
 from local.features.npz import write_features
 from local.features.store import FeatureStore
 from local.inference.score_recordings import (
@@ -19,7 +20,7 @@ from local.labels.targets import EventArrays, window_targets
 from local.models import create_model
 from local.models.denet import DenetParams, Enhancement
 from local.models.sinc import SincFilters, SincParams, filter_response, start_edges
-from local.models.wave import ExclusiveClasses
+from local.models.wave_sed import ExclusiveClasses
 from local.stages.checks import check_config
 
 BAT = 250_000
@@ -493,7 +494,7 @@ def targets(spans, n, first=0, frame_ms=50.0):
     """Targets of a window of n samples at 250 kHz with frames of `frame_ms`."""
     config = Config(audio={"sample_rate": BAT}, features={"kind": "wave", "f_max_hz": None})
     step = round(frame_ms * 1e-3 * BAT)
-    grid = grid_of(n, config.hop_s, centred=False, first=first, step=step)
+    grid = grid_of(n, front_end_of(config).hop_s, 0.0, first, step)
     rule = WindowConfig(length_s=n / BAT)
     return window_targets(events(*spans), 1, grid, rule, DataConfig(annotation="complete"))
 

@@ -72,7 +72,7 @@ def test_a_call_keeps_its_level_over_the_background(scene):
 
 
 def test_only_the_bands_of_the_call_are_inserted(scene):
-    limits = scene.dump.band_limits()
+    limits = scene.dump.front_end.band_edges_hz()
     low, high = limits[2, 1] + 1e-3, limits[5, 0] - 1e-3
     insert(scene, call(low=low, high=high))
     touched = (np.concatenate(scene.model.seen) > 0).any(axis=(0, 2))
@@ -122,7 +122,7 @@ def test_window_scores_and_no_targets(scene, toy_dump, toy_config):
 
 def test_waveforms_are_summed(toy_dump, toy_config):
     class Peak(SedModel):
-        input, step = "wave", 10
+        input, step = "waveform", 10
 
         def forward(self, x, mix=None):
             frames = x.unfold(-1, 10, 10).amax(-1).unsqueeze(1).expand(-1, 3, -1)

@@ -37,7 +37,7 @@ def test_a_sound_configuration_passes(toy, toy_config):
         ),
         (
             {"features": {"kind": "wave"}},
-            r"model\.name crnn takes logmel input, features\.kind is wave",
+            r"model\.name crnn takes a spectrogram, features\.kind wave makes a waveform",
         ),
         (
             {"inference__window_frames": 20, "inference__overlap_frames": 25},

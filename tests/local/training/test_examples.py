@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from local.config import Config
 from local.data.tables import Tables
+from local.features.front_ends.kinds import front_end_of
 from local.io.errors import CanopyError
 from local.labels.grid import coverage, grid_of
 from local.labels.targets import visible_enough
@@ -103,8 +104,8 @@ def test_invalid_recordings_are_left_out(toy_config, toy_dump):
 
 
 @pytest.mark.parametrize(("seconds", "step", "frames"), [(2.0, 1, 20), (2.0, 8, 24), (0.1, 32, 32)])
-def test_a_window_is_whole_cells(toy_config, seconds, step, frames):
-    assert window_frames(toy_config(window__length_s=seconds), step) == frames
+def test_a_window_is_whole_cells(seconds, step, frames):
+    assert window_frames(seconds, 0.1, step) == frames
 
 
 # -------------------------------------------------------------------------------------- the plan
@@ -112,7 +113,8 @@ def test_a_window_is_whole_cells(toy_config, seconds, step, frames):
 
 def visible_of(training_set: TrainingSet, config, row, start, window):
     """Whether each event of recording `row` counts in the window, by a plain statement."""
-    grid = grid_of(window, config.hop_s, config.features.kind == "logmel", start)
+    front_end = front_end_of(config)
+    grid = grid_of(window, front_end.hop_s, front_end.begin, start)
     duration = training_set.event_offset - training_set.event_onset
     seen = (
         coverage(training_set.event_onset, training_set.event_offset, grid).sum(axis=1) * grid.hop_s
@@ -132,9 +134,10 @@ def test_the_event_a_window_was_drawn_for_counts_in_it(data):
             "window": {"length_s": 2.0, "min_visible_share": share, "p_random": 0},
         }
     )
-    window = window_frames(config, 1)
+    hop_s = front_end_of(config).hop_s
+    window = window_frames(config.window.length_s, hop_s, 1)
     n_frames = window + data.draw(st.integers(0, 4 * window))
-    end = (n_frames - 1) * config.hop_s
+    end = (n_frames - 1) * hop_s
     onset = data.draw(st.floats(0, end - 0.05))
     offset = onset + data.draw(st.floats(0.01, 8))
     offset = min(offset, end)
@@ -286,7 +289,7 @@ def test_an_item_holds_the_window_and_its_targets(scene):
     np.testing.assert_array_equal(item["x"], feats(101, 0)[None, :, 81:])
     assert item["frame_target"].shape == (3, 10)
     np.testing.assert_array_equal(item["clip_target"], [0, 1, 0])
-    cells = coverage(np.array([9.0]), np.array([10.0]), grid_of(20, 0.1, True, 81, 2))[0]
+    cells = coverage(np.array([9.0]), np.array([10.0]), grid_of(20, 0.1, -0.5, 81, 2))[0]
     np.testing.assert_allclose(item["frame_mask"][1], cells, atol=1e-6)
     assert windows.describe(0) == {"recording_id": "r0", "onset": pytest.approx(8.1)}
 

@@ -213,7 +213,7 @@ def test_whole_recordings_pass_the_check_of_the_configuration(toy_config):
 def test_call_bands_are_those_of_the_positives_in_sight(toy_config, toy_dump):
     config = toy_config(augment={"freq_masks": 1, "freq_mask_spares_calls": True})
     dump = toy_dump({"r0": feats(101)}, config)
-    limits = dump.band_limits()
+    limits = dump.front_end.band_edges_hz()
     columns = ("recording_id", "label", "onset", "offset", "polarity", "source")
     rows = [
         ("r0", "a", 1.0, 1.4, 1, "tp", *limits[2]),
@@ -243,7 +243,7 @@ def test_call_bands_are_those_of_the_positives_in_sight(toy_config, toy_dump):
 def test_a_band_of_the_class_stands_in(toy_config, toy_dump):
     config = toy_config(augment={"freq_masks": 1, "freq_mask_spares_calls": True})
     dump = toy_dump({"r0": feats(101)}, config)
-    low, high = dump.band_limits()[3]
+    low, high = dump.front_end.band_edges_hz()[3]
     tables = tables_of([("r0", "a", 1.0, 1.4, 1, "tp")])
     classes = pd.DataFrame({"label": LABELS, "low_freq": low, "high_freq": high})
     training_set = make_training_set(

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from local.config import AugmentConfig
+from local.config import AugmentConfig, Config
+from local.training.augment import chain
 from local.training.augment.batch import Batch
-from local.training.augment.chain import augment
+from local.training.augment.input_kind import InputKind
 from local.training.augment.mixing import mixup
 
 ALL = AugmentConfig(
@@ -22,6 +23,16 @@ PARTS = {
     "time": {"time_masks": 2, "time_mask_share": 0.5},
     "noise": {"noise_std": 0.1},
 }
+
+
+SPECTRA, WAVES = (
+    InputKind.of(Config.model_validate({"features": {"kind": kind}})) for kind in ("logmel", "wave")
+)
+
+
+def augment(batch, config, rng):
+    """By what the shape of the batch is."""
+    return chain.augment(batch, config, rng, SPECTRA if batch.x.ndim == 4 else WAVES)
 
 
 def rng(seed=0):
@@ -135,7 +146,7 @@ def partners(batch, config, seed=0):
     marks = torch.zeros(size, size, dtype=torch.float64)
     marks[ids.long(), ids.long()] = 1.0
     marked = Batch(marks, *list(tensors(batch).values())[1:])
-    mixed = mixup(marked, config, False, rng(seed)).x ** 2
+    mixed = mixup(marked, config, WAVES, rng(seed)).x ** 2
     share = mixed.diagonal().clone()
     rest = mixed - torch.diag(share)
     return share, rest.argmax(dim=1)
@@ -145,7 +156,7 @@ def mixed_batch(target, p=1.0, alpha=0.8):
     config = AugmentConfig(mixup_alpha=alpha, mixup_target=target, mixup_p=p)
     batch = make_batch(size=16)
     share, order = partners(batch, config)
-    return batch, mixup(batch, config, True, rng()), share, order
+    return batch, mixup(batch, config, SPECTRA, rng()), share, order
 
 
 def test_sounds_add_in_power_and_the_window_itself_is_the_louder():
@@ -198,7 +209,7 @@ def test_soft_against_a_plain_statement(part):
 def test_windows_that_are_not_chosen_stay_as_they_are(target):
     config = AugmentConfig(mixup_alpha=0.8, mixup_target=target, mixup_p=0.0)
     batch = make_batch()
-    mixed = mixup(batch, config, True, rng())
+    mixed = mixup(batch, config, SPECTRA, rng())
     torch.testing.assert_close(mixed.x, batch.x, atol=1e-6, rtol=1e-6)
     for name, tensor in tensors(batch).items():
         if name != "x":
@@ -208,14 +219,16 @@ def test_windows_that_are_not_chosen_stay_as_they_are(target):
 def test_about_the_asked_share_is_mixed():
     config = AugmentConfig(mixup_alpha=5.0, mixup_p=0.3)
     batch = make_batch(size=400)
-    changed = (mixup(batch, config, True, rng()).x != batch.x).flatten(1).float().mean(dim=1) > 0.5
+    changed = (mixup(batch, config, SPECTRA, rng()).x != batch.x).flatten(1).float().mean(
+        dim=1
+    ) > 0.5
     assert 0.2 < changed.float().mean() < 0.4
 
 
 def test_a_waveform_keeps_its_power():
     config = AugmentConfig(mixup_alpha=2.0)
     batch = make_batch(size=64, wave=True)
-    mixed = mixup(batch, config, False, rng())
+    mixed = mixup(batch, config, WAVES, rng())
     assert float(mixed.x.var()) == pytest.approx(float(batch.x.var()), rel=0.05)
 
 

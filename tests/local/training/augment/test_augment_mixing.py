@@ -5,10 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from local.config import AugmentConfig
+from local.config import AugmentConfig, Config
 from local.training.augment.batch import Batch
 from local.training.augment.chain import augment
+from local.training.augment.input_kind import InputKind
 from local.training.augment.mixing import last_layer_mix, mixup
+
+KIND = InputKind.of(Config())
 
 
 def rng(seed=0):
@@ -46,8 +49,8 @@ def test_a_constant_lambda(given, expected):
 
 def test_a_constant_lambda_alone_switches_mixup_on():
     batch = make_batch()
-    assert not torch.equal(augment(batch, AugmentConfig(mixup_lambda=0.5), rng()).x, batch.x)
-    at_last = augment(batch, AugmentConfig(mixup_lambda=0.5, mixup_at="last"), rng())
+    assert not torch.equal(augment(batch, AugmentConfig(mixup_lambda=0.5), rng(), KIND).x, batch.x)
+    at_last = augment(batch, AugmentConfig(mixup_lambda=0.5, mixup_at="last"), rng(), KIND)
     assert torch.equal(at_last.x, batch.x)
     assert at_last.mix is not None
     assert not torch.equal(at_last.clip_target, batch.clip_target)
@@ -83,7 +86,7 @@ def test_targets_at_the_last_layer_are_those_of_the_mixed_features(target):
 def test_both_places_draw_the_same():
     config = AugmentConfig(mixup_alpha=0.8)
     batch = make_batch()
-    at_input = mixup(batch, config, True, rng(3))
+    at_input = mixup(batch, config, KIND, rng(3))
     at_last, _ = last_layer_mix(batch, config, rng(3))
     assert torch.equal(at_input.clip_target, at_last.clip_target)
     assert torch.equal(at_input.frame_mask, at_last.frame_mask)

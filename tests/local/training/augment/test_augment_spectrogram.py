@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from local.config import AugmentConfig, Config
-from local.features.logmel import LogMel
+from local.features.front_ends.logmel_torch import LogMel
 from local.io.errors import CanopyError
 from local.training.augment.batch import Batch
 from local.training.augment.chain import augment
-from local.training.augment.input_kind import FrontEnd
+from local.training.augment.input_kind import InputKind
 from local.training.augment.spectrogram import add_powers, mask_bands_beside, noise_like
 from local.training.augment.waveform import noise_wave
 
@@ -23,7 +23,7 @@ CONFIG = Config.model_validate(
         "augment": {"noise_p": 1.0},
     }
 )
-FRONT_END = FrontEnd.of(CONFIG)
+KIND = InputKind.of(CONFIG)
 
 
 def rng(seed=0):
@@ -85,9 +85,9 @@ def test_sparing_happens_where_the_batch_says_so():
     batch = make_batch()
     config = AugmentConfig(freq_masks=3, freq_mask_share=0.5, freq_mask_spares_calls=True)
     full = replace(batch, call_bands=torch.ones(6, 40, dtype=torch.bool))
-    assert torch.equal(augment(full, config, rng()).x, batch.x)
+    assert torch.equal(augment(full, config, rng(), KIND).x, batch.x)
     free = replace(batch, call_bands=torch.zeros(6, 40, dtype=torch.bool))
-    assert not torch.equal(augment(free, config, rng()).x, batch.x)
+    assert not torch.equal(augment(free, config, rng(), KIND).x, batch.x)
 
 
 # ------------------------------------------------------------------------------- shifts in time
@@ -104,7 +104,7 @@ def test_a_shift_moves_sound_and_labels_by_the_same_cells(wave):
         frame_target=torch.arange(10.0).expand(200, 3, 10).clone(),
         frame_mask=torch.arange(10.0).expand(200, 3, 10) + 1,
     )
-    shift = augment(batch, AugmentConfig(shift_s=0.121), rng(), FRONT_END)
+    shift = augment(batch, AugmentConfig(shift_s=0.121), rng(), KIND)
     cells = shift.frame_target[:, 0].long()
     frames = (shift.x if wave else shift.x[:, 0, 0]).long()
     by = (-cells[:, 0]) % 10
@@ -120,7 +120,7 @@ def test_a_shift_moves_sound_and_labels_by_the_same_cells(wave):
 
 def test_a_shift_that_moves_nothing_is_told():
     with pytest.raises(CanopyError, match=r"shift_s 0\.03 is less than one output cell of 0\.04 s"):
-        augment(make_batch(), AugmentConfig(shift_s=0.03), rng(), FRONT_END)
+        augment(make_batch(), AugmentConfig(shift_s=0.03), rng(), KIND)
 
 
 # ------------------------------------------------------------------------------ shifts in pitch
@@ -130,7 +130,7 @@ def test_bands_move_as_one_and_call_bands_with_them():
     batch = make_batch(100)
     bands = torch.zeros(100, 40, dtype=torch.bool)
     bands[:, 20:23] = True
-    moved = augment(replace(batch, call_bands=bands), AugmentConfig(pitch_bands=3), rng())
+    moved = augment(replace(batch, call_bands=bands), AugmentConfig(pitch_bands=3), rng(), KIND)
     seen = set()
     for i in range(100):
         by = int(moved.call_bands[i].int().argmax()) - 20
@@ -147,14 +147,14 @@ def test_bands_move_as_one_and_call_bands_with_them():
 
 def power(x):
     """Total power of log-mel windows by a sum over bands, each with its width, in float64."""
-    edges_width = FRONT_END.band_width.double().view(1, 1, -1, 1)
+    edges_width = KIND.band_width.double().view(1, 1, -1, 1)
     return (x.double().exp() * edges_width).sum(dim=(1, 2, 3))
 
 
 @pytest.mark.parametrize("snr_db", [-10.0, 0.0, 20.0])
 def test_what_is_added_has_the_power_asked_for(snr_db):
     x, other = (torch.randn((5, 1, 40, 41), generator=rng(i)) - 6 for i in (1, 2))
-    out = add_powers(x, other + 30, torch.full((5,), snr_db), FRONT_END)
+    out = add_powers(x, other + 30, torch.full((5,), snr_db), KIND)
     added = power(out) - power(x)
     found = 10 * torch.log10(power(x) / added)
     torch.testing.assert_close(found, torch.full_like(found, snr_db), atol=0.02, rtol=0)
@@ -162,7 +162,7 @@ def test_what_is_added_has_the_power_asked_for(snr_db):
 
 def test_nothing_is_added_where_nothing_is_asked_for():
     x = torch.randn((3, 1, 40, 41), generator=rng(1))
-    out = add_powers(x, torch.zeros_like(x), torch.tensor([math.inf, 0.0, math.inf]), FRONT_END)
+    out = add_powers(x, torch.zeros_like(x), torch.tensor([math.inf, 0.0, math.inf]), KIND)
     assert torch.equal(out[0], x[0])
     assert torch.equal(out[2], x[2])
     assert (out[1] > x[1]).all()
@@ -176,7 +176,7 @@ def test_noise_has_the_spectrum_that_sampled_noise_has(pink):
     hertz = np.fft.rfftfreq(n, 1 / 16000)
     sampled = np.fft.irfft(white / np.sqrt(np.maximum(hertz, 1.0)) if pink else white, n)
     real = LogMel(CONFIG.features, 16000)(torch.from_numpy(sampled).float())
-    made = noise_like(torch.zeros(1, 1, 40, 4000), torch.tensor([pink]), rng(), FRONT_END)[0, 0]
+    made = noise_like(torch.zeros(1, 1, 40, 4000), torch.tensor([pink]), rng(), KIND)[0, 0]
     level = [a.double().exp().mean(dim=1).log() for a in (real, made)]
     difference = (level[0] - level[1]) - (level[0] - level[1]).mean()
     # The lowest bands of pink noise hold the slope inside one bin.
@@ -188,8 +188,8 @@ def test_noise_has_the_spectrum_that_sampled_noise_has(pink):
 def test_gusts_come_and_go_in_their_share_of_windows():
     """Noise whose level swings within the window, in the spectrum and in the waveform alike."""
     x, white = torch.zeros(300, 1, 40, 200), torch.zeros(300, dtype=torch.bool)
-    flat = noise_like(x, white, rng(), FRONT_END)
-    gusty = noise_like(x, white, rng(), FRONT_END, 0.5)
+    flat = noise_like(x, white, rng(), KIND)
+    gusty = noise_like(x, white, rng(), KIND, 0.5)
     wave = noise_wave(torch.zeros(300, 8000), white, rng(), 0.5)
     levels = [
         flat.exp().mean(dim=(1, 2)).unflatten(1, (10, 20)).mean(dim=2),
@@ -208,7 +208,7 @@ def test_gusts_come_and_go_in_their_share_of_windows():
 def test_noise_in_the_chain():
     batch = make_batch(400)
     config = AugmentConfig(noise_p=0.4, noise_snr_db=(0, 10), noise_colour="either")
-    out = augment(batch, config, rng(), FRONT_END).x
+    out = augment(batch, config, rng(), KIND).x
     changed = (out != batch.x).flatten(1).any(dim=1)
     assert 0.3 < changed.float().mean() < 0.5
     snr = 10 * torch.log10(power(batch.x) / (power(out) - power(batch.x)))[changed]
@@ -227,14 +227,9 @@ def test_a_background_in_the_chain():
     snr_db = torch.tensor([5.0, math.inf, 12.0])
     batch = replace(batch, background=behind, background_snr_db=snr_db)
     config = AugmentConfig(background_p=0.5)
-    out = augment(batch, config, rng(), FRONT_END).x
+    out = augment(batch, config, rng(), KIND).x
     assert torch.equal(out[1], batch.x[1])
     for i in (0, 2):
         scale = power(batch.x)[i] / power(behind)[i] / 10 ** (snr_db[i].double() / 10)
         expected = (batch.x[i].double().exp() + scale * behind[i].double().exp()).log()
         torch.testing.assert_close(out[i].double(), expected, atol=1e-4, rtol=1e-4)
-
-
-def test_what_needs_the_front_end_says_so():
-    with pytest.raises(ValueError, match="FrontEnd"):
-        augment(make_batch(), AugmentConfig(shift_s=1.0), rng())

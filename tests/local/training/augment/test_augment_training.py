@@ -11,11 +11,13 @@ import local.training.fold_loop
 from local.config import Config
 from local.data.tables import EVENT_COLUMNS, RECORDING_COLUMNS, Tables, write_tables
 from local.features.npz import stretched_folder
+from local.io.errors import CanopyError
 from local.models.checkpoint import load_checkpoint
 from local.stages.experiment import Experiment
 from local.stages.options import stage_parser
 from local.stages.starting import start
 from local.tasks.detection_fold import DetectionFold
+from local.training.augment.input_kind import check_augment
 from local.training.epoch_plan import make_training_set
 from local.training.fold_loop import Trainer
 
@@ -262,10 +264,10 @@ def test_a_dump_that_only_inference_looks_at_trains_nothing_anew(corpus):
         ({"augment": {"stretch": [0.1, 1]}}, "greater than or equal to 0.5"),
         ({"features": {"stretches": [1.0]}}, "not 1, which is the plain dump"),
         ({"features": {"stretches": [0.9, 0.9]}}, "each factor once"),
-        ({"features": {"kind": "wave", "keep_wave": True}}, "leave keep_wave out"),
+        ({"features": {"kind": "wave", "keep_wave": True}}, "leave features.keep_wave out"),
         (
             {"features": {"kind": "wave"}, "augment": {"pitch_bands": 2}},
-            "augment.pitch_bands works on features.kind logmel only",
+            "augment.pitch_bands works on spectrograms only, features.kind wave makes a waveform",
         ),
         (
             {"window": {"balance_batches": True, "balance_classes": False}},
@@ -274,5 +276,5 @@ def test_a_dump_that_only_inference_looks_at_trains_nothing_anew(corpus):
     ],
 )
 def test_settings_that_contradict_each_other_are_told(changes, word):
-    with pytest.raises(ValueError, match=word.replace(".", r"\.")):
-        Config.model_validate(changes)
+    with pytest.raises((ValueError, CanopyError), match=word.replace(".", r"\.")):
+        check_augment(Config.model_validate(changes))

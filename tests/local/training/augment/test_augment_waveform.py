@@ -11,12 +11,12 @@ from torch.utils.data import default_collate
 
 from local.config import Config
 from local.data.tables import Tables
-from local.features.logmel import LogMel
+from local.features.front_ends.logmel_torch import LogMel
 from local.features.npz import FeatureReader
 from local.io.errors import CanopyError
 from local.training.augment.batch import Batch
 from local.training.augment.chain import augment
-from local.training.augment.input_kind import FrontEnd
+from local.training.augment.input_kind import InputKind
 from local.training.augment.waveform import add_wave, noise_wave, pitch_shift
 from local.training.epoch_plan import make_training_set, plan_epoch
 from local.training.examples import WindowDataset
@@ -89,7 +89,7 @@ def test_a_waveform_that_is_not_changed_gives_the_dump(sound_dump, short, stretc
     batch = read(dump, plan, vary)
     dumped = batch.x.clone()
     blank = replace(batch, x=torch.where(batch.waved.view(-1, 1, 1, 1), 99.0, batch.x))
-    out = augment(blank, config.augment, rng(), FrontEnd.of(config))
+    out = augment(blank, config.augment, rng(), InputKind.of(config))
     # Half precision has 11 bits; sixteen-bit samples are what the sound file itself holds.
     torch.testing.assert_close(out.x, dumped, atol=0.012, rtol=1e-3)
 
@@ -114,7 +114,7 @@ def test_augmented_waveforms_change_what_the_network_sees(sound_dump, change):
     assert vary.wave.all()
     plan = plan_epoch(training_set, config, 100, 6, np.random.default_rng(1))
     batch = read(dump, plan, vary)
-    outs = [augment(batch, config.augment, rng(s), FrontEnd.of(config)).x for s in (0, 0, 1)]
+    outs = [augment(batch, config.augment, rng(s), InputKind.of(config)).x for s in (0, 0, 1)]
     assert ((outs[0] - batch.x).abs() > 0.1).flatten(1).float().mean(dim=1).min() > 0.2
     assert torch.equal(outs[0], outs[1])
     if "background_p" not in change:
@@ -133,7 +133,7 @@ def test_nothing_is_frozen_into_the_dump(sound_dump):
     vary.wave[:] = True
     first = read(dump, [[0, 0], [1, 50]], vary)
     kept = {name: getattr(first, name).clone() for name in ("x", "wave", "frame_mask")}
-    augment(first, config.augment, rng(), FrontEnd.of(config))
+    augment(first, config.augment, rng(), InputKind.of(config))
     assert all(torch.equal(getattr(first, name), value) for name, value in kept.items())
     again = read(dump, [[0, 0], [1, 50]], vary)
     assert torch.equal(again.x, first.x)
@@ -149,7 +149,7 @@ def test_only_the_rows_that_were_chosen_are_read_and_changed(sound_dump):
     batch = read(dump, [[0, 0], [0, 100], [1, 50], [1, 9]], vary)
     assert batch.waved.tolist() == [False, True, False, True]
     assert (batch.wave[0] == 0).all()
-    out = augment(batch, config.augment, rng(), FrontEnd.of(config)).x
+    out = augment(batch, config.augment, rng(), InputKind.of(config)).x
     assert torch.equal(out[[0, 2]], batch.x[[0, 2]])
     assert not torch.equal(out[[1, 3]], batch.x[[1, 3]])
 
@@ -255,7 +255,7 @@ def test_waveform_models_are_augmented_alike(sound_dump, change):
     config = make_config(features={"kind": "wave", "keep_wave": False}, augment=change)
     dump = sound_dump(sounds(), config)
     batch = wave_batch(config, dump)
-    out = augment(batch, config.augment, rng(), FrontEnd.of(config)).x
+    out = augment(batch, config.augment, rng(), InputKind.of(config)).x
     assert out.shape == (8, RATE)
     assert torch.isfinite(out).all()
     assert (out != batch.x).any(dim=1).float().mean() >= 0.75
@@ -356,7 +356,7 @@ def test_a_background_adds_to_features_as_to_waveforms(sound_dump):
         vary.background[:] = [[1, 40]]
         vary.background_snr_db[:] = 0.0
         batch = read(dump, [[0, 70]], vary)
-        outs.append(augment(batch, config.augment, rng(), FrontEnd.of(config)).x - batch.x)
+        outs.append(augment(batch, config.augment, rng(), InputKind.of(config)).x - batch.x)
     # Twice the power, in every band.
     for out in outs:
         assert float(out.exp().mean().log()) == pytest.approx(math.log(2), abs=0.5)

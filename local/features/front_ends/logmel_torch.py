@@ -1,4 +1,4 @@
-"""Natural-log mel power spectrograms, the same for stage 0, training on the fly and detection.
+"""Log-mel spectrograms by PyTorch: of whole recordings, batches and streams, on any device.
 
 The definition is that of librosa's `feature.melspectrogram` with `center=True`,
 `pad_mode="reflect"`, `power=2` and Slaney-normalised filters, followed by log(max(mel, floor)).

@@ -76,7 +76,7 @@ class WaveSed(SedModel):
     filters : the sinc filters.
     """
 
-    input = "wave"
+    input = "waveform"
 
     def __init__(self, params: WaveParams) -> None:
         super().__init__()
