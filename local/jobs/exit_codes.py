@@ -5,8 +5,7 @@ from collections.abc import Callable
 
 from local.io.errors import CanopyError
 from local.io.files import DISK_FAULTS, disk_fault
-from local.jobs.interruption import EXIT_CONTINUE, Interrupted, forget, listen
-from local.jobs.processes import EXIT_INTERRUPTED
+from local.jobs.interruption import EXIT_ABORTED, EXIT_CONTINUE, Interrupted, forget, listen
 
 EXIT_FAILURE = 1
 
@@ -20,19 +19,23 @@ def run_script(main: Callable[[], int]) -> int:
     listen()
     try:
         return main()
-    except CanopyError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_FAILURE
-    except OSError as error:
-        if error.errno not in DISK_FAULTS:
-            raise
-        print(f"error: {disk_fault(error.filename or 'a file', error)}", file=sys.stderr)
-        return EXIT_FAILURE
+    except (CanopyError, OSError) as error:
+        return explain(error)
     except Interrupted as stop:
         print(f"{stop}; the same command goes on from here", file=sys.stderr)
         return EXIT_CONTINUE
     except KeyboardInterrupt:
         print("aborted; the same command goes on from what was saved", file=sys.stderr)
-        return EXIT_INTERRUPTED
+        return EXIT_ABORTED
     finally:
         forget()
+
+
+def explain(error: CanopyError | OSError) -> int:
+    """Say in one line what the user can mend, and return the exit code; other errors are raised."""
+    if isinstance(error, OSError):
+        if error.errno not in DISK_FAULTS:
+            raise error
+        error = disk_fault(error.filename or "a file", error)
+    print(f"error: {error}", file=sys.stderr)
+    return EXIT_FAILURE

@@ -14,6 +14,8 @@ from typing import Any
 
 # EX_TEMPFAIL of sysexits.h: nothing is wrong, the same command goes on.
 EXIT_CONTINUE = 75
+# A second Ctrl-C, in the words of a shell: 128 and the signal's number.
+EXIT_ABORTED = 130
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 # Set by a process for the children that must not go on without it: its id.
 PARENT = "CANOPY_PARENT"

@@ -25,9 +25,8 @@ from local.io.files import disk_fault, make_folder, remove_leftovers, try_lock
 log = logging.getLogger("canopy")
 
 LOCK_NAME = ".lock"
-# Environment: descriptors of locks that the process which started this one holds, and of one that
-# this process is to take for it.
-_HANDED_ON, _TO_TAKE = "CANOPY_LOCKS", "CANOPY_TAKE_LOCK"
+# Environment: descriptors of locks that the process which started this one holds.
+_HANDED_ON = "CANOPY_LOCKS"
 _POLL_S = 0.2
 
 # Locks of this process, and those it was handed that turned out to be what they were said to be:
@@ -68,18 +67,10 @@ def lock_folder(
     path = folder / LOCK_NAME
     descriptor = _open(path)
     key = _identity(descriptor)
-    if (number := _is_of(key, _HANDED_ON)) is not None:
+    if (number := _handed_descriptor(key)) is not None:
         _handed[key] = number
     if key in _held or key in _handed:
         os.close(descriptor)
-        yield
-        return
-    if (shell := _is_of(key, _TO_TAKE)) is not None:
-        # The lock is the shell's then, until it and all it started have ended.
-        os.close(descriptor)
-        _take(shell, folder, what, False, 0.0)
-        _note(shell, folder, os.getppid(), _command_of(os.getppid()))
-        remove_leftovers(folder)
         yield
         return
     try:
@@ -148,21 +139,15 @@ def _take(descriptor: int, folder: Path, what: str, shared: bool, wait_s: float)
         time.sleep(_POLL_S)
     if got is None:
         log.warning("%s: this disk knows no locks; start no second run on this folder", folder)
-    _note(descriptor, folder, os.getpid(), " ".join(sys.argv), shared)
+    _note(descriptor, folder, shared)
 
 
-def _command_of(pid: int) -> str:
-    """Command line of a process, where the system tells it."""
-    path = Path(f"/proc/{pid}/cmdline")
-    return path.read_text().replace("\0", " ").strip() if path.exists() else " ".join(sys.argv)
-
-
-def _note(descriptor: int, folder: Path, pid: int, command: str, shared: bool = False) -> None:
+def _note(descriptor: int, folder: Path, shared: bool) -> None:
     holder = {
         "host": socket.gethostname(),
-        "pid": pid,
+        "pid": os.getpid(),
         "shared": shared,
-        "command": " ".join(command.split())[:300],
+        "command": " ".join(" ".join(sys.argv).split())[:300],
         "since": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
     }
     content = json.dumps(holder).encode()
@@ -174,7 +159,6 @@ def _note(descriptor: int, folder: Path, pid: int, command: str, shared: bool = 
 
 
 def _holder(path: Path) -> str:
-    # By its path: the shell's descriptor is for writing alone.
     try:
         holder = json.loads(path.read_bytes())
         pid, host = int(holder["pid"]), holder["host"]
@@ -202,9 +186,9 @@ def _identity(descriptor: int) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _is_of(key: tuple[int, int], variable: str) -> int | None:
-    """The open descriptor in an environment variable that is of this lock file."""
-    numbers = [int(text) for text in os.environ.get(variable, "").split() if text.isdigit()]
+def _handed_descriptor(key: tuple[int, int]) -> int | None:
+    """The open descriptor of this lock file that the process which started this one holds."""
+    numbers = [int(text) for text in os.environ.get(_HANDED_ON, "").split() if text.isdigit()]
     return next((n for n in numbers if _is_open(n) and _identity(n) == key), None)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from local.io.errors import CanopyError
 from local.jobs.interruption import (
+    EXIT_ABORTED,
     EXIT_CONTINUE,
     SIGNALS,
     Interrupted,
@@ -17,7 +18,6 @@ from local.jobs.interruption import (
 )
 from local.jobs.locks import inherited
 
-EXIT_INTERRUPTED = 130
 # Activations are megabytes that every step takes and gives back. glibc hands such blocks to the
 # kernel and faults them in anew each time; kept, and in huge pages, a training step of the small
 # network takes 10 to 20 % less processor time (`bin/profile_step.py`). Other C libraries ignore it.
@@ -94,7 +94,7 @@ def _check_end(script: Path, options: list[str], code: int) -> None:
         return
     call = f"{script.name} {' '.join(options)}"
     # Asked to stop before it listens, a process dies of the signal, and nothing is lost.
-    died_of_request = code in [-number for number in SIGNALS] or code == EXIT_INTERRUPTED
+    died_of_request = code in [-number for number in SIGNALS] or code == EXIT_ABORTED
     if code == EXIT_CONTINUE or (requested() and died_of_request):
         raise Interrupted(requested() or "a signal to one of its processes", call)
     raise CanopyError(

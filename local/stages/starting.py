@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from local.config import dump_config, load_config
@@ -36,25 +37,30 @@ def start(args: argparse.Namespace, stage: str) -> Run:
 
 def plan(args: argparse.Namespace, stage: str) -> Run:
     """What will run, before anything is written."""
+    run = run_of(args)
+    # With --force the check of the configuration goes on: the preparation makes the tables anew.
+    if not (run.force and stage == "check"):
+        check_source(run.tables, run.datadir)
+    return replace(run, device=choose_device(run.device))
+
+
+def run_of(args: argparse.Namespace) -> Run:
+    """The run of a command line, whose device may be `auto` still; nothing is looked for."""
     conf = args.conf or Path("conf") / args.recipe / "default.yaml"
     config = load_config(conf, args.overrides)
     if args.nj < 1:
         raise CanopyError(f"--nj is {args.nj}, expected at least 1")
     tag = safe_name(args.tag or conf.stem, "--tag")
-    run = Run(
+    return Run(
         config=config,
         datadir=args.datadir or Path("data") / args.recipe,
         dumpdir=args.dumpdir or Path("dump") / args.recipe,
         exp=(args.expdir or Path("exp") / args.recipe) / tag,
-        device=choose_device(args.device),
+        device=args.device,
         nj=args.nj,
         force=args.force,
         cache=chosen_cache(getattr(args, "cache", None)),
     )
-    # With --force the check of the configuration goes on: the preparation makes the tables anew.
-    if not (run.force and stage == "check"):
-        check_source(run.tables, run.datadir)
-    return run
 
 
 def _begin(run: Run, args: argparse.Namespace, stage: str) -> Run:

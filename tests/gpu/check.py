@@ -7,7 +7,6 @@ With `--device cpu` the same steps run where there is no GPU, to see that the sc
 """
 
 import argparse
-import json
 import os
 import subprocess
 import sys

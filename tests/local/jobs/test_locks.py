@@ -129,28 +129,6 @@ def test_a_forked_worker_keeps_no_lock(tmp_path, hold):
         os.waitpid(child, 0)
 
 
-def test_a_shell_keeps_the_lock_that_its_command_takes(tmp_path, hold):
-    shell = (
-        f'mkdir -p "$1" && exec 9>>"$1/{LOCK_NAME}"\n'
-        'CANOPY_TAKE_LOCK=9 "$2" -c "$3" "$1" </dev/null || exit 3\n'
-        "echo between; read -r line\n"
-        'CANOPY_LOCKS=9 "$2" -c "$3" "$1" </dev/null\n'
-    )
-    command = ["bash", "-c", shell, "shell", str(tmp_path / "e"), sys.executable, HOLD]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    first = subprocess.Popen(command, **pipes)
-    assert [first.stdout.readline() for _ in range(2)] == ["held\n", "between\n"]
-    told = hold(tmp_path / "e")
-    assert f"worked on by process {first.pid} " in told
-    assert "shell" in told
-    second = subprocess.run(command, capture_output=True, text=True, input="", check=False)
-    assert second.returncode == 3
-    assert f"worked on by process {first.pid} " in second.stderr
-    out, _ = first.communicate("\n")
-    assert out == "held\n"
-    assert not isinstance(hold(tmp_path / "e"), str)
-
-
 def test_a_number_that_is_another_file_is_no_lock(tmp_path, hold):
     first = hold(tmp_path)
     with open(tmp_path / "other", "w") as other:
