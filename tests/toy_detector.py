@@ -1,5 +1,7 @@
 """A small published model that is sure of itself, and sounds for it to be sure of."""
 
+import json
+
 import numpy as np
 import torch
 from safetensors.torch import save_file
@@ -61,6 +63,26 @@ def make_published(folder, n_networks=2, with_onnx=True, **changes):
     write_text(folder / "README.md", "# toy\n")
     write_sums(folder, [*names, MODEL, "README.md"])
     return folder
+
+
+def put_ffmpeg(folder, wave, told=None, before="", after="", rate=RATE, n_bytes=None):
+    """A stand-in for ffmpeg and ffprobe: tells one channel, gives `wave`, and runs shell lines.
+
+    told : what ffprobe prints in place of the truth. before, after : run by ffmpeg around its
+    output. n_bytes : so many of the output's bytes are given.
+    """
+    folder.mkdir()
+    raw = folder / "raw"
+    raw.write_bytes(wave.astype("<f4").tobytes()[:n_bytes])
+    truth = {"streams": [{"sample_rate": str(rate), "channels": 1}]}
+    truth["format"] = {"duration": str(len(wave) / rate)}
+    (folder / "told").write_text(json.dumps(truth) if told is None else told)
+    for name, lines in (
+        ("ffprobe", f"cat {folder}/told"),
+        ("ffmpeg", f"{before}\ncat {raw}\n{after}"),
+    ):
+        (folder / name).write_text(f"#!/bin/sh\n{lines}\n")
+        (folder / name).chmod(0o755)
 
 
 def sound(seconds, seed=0, rate=RATE):

@@ -7,6 +7,7 @@ it is installed.
 import json
 import logging
 import os
+import selectors
 import shutil
 import subprocess
 from collections import Counter
@@ -16,16 +17,30 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import soxr
 
 from local.config import AudioConfig
-from local.features.audio import SOUND_SUFFIXES, probe, stream_audio
+from local.features.audio import (
+    RATES,
+    SOUND_SUFFIXES,
+    SoundError,
+    as_configured,
+    probe,
+    stream_audio,
+)
 from local.io.errors import CanopyError
+from local.io.files import PASSING_FAULTS, disk_fault
 
 # Endings that ffmpeg is asked to read.
 FOREIGN = (".m4a", ".mp4", ".aac", ".wma", ".webm", ".mkv", ".mov", ".avi", ".wv", ".ape", ".amr")
 _ENDINGS = SOUND_SUFFIXES + FOREIGN
-_FFMPEG_BLOCK_BYTES = 2**20
+# Seconds after which a decoder that gives nothing is taken to hang.
+SILENT_S = 300.0
+_BLOCK_BYTES, _PIPE_BYTES = 2**20, 2**16
+_MAX_CHANNELS = 1024
+# Characters of a decoder's complaint that a message quotes.
+_MAX_REASON = 200
+# What comes of taking words, or thousands of digits, for numbers.
+_NO_NUMBERS = (ValueError, OverflowError, RecursionError)
 
 log = logging.getLogger("canopy")
 
@@ -150,7 +165,8 @@ def open_sound(path: Path, config: AudioConfig, block_s: float) -> OpenSound:
     """Open any sound file for one reading from start to end."""
     if path.suffix.lower() in FOREIGN:
         rate, channels, duration = _ffprobe(path)
-        blocks = _ffmpeg_blocks(path, config, rate, channels)
+        decoded = _ffmpeg_blocks(path, rate, channels)
+        blocks = as_configured(path, decoded, rate, channels, config)
     else:
         duration, blocks = probe(path).duration, stream_audio(path, config, block_s)
     return OpenSound(duration, read_ahead(blocks))
@@ -188,68 +204,106 @@ def _ffprobe(path: Path) -> tuple[int, int, float]:
     if not path.is_file():
         raise CanopyError(f"{path}: no such file; correct the path")
     command = [_tool("ffprobe", path), "-v", "error", "-select_streams", "a:0", "-of", "json"]
-    command += ["-show_entries", "stream=sample_rate,channels:format=duration"]
-    result = subprocess.run([*command, f"file:{path}"], capture_output=True, check=False)
+    command += ["-show_entries", "stream=sample_rate,channels:format=duration", f"file:{path}"]
+    reason = f"no answer within {SILENT_S:g} s"
     try:
+        result = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=SILENT_S
+        )
+        reason = _last_line(result.stderr)
         told = json.loads(result.stdout)
         stream = told["streams"][0]
         rate, channels = int(stream["sample_rate"]), int(stream["channels"])
         duration = float(told["format"].get("duration", "nan"))
-    except (ValueError, KeyError, IndexError, TypeError):
-        raise CanopyError(
-            f"{path}: ffprobe finds no sound in it ({_last_line(result.stderr)}); replace it by a "
-            "WAV or FLAC file or remove it"
+    except (subprocess.TimeoutExpired, LookupError, TypeError, AttributeError, *_NO_NUMBERS):
+        raise SoundError(
+            f"{path}: ffprobe finds no sound in it ({reason}); replace it by a WAV or FLAC file or "
+            "remove it"
         ) from None
-    if rate < 1 or channels < 1:
-        raise CanopyError(f"{path}: ffprobe tells {rate} Hz and {channels} channels; convert it")
-    return rate, channels, duration
+    except OSError as error:
+        raise _not_started(path, "ffprobe", error) from None
+    if not (RATES[0] <= rate <= RATES[1] and 1 <= channels <= _MAX_CHANNELS):
+        raise SoundError(f"{path}: ffprobe tells {rate} Hz and {channels} channels; convert it")
+    return rate, channels, duration if duration >= 0 else float("nan")
 
 
-def _ffmpeg_blocks(
-    path: Path, config: AudioConfig, rate: int, channels: int
-) -> Iterator[np.ndarray]:
-    if rate != config.sample_rate and config.other_rates == "refuse":
-        raise CanopyError(
-            f"{path}: its sample rate is {rate} Hz, audio.sample_rate is {config.sample_rate}; set "
-            "audio.other_rates to resample"
-        )
-    blocks = _decoded(path, config, channels)
-    if rate == config.sample_rate:
-        yield from blocks
-        return
-    resampler = soxr.ResampleStream(rate, config.sample_rate, 1, dtype="float32", quality="HQ")
-    for block in blocks:
-        yield resampler.resample_chunk(block)
-    yield resampler.resample_chunk(np.zeros(0, dtype=np.float32), last=True)
+def _not_started(path: Path, name: str, error: OSError) -> CanopyError:
+    if error.errno in PASSING_FAULTS:
+        return disk_fault(path, error)
+    return SoundError(f"{path}: {name} cannot be run ({error.strerror}); install ffmpeg anew")
 
 
-def _decoded(path: Path, config: AudioConfig, channels: int) -> Iterator[np.ndarray]:
+def _ffmpeg_blocks(path: Path, rate: int, channels: int) -> Iterator[np.ndarray]:
+    """Blocks (n, channels) as ffmpeg decodes them; it says nothing unless the file is damaged."""
     command = [_tool("ffmpeg", path), "-v", "error", "-nostdin", "-i", f"file:{path}"]
-    command += ["-map", "0:a:0", "-f", "f32le", "-c:a", "pcm_f32le", "pipe:1"]
-    width = 4 * channels
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        if process.stdout is None or process.stderr is None:
-            raise RuntimeError("no pipe from ffmpeg")
-        n_read = 0
+    command += ["-map", "0:a:0", "-f", "f32le", "-c:a", "pcm_f32le"]
+    # What ffprobe told, so that no sample is taken for one of another channel.
+    command += ["-ar", str(rate), "-ac", str(channels), "pipe:1"]
+    try:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+    except OSError as error:
+        raise _not_started(path, "ffmpeg", error) from None
+    n_read, held, width = 0, bytearray(), 4 * channels
+    with process:
         try:
-            while data := process.stdout.read(_FFMPEG_BLOCK_BYTES // width * width):
-                samples = np.frombuffer(data[: len(data) // width * width], dtype="<f4")
-                decoded = samples.reshape(-1, channels)
-                n_read += len(decoded)
-                if config.channel == "mix":
-                    yield decoded.mean(axis=1)
-                else:
-                    yield decoded[:, 0 if config.channel == "first" else config.channel].copy()
-            errors = process.stderr.read()
+            for data in _output_of(process):
+                held += data
+                if len(held) >= max(_BLOCK_BYTES, width) or not data:
+                    n_whole = len(held) // width * width
+                    block = np.frombuffer(held[:n_whole], dtype="<f4").reshape(-1, channels)
+                    del held[:n_whole]
+                    n_read += len(block)
+                    if len(block):
+                        yield block
+            if held or n_read == 0:
+                raise _DamagedError(f"it ends with {len(held)} of the {width} bytes of a sample")
+        except _DamagedError as fault:
+            done_s = (n_read + len(held) // width) / rate
+            raise SoundError(
+                f"{path}: damaged or truncated after {done_s:.3f} s ({fault}); copy the recording "
+                "again or remove it",
+                "damaged",
+            ) from None
         finally:
             process.kill()
-        if errors.strip() or n_read == 0:
-            raise CanopyError(
-                f"{path}: damaged or truncated after {n_read} samples ({_last_line(errors)}); "
-                "copy the recording again or remove it"
-            )
+
+
+class _DamagedError(Exception):
+    """Why a decoder's output is not that of a whole file."""
+
+
+def _output_of(process: subprocess.Popen) -> Iterator[bytes]:
+    """What a process writes, in pieces, and b"" at its end.
+
+    Both its pipes are read as they fill, so that it never waits for us. Its first complaint, an end
+    with a code other than 0, and silence for `SILENT_S` end it.
+    """
+    with selectors.DefaultSelector() as pipes:
+        for pipe in (process.stdout, process.stderr):
+            pipes.register(pipe, selectors.EVENT_READ)  # type: ignore[arg-type]
+        while pipes.get_map():
+            ready = pipes.select(SILENT_S)
+            if not ready:
+                raise _DamagedError(f"the decoder gave nothing for {SILENT_S:g} s")
+            for key, _ in ready:
+                data = os.read(key.fd, _PIPE_BYTES)
+                if not data:
+                    pipes.unregister(key.fileobj)
+                elif key.fileobj is process.stdout:
+                    yield data
+                elif data.strip():
+                    raise _DamagedError(_last_line(data))
+    try:
+        code = process.wait(SILENT_S)
+    except subprocess.TimeoutExpired:
+        raise _DamagedError(f"the decoder did not end within {SILENT_S:g} s") from None
+    if code:
+        raise _DamagedError(f"the decoder ended with code {code}")
+    yield b""
 
 
 def _last_line(text: bytes) -> str:
     lines = text.decode("utf-8", "replace").strip().splitlines()
-    return lines[-1].strip() if lines else "no reason given"
+    return "".join(filter(str.isprintable, lines[-1]))[:_MAX_REASON] if lines else "no reason given"

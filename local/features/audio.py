@@ -34,7 +34,7 @@ _OPEN_SIZE_MARGIN = 65_536
 _SHORT_CHUNK = re.compile(r"\b(?:data|SSND|riff)\s*:\s*(\d+) \(should be (\d+)\)")
 # Rates between those of seismometers and of the fastest ultrasound recorders; a header that names
 # another would make a short file swell when it is resampled.
-_RATES = (100, 4_000_000)
+RATES = (100, 4_000_000)
 # The most silence that a byte of a compressed file can stand for: constant FLAC frames of 65,535
 # samples in 11 bytes are the tightest; a header that promises more lies.
 _MAX_FRAMES_PER_BYTE = 8192
@@ -145,7 +145,8 @@ def load_part(path: Path | str, config: AudioConfig, start_s: float, end_s: floa
         first = min(first, sound.frames)
         sound.seek(first)
         block = _block_frames(sound, rate_out, None)
-        samples: Iterator[np.ndarray] = _decode(path, sound, config, block, first, end)
+        blocks = _read_blocks(path, sound, block, first, end)
+        samples = _chosen(path, blocks, rate_in, config, first)
         if rate_in != rate_out:
             samples = _resample(samples, rate_in, rate_out)
         joined = np.concatenate([np.zeros(0, dtype=np.float32), *samples])
@@ -170,14 +171,36 @@ def _stream(
     path: Path, config: AudioConfig, block_s: float | None, n_channels: int = 1
 ) -> Iterator[np.ndarray]:
     with _open(path) as sound:
-        _check_rate(path, sound.samplerate, config)
-        _check_channel(path, sound.channels, config, n_channels)
         block = _block_frames(sound, config.sample_rate, block_s)
-        samples = _decode(path, sound, config if n_channels == 1 else None, block)
-        if sound.samplerate != config.sample_rate:
-            samples = _resample(samples, sound.samplerate, config.sample_rate, n_channels)
-        for part in samples:
-            yield part.T  # of one channel the same
+        blocks = _read_blocks(path, sound, block)
+        rate, channels = sound.samplerate, sound.channels
+        yield from as_configured(path, blocks, rate, channels, config, n_channels)
+
+
+def as_configured(
+    path: Path,
+    blocks: Iterator[np.ndarray],
+    rate: int,
+    channels: int,
+    config: AudioConfig,
+    n_channels: int = 1,
+) -> Iterator[np.ndarray]:
+    """Decoded blocks (n,) or (n, channels) at `rate` -> blocks at the configured rate.
+
+    Of the configured channel (n,), or with `n_channels` above 1 of all of them (n_channels, n).
+
+    Raises
+    ------
+    SoundError
+        The rate is to be refused or the channel is not there; of a block, when it comes: a sample
+        is NaN or infinite.
+    """
+    _check_rate(path, rate, config)
+    _check_channel(path, channels, config, n_channels)
+    samples = _chosen(path, blocks, rate, config if n_channels == 1 else None)
+    if rate != config.sample_rate:
+        samples = _resample(samples, rate, config.sample_rate, n_channels)
+    return (part.T for part in samples)  # of one channel the same
 
 
 def _block_frames(sound: soundfile.SoundFile, rate_out: int, block_s: float | None) -> int:
@@ -187,23 +210,21 @@ def _block_frames(sound: soundfile.SoundFile, rate_out: int, block_s: float | No
     return most if block_s is None else min(most, max(1, round(block_s * sound.samplerate)))
 
 
-def _decode(
+def _chosen(
     path: Path,
-    sound: soundfile.SoundFile,
+    blocks: Iterator[np.ndarray],
+    rate: int,
     config: AudioConfig | None,
-    block: int,
     first: int = 0,
-    end: int | None = None,
 ) -> Iterator[np.ndarray]:
-    """Blocks (n,) of the chosen channel at the file's own rate, checked for length and finiteness.
+    """Blocks (n,) of the configured channel, or of all (n, channels) without one; finite.
 
-    Frames [first, end) of the file, which stands at the first of them. Without a configuration all
-    channels, (n, channels).
+    `first` is the place of the first sample in the file.
     """
     done = first
-    for decoded in _read_blocks(path, sound, block, first, end):
+    for decoded in blocks:
         chosen = decoded if config is None else _choose_channel(decoded, config)
-        _check_finite(path, chosen, done, sound.samplerate)
+        _check_finite(path, chosen, done, rate)
         done += len(decoded)
         yield chosen
 
@@ -304,7 +325,7 @@ def _check_header(path: Path, sound: soundfile.SoundFile) -> None:
             "(for FLAC: flac --force)",
             "header",
         )
-    lowest, highest = _RATES
+    lowest, highest = RATES
     if not lowest <= sound.samplerate <= highest:
         raise SoundError(
             f"{path}: its header says {sound.samplerate} Hz, expected {lowest} to {highest}; write "

@@ -23,7 +23,7 @@ from local.io.errors import CanopyError
 from local.io.files import disk_fault
 from local.jobs import locks
 from local.jobs.locks import lock_folder
-from tests.toy_detector import LABELS, RATE, make_published, sound
+from tests.toy_detector import LABELS, RATE, make_published, put_ffmpeg, sound
 
 ROOT = Path(__file__).resolve().parents[2]
 _SPEC = importlib.util.spec_from_file_location("script_detect", ROOT / "bin" / "detect.py")
@@ -242,21 +242,43 @@ def test_other_containers_go_through_ffmpeg(model, recordings, tmp_path, monkeyp
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     with pytest.raises(CanopyError, match="need ffprobe, which is not installed"):
         run(model, recordings / "e.m4a", "--out", tmp_path / "x")
-    # In place of ffmpeg: tells and gives what the wav holds.
-    (tmp_path / "bin").mkdir()
-    raw = tmp_path / "raw"
-    raw.write_bytes(
-        soundfile.read(recordings / "a.wav", dtype="float32")[0].astype("<f4").tobytes()
-    )
-    told = '{"streams": [{"sample_rate": "1000", "channels": 1}], "format": {"duration": "12.0"}}'
-    for name, line in (("ffprobe", f"echo '{told}'"), ("ffmpeg", f"/bin/cat {raw}")):
-        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{line}\n")
-        (tmp_path / "bin" / name).chmod(0o755)
+    put_ffmpeg(tmp_path / "bin", soundfile.read(recordings / "a.wav", dtype="float32")[0])
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/bin:/usr/bin")
     run(model, recordings / "e.m4a", "--out", tmp_path / "y", "--format", "csv")
     run(model, recordings / "a.wav", "--out", tmp_path / "z", "--format", "csv")
     names = ["onset", "offset", "label", "score"]
     assert len(table(tmp_path / "y"))
     pd.testing.assert_frame_equal(table(tmp_path / "y")[names], table(tmp_path / "z")[names])
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("channel", ["mix", 0, 1])
+def test_what_a_decoder_cannot_read_is_listed_and_the_job_goes_on(
+    tmp_path, monkeypatch, channel, jobs
+):
+    """Decoded by ffmpeg with megabytes of complaints, or without the channel that is asked for."""
+    settings = {"audio": {"sample_rate": RATE, "channel": channel}}
+    model = make_published(tmp_path / "toy", n_networks=1, **settings)
+    folder = tmp_path / "rec"
+    folder.mkdir()
+    for name in ("a", "z"):
+        soundfile.write(folder / f"{name}.wav", np.stack([sound(8, 3)] * 2, axis=1), RATE)
+    soundfile.write(folder / "mono.wav", sound(8), RATE)
+    (folder / "damaged.m4a").write_bytes(b"x")
+    (folder / "mono.mp4").write_bytes(b"x")
+    noise = "case $* in *damaged*) head -c 5000000 /dev/zero | tr '\\0' x >&2;; esac"
+    put_ffmpeg(tmp_path / "bin", sound(8), before=noise)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/bin:/usr/bin")
+    out = tmp_path / "out"
+    options = ("--jobs", jobs, "--scores", "npz", "--format", "csv", "--max-invalid-share", 1)
+    assert run(model, folder, "--out", out, *options) == 0
+    summary = pd.read_csv(out / "summary.csv")
+    reasons = summary[summary["status"] == "invalid"].set_index("path")["reason"]
+    expected = {"damaged.m4a"} | ({"mono.mp4", "mono.wav"} if channel == 1 else set())
+    assert {Path(path).name for path in reasons.index} == expected
+    fault = "audio.channel is 1 but" if channel == 1 else "damaged or truncated"
+    assert reasons.str.contains(fault, regex=False).all()
+    assert {"a", "z"} <= set(table(out)["recording_id"])
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
