@@ -3,10 +3,9 @@
 
     bin/profile_step.py --conf conf/demo/default.yaml --batch-size 4
 
-Windows are noise of the configured length; the step is forward, loss over frames, backward and
-optimiser, in half precision where train.amp and the device have it. Times are those of the fastest
-of a few steps. Memory is the process's peak above what it took before the steps (on a GPU: that of
-tensors).
+The batch is noise that the task makes up; the step is forward, loss, backward and optimiser, in
+half precision where train.amp and the device have it. Times are those of the fastest of a few
+steps. Memory is the process's peak above what it took before the steps (on a GPU: that of tensors).
 """
 
 import argparse
@@ -15,11 +14,8 @@ import sys
 import torch
 
 from local.config import load_config
-from local.features.front_ends.front_end import check_input
-from local.features.front_ends.kinds import front_end_of
 from local.io.errors import CanopyError
-from local.labels.windows import window_frames
-from local.models import create_model
+from local.tasks.task_registry import create_task
 from local.training.profiling import profile_step
 from local.training.steps import amp_dtype
 
@@ -47,20 +43,15 @@ def main(argv: list[str] | None = None) -> int:
     torch.set_num_threads(args.threads)
     try:
         config = load_config(args.conf, args.set)
-        front_end = front_end_of(config)
-        params = config.model.params
-        model = create_model(config.model.name, params, 1, front_end.n_bands).to(device).train()
-        check_input(front_end, config.model.name, model.input)
+        task = create_task(config)
+        trial = task.trial(args.batch_size or config.train.batch_size, device)
     except CanopyError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    n = args.batch_size or config.train.batch_size
-    window = window_frames(config.window.length_s, front_end.hop_s, model.step)
-    x = front_end.as_input(torch.randn(n, *front_end.axes, window, device=device))
-    found = profile_step(model, x, amp_dtype(config, device), args.steps)
-    n_weights = sum(parameter.numel() for parameter in model.parameters())
-    length_s = window * front_end.hop_s
-    print(f"{config.model.name}: {n_weights:,} weights, {n} windows of {length_s:.3f} s")
+    trial.model.train()
+    found = profile_step(trial, amp_dtype(config, device), args.steps)
+    n_weights = sum(parameter.numel() for parameter in trial.model.parameters())
+    print(f"{config.model.name}: {n_weights:,} weights, {trial.batch}")
     for name, seconds in found.seconds.items():
         print(f"{name:>24} {seconds:9.3f} s")
         if name == "forward":

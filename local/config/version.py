@@ -23,6 +23,9 @@ class Config(Section):
     """A whole version."""
 
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    # What is learned, one of `local.tasks`; and settings that only this task has, checked by it.
+    task: str = "detection"
+    task_params: Settings = {}
     # Settings of the recipe's own preparation, checked by the recipe.
     prepare: Settings = {}
     audio: AudioConfig = AudioConfig()

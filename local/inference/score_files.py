@@ -1,8 +1,10 @@
 """The files that scores are kept in: `oof.npz`, `test.npz`, a fold's part, and parts of that."""
 
 import shutil
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -50,10 +52,19 @@ class PartialScores:
     folder : of the journal `infer.journal` and the folder `infer.parts`.
     fingerprint : of all that decides the scores; blocks of another are thrown away.
     shard : a job beside others keeps a journal of its own, which who makes the whole takes over.
+    save, load : of a block's file, for outputs of another kind than `Scores`.
     """
 
-    def __init__(self, folder: Path, fingerprint: str, shard: Shard | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        fingerprint: str,
+        shard: Shard | None = None,
+        save: Callable[[Path, Any], None] | None = None,
+        load: Callable[[Path], tuple[Any, Any]] | None = None,
+    ) -> None:
         self._folder, self._parts = folder, folder / "infer.parts"
+        self._save, self._load = save or _save_all, load or load_scores
         name = "infer.journal" if shard is None else f"infer.journal.{shard.name}"
         self._journal = Journal(folder / name, fingerprint)
         if shard is None:
@@ -63,7 +74,7 @@ class PartialScores:
                 self._clear()
         remove_leftovers(self._parts)
 
-    def get(self, names: list[str]) -> Scores | None:
+    def get(self, names: list[str]) -> Any | None:
         """The scores of a block, if it was kept whole."""
         entries = [self._journal.get(name) for name in names]
         if any(entry is None or entry["block"] != names[0] for entry in entries):
@@ -71,13 +82,13 @@ class PartialScores:
         path = self._path(names)
         if not path.is_file() or file_digest(path) != entries[0]["digest"]:
             return None
-        scores, _ = load_scores(path)
+        scores, _ = self._load(path)
         return scores if scores.recording_ids == names else None
 
-    def add(self, scores: Scores) -> None:
+    def add(self, scores: Any) -> None:
         """Keep a block."""
         names = scores.recording_ids
-        save_scores(self._path(names), scores, scores.window, keep_frames=True)
+        self._save(self._path(names), scores)
         digest = file_digest(self._path(names))
         for name in names:
             self._journal.add(name, status="ok", block=names[0], digest=digest)
@@ -105,6 +116,10 @@ class PartialScores:
     def _clear(self) -> None:
         if self._parts.is_dir():
             shutil.rmtree(self._parts)
+
+
+def _save_all(path: Path, scores: Scores) -> None:
+    save_scores(path, scores, scores.window, keep_frames=True)
 
 
 def load_scores(path: Path | str) -> tuple[Scores, dict[str, np.ndarray]]:

@@ -5,12 +5,15 @@ themselves are in `local.tasks`. What a batch, an output or the outputs of recor
 to the task alone: whoever calls it hands them on.
 """
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
+import pandas as pd
 import torch
 from torch import nn
 
+from local.config import Config
 from local.jobs.shards import Shard
 
 
@@ -93,4 +96,206 @@ class FoldData(Protocol):
         """Columns of the log for outputs of all held-out recordings; NaN each where there are none.
 
         `valid` is among them: `train.select: best` keeps the model of which it is highest.
+        """
+
+
+# -------------------------------------------------------------------------------- what a task does
+
+
+class Run(Protocol):
+    """One invocation of a stage: its configuration, and where its files lie."""
+
+    config: Config
+    datadir: Path
+    exp: Path
+    device: str
+
+    @property
+    def tables(self) -> Path:
+        """Folder of the three tables."""
+
+    def cycle(self, cycle: int) -> Path:
+        """Folder of a cycle."""
+
+    def fold(self, cycle: int, fold: int) -> Path:
+        """Folder of one fold's model."""
+
+
+class Experiment(Protocol):
+    """What a task may ask of the experiment that a stage works on."""
+
+    run: Run
+
+    @property
+    def tables(self) -> Any:
+        """`local.data.tables.Tables`: recordings, events, classes as the recipe prepared them."""
+
+    @property
+    def known_tables(self) -> Any:
+        """The same with the rows that people reviewed."""
+
+    @property
+    def known_events(self) -> pd.DataFrame:
+        """Rows that people made: the recipe's and the reviewed ones."""
+
+    @property
+    def dump(self) -> Any:
+        """`local.features.store.FeatureStore`: the features of all readable recordings."""
+
+    @property
+    def folds(self) -> list[int]:
+        """Numbers of all folds."""
+
+    @property
+    def fold_of(self) -> dict[str, int]:
+        """Fold of every recording."""
+
+    @property
+    def groups(self) -> dict[str, str]:
+        """Group of every recording."""
+
+    def ids(self, *subsets: str) -> list[str]:
+        """Readable recordings of the subsets, in table order."""
+
+    def held_out_ids(self, fold: int) -> list[str]:
+        """Train recordings of the fold."""
+
+    def training_ids(self, cycle: int, fold: int) -> list[str]:
+        """Recordings that a fold may learn from."""
+
+    def background_ids(self, fold: int) -> list[str]:
+        """Unlabelled recordings that a fold may mix with those, where `augment` asks for them."""
+
+    def events(self, cycle: int) -> pd.DataFrame:
+        """Known rows, and the pseudo rows made for that cycle."""
+
+    def seen_groups(self, cycle: int, fold: int) -> set[str]:
+        """Groups that a fold's model and its first weights saw."""
+
+
+class Trial(NamedTuple):
+    """A model with a batch that is made up, to see what a step gives and costs.
+
+    loss : of the model's output for `x`. batch : what `x` is, in words.
+    """
+
+    model: nn.Module
+    x: torch.Tensor
+    loss: Callable[[Any], torch.Tensor]
+    batch: str
+
+
+class Submission(NamedTuple):
+    """What stage 5 found and wrote.
+
+    results : for results.json. `metric` is the name of the scores, `cycles` a list of {cycle,
+        scores: {name: {value, low, high, n}}}; the first score is the one that runs are compared
+        by. The rest is the task's own.
+    files : what was written below the experiment's folder, the file to hand in first.
+    table : the results in lines for the terminal.
+    """
+
+    results: dict[str, Any]
+    files: list[Path]
+    table: str
+
+
+class ReportSection(NamedTuple):
+    """A section of the report that a task brings along: words, a figure, a table.
+
+    figure : draws one of matplotlib, so many pixels wide.
+    """
+
+    title: str
+    text: str = ""
+    figure: Callable[[int], Any] | None = None
+    columns: tuple[str, ...] = ()
+    rows: tuple[tuple[Any, ...], ...] = ()
+
+
+class Task(Protocol):
+    """What is learned and what becomes of it; made of a configuration, whose `task` names it."""
+
+    def check_config(self) -> None:
+        """Refuse, by a CanopyError, settings that do not fit each other; there are no data yet."""
+
+    def check_tables(self, tables: Any, datadir: Path) -> None:
+        """Refuse settings that do not fit the prepared tables."""
+
+    def trial(self, n: int, device: torch.device) -> Trial:
+        """The configured model with a batch of `n` examples of noise."""
+
+    # Stage 2.
+
+    def load_initial(self, experiment: Experiment, path: Path) -> dict[str, torch.Tensor]:
+        """Weights to start from, of a file that `model.init` names; they fit the model."""
+
+    def fold_data(self, experiment: Experiment, cycle: int, fold: int) -> FoldData:
+        """What a fold learns from in a cycle, and is judged by."""
+
+    # Stage 3. Of a fold: load_model, score, save. Of a cycle: load, combine, join, save.
+
+    def load_model(self, experiment: Experiment, path: Path) -> nn.Module:
+        """The model of a `best.pt`, on the device and in evaluation mode."""
+
+    def score(
+        self,
+        experiment: Experiment,
+        model: nn.Module,
+        names: list[str],
+        progress: str,
+        kept: Any,
+        shard: Shard | None,
+    ) -> Outputs:
+        """Outputs for recordings; those of a recording's windows or crops are made one.
+
+        progress : words for the progress bar. kept : `local.inference.score_files.PartialScores`
+        of what an earlier run made. shard : make this share only.
+        """
+
+    def save(self, path: Path, outputs: Outputs, merged: bool = False, **arrays: Any) -> None:
+        """Write an npz. `merged`: of several folds, for later stages, not to be merged again."""
+
+    def load(self, path: Path) -> tuple[Outputs, dict[str, Any]]:
+        """Read what `save` wrote: the outputs, and all arrays of the file by name."""
+
+    def combine(self, parts: list[Outputs]) -> Outputs:
+        """One output a recording from those of several models for the same recordings."""
+
+    def join(self, parts: list[Outputs]) -> Outputs:
+        """Outputs for all recordings of some parts, one part after the other."""
+
+    def further(self, experiment: Experiment, cycle: int, fold: int) -> Path | None:
+        """A file that stage 3 makes with a fold's model beside its outputs; None: there is none."""
+
+    def write_further(
+        self, experiment: Experiment, cycle: int, fold: int, model: nn.Module
+    ) -> None:
+        """Write that file."""
+
+    # Stage 4.
+
+    @property
+    def revised_cycles(self) -> list[int]:
+        """Cycles that `revise` writes for, in order.
+
+        A cycle from 1 on is trained and inferred after that, from what `revise` made of the
+        out-of-fold outputs of the cycle before. For cycle 0 it calibrates that cycle's outputs.
+        """
+
+    def revise(self, experiment: Experiment, cycle: int, outputs: Outputs) -> list[Path]:
+        """Learn from out-of-fold outputs; what was written, in the folder of `cycle`.
+
+        No model that took part in an output saw the recording's group; the stage has proved it.
+        """
+
+    # Stage 5.
+
+    def submit(self, experiment: Experiment, cycles: list[int]) -> Submission:
+        """Score the cycles that are done and write what can be handed in."""
+
+    def report(self, experiment: Experiment, results: dict[str, Any]) -> list[str | ReportSection]:
+        """Sections of the report in order; a name stands for one of `page_sections.SECTIONS`.
+
+        Of those, scores, training and provenance can be filled for any task.
         """

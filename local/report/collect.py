@@ -1,5 +1,6 @@
 """An experiment's files -> the records that the page shows."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,13 +19,15 @@ from local.scoring.event_rules.thresholds import FALLBACK, Rule, fit_thresholds
 from local.scoring.event_rules.tuning import iou_title
 from local.scoring.known_labels import known_evidence
 from local.stages.experiment import Experiment
-from local.stages.results import SCORE_TITLES, known_counts, metric_title, train_part
+from local.tasks.detection_results import SCORE_TITLES, known_counts, metric_title, train_part
 
+# Sections that are filled for any task; the others are those of a detection.
+OF_ANY_TASK = ("scores", "training", "provenance")
 CURVES = ("loss_total", "loss_clip", "loss_frame", "valid", "valid_span_auc")
 
 
 def build_report(experiment: Experiment, results: dict[str, Any]) -> Report:
-    """What `report.html` shows, from `results` (of `results.collect`) and the run's files."""
+    """What `report.html` shows, from `results` (what stage 5 writes) and the run's files."""
     config = experiment.run.config
     cycles = [entry["cycle"] for entry in results["cycles"]]
     tables = experiment.tables
@@ -40,24 +43,39 @@ def build_report(experiment: Experiment, results: dict[str, Any]) -> Report:
             else []
         ),
         ("model", f"{config.model.name}, {config.split.n_folds} folds, {len(cycles)} cycles"),
-        ("prior correction", config.prior.method),
     ]
-    oof, _ = train_part(experiment, cycles[-1])
-    threshold, rules = event_rules(experiment, oof, cycles[-1])
-    return Report(
+    sections = experiment.task.report(experiment, results)
+    report = Report(
         title=f"Canopy: {experiment.run.exp.name}",
         facts=facts,
         scores=_score_rows(results),
+        curves=_curves(experiment, cycles),
+        provenance=results["run"],
+        sections=sections,
+    )
+    if all(section in OF_ANY_TASK for section in sections if isinstance(section, str)):
+        return report
+    return _with_detection(report, experiment, results)
+
+
+def _with_detection(report: Report, experiment: Experiment, results: dict[str, Any]) -> Report:
+    """The page of a detection: classes, events, priors, and recordings to look at."""
+    cycles = [entry["cycle"] for entry in results["cycles"]]
+    events = experiment.tables.events
+    oof, _ = train_part(experiment, cycles[-1])
+    threshold, rules = event_rules(experiment, oof, cycles[-1])
+    return replace(
+        report,
+        facts=[*report.facts, ("prior correction", experiment.run.config.prior.method)],
+        scores=[*report.scores, *_span_rows(results), *_event_rows(results)],
         events=_event_measures(results),
         baselines=_baselines(results),
         classes=_class_rows(experiment, results),
-        curves=_curves(experiment, cycles),
-        confusion=confusion_of(oof, tables.events, threshold),
-        calibration=calibration_of(oof, tables.events),
+        confusion=confusion_of(oof, events, threshold),
+        calibration=calibration_of(oof, events),
         changes=changes_of(experiment, results),
         change_examples=examples_of(experiment, cycles),
         viewer=build_viewer(experiment, cycles, threshold, rules),
-        provenance=results["run"],
     )
 
 
@@ -90,11 +108,11 @@ def _polarities(events: pd.DataFrame) -> str:
 
 def _score_rows(results: dict[str, Any]) -> list[ScoreRow]:
     title = metric_title(results)
-    rows = [
+    return [
         ScoreRow(
             title,
             entry["cycle"],
-            SCORE_TITLES[name],
+            SCORE_TITLES.get(name, name),
             score["value"],
             score["low"],
             score["high"],
@@ -103,7 +121,10 @@ def _score_rows(results: dict[str, Any]) -> list[ScoreRow]:
         for entry in results["cycles"]
         for name, score in entry["scores"].items()
     ]
-    spans = [
+
+
+def _span_rows(results: dict[str, Any]) -> list[ScoreRow]:
+    return [
         ScoreRow(
             "span AUC",
             entry["cycle"],
@@ -116,7 +137,6 @@ def _score_rows(results: dict[str, Any]) -> list[ScoreRow]:
         for entry in results["cycles"]
         if (score := entry["scores"]["oof_known"]).get("span_auc") is not None
     ]
-    return rows + spans + _event_rows(results)
 
 
 def _event_rows(results: dict[str, Any]) -> list[ScoreRow]:

@@ -51,7 +51,7 @@ def render(report: Report) -> str:
 
 
 def _page(report: Report, addresses: Sequence[tuple[str, str]]) -> str:
-    contents = {section: section.content(report) for section in sections_of(addresses)}
+    contents = {section: section.content(report) for section in sections_of(report, addresses)}
     shown = {section: content for section, content in contents.items() if content}
     script = "".join(_read(f"scripts/{name}.js") for name in _SCRIPTS)
     beside = any(address and not address.startswith("data:") for p in addresses for address in p)
@@ -59,7 +59,7 @@ def _page(report: Report, addresses: Sequence[tuple[str, str]]) -> str:
         title=escape(report.title),
         facts=definitions(report.facts, "facts") if report.facts else "",
         links="".join(
-            f'<li><a href="#{section.anchor}">{section.title}</a></li>' for section in shown
+            f'<li><a href="#{section.anchor}">{escape(section.title)}</a></li>' for section in shown
         ),
         sections="".join(_section(section, content) for section, content in shown.items()),
         style=css_variables(":root") + _read("style.css") + _read("viewer.css"),
@@ -71,7 +71,7 @@ def _page(report: Report, addresses: Sequence[tuple[str, str]]) -> str:
 
 
 def _section(section: Section, content: str) -> str:
-    title = f'<h2 id="{section.anchor}-title">{section.title}</h2>'
+    title = f'<h2 id="{section.anchor}-title">{escape(section.title)}</h2>'
     return (
         f'<section id="{section.anchor}" aria-labelledby="{section.anchor}-title">{title}\n'
         f"{content}</section>\n"

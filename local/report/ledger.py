@@ -76,7 +76,8 @@ def run_row(folder: Path, recipe: str, config: Config, tables: Path) -> dict[str
     truth = {name: scores.get(name, {}).get("value") for name in ("test_truth", "test_truth_raw")}
     finished = (folder / "results.json").stat().st_mtime
     key = {"recipe": recipe, "fingerprint": run_fingerprint(config, tables)}
-    return _row(folder, finished, results, scores["oof_known"], key | truth)
+    # The first score is the one that runs are compared by.
+    return _row(folder, finished, results, next(iter(scores.values())), key | truth)
 
 
 def blend_row(record: dict[str, Any], folder: Path, recipe: str) -> dict[str, str]:
@@ -99,6 +100,7 @@ def _row(
     others: dict[str, Any],
 ) -> dict[str, str]:
     """Text of all columns; those that only a person fills in are empty."""
+    submission = folder / "submission.csv"
     date = datetime.fromtimestamp(finished, timezone.utc).isoformat(timespec="milliseconds")
     row = dict.fromkeys(COLUMNS) | {
         "date": date.replace("+00:00", "Z"),
@@ -110,7 +112,7 @@ def _row(
         "cv_low": known["low"],
         "cv_high": known["high"],
         "span_auc": known.get("span_auc"),
-        "submission": file_digest(folder / "submission.csv")[:12],
+        "submission": file_digest(submission)[:12] if submission.is_file() else None,
     }
     return {name: _cell(value) for name, value in (row | others).items()}
 

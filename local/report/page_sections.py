@@ -1,6 +1,6 @@
 """The sections of the page, one function each: report -> HTML, or "" when there is nothing to show.
 
-A new section is a function here and a line in `sections_of`; heading, place and link in the list of
+A new section is a function here and a line in `SECTIONS`; heading, place and link in the list of
 contents follow from that line.
 """
 
@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
+from typing import TYPE_CHECKING
 
 from local.report.charts import (
     baselines_of,
@@ -22,6 +23,9 @@ from local.report.findings import calibration_section, changes_section, confusio
 from local.report.records import NAN, ClassRow, Report, ScoreRow
 from local.report.text import number
 from local.report.viewer import viewer_html
+
+if TYPE_CHECKING:
+    from local.models.task_contract import ReportSection
 
 _MEANINGS = {
     "LWLRAP": "in each recording the classes are ranked by score; for each class that sounds, the "
@@ -147,7 +151,7 @@ def prevalence_section(report: Report) -> str:
     return table(columns, rows, "Prevalence by class: share of recordings", sortable=True)
 
 
-def recordings_section(report: Report, addresses: Sequence[tuple[str, str]]) -> str:
+def recordings_section(report: Report, addresses: Sequence[tuple[str, str]] = ()) -> str:
     """Recordings to look at, to listen to and to judge; `addresses` of pictures and sounds."""
     if report.viewer is None or not report.viewer.clips:
         return ""
@@ -175,19 +179,51 @@ def provenance_section(report: Report) -> str:
     return definitions(pairs, "provenance")
 
 
-def sections_of(addresses: Sequence[tuple[str, str]] = ()) -> tuple[Section, ...]:
-    """All sections in their order; `addresses` of the viewer's pictures and sounds."""
-    return (
-        Section("scores", "Scores by cycle", scores_section),
-        Section("recordings", "Recordings", partial(recordings_section, addresses=addresses)),
-        Section("classes", "Classes", classes_section),
-        Section("confusion", "Which class is taken for which", confusion_section),
-        Section("calibration", "Calibration", calibration_section),
-        Section("changes", "What pseudo labels changed", changes_section),
-        Section("prevalence", "Prevalence", prevalence_section),
-        Section("training", "Training", curves_section),
-        Section("provenance", "Where this comes from", provenance_section),
-    )
+SECTIONS = {
+    "scores": ("Scores by cycle", scores_section),
+    "recordings": ("Recordings", recordings_section),
+    "classes": ("Classes", classes_section),
+    "confusion": ("Which class is taken for which", confusion_section),
+    "calibration": ("Calibration", calibration_section),
+    "changes": ("What pseudo labels changed", changes_section),
+    "prevalence": ("Prevalence", prevalence_section),
+    "training": ("Training", curves_section),
+    "provenance": ("Where this comes from", provenance_section),
+}
+
+
+def sections_of(report: Report, addresses: Sequence[tuple[str, str]] = ()) -> list[Section]:
+    """The sections of a page in their order; `addresses` of the viewer's pictures and sounds."""
+    sections = []
+    for place, wanted in enumerate(report.sections or SECTIONS):
+        if not isinstance(wanted, str):
+            draw = partial(_section_of_task, wanted)
+            sections.append(Section(f"task-{place}", wanted.title, draw))
+        elif wanted == "recordings":
+            draw = partial(recordings_section, addresses=addresses)
+            sections.append(Section(wanted, SECTIONS[wanted][0], draw))
+        else:
+            sections.append(Section(wanted, *SECTIONS[wanted]))
+    return sections
+
+
+def _section_of_task(section: "ReportSection", _report: Report) -> str:
+    """Words, figure and table that a task brings along."""
+    text = f"<p>{escape(section.text)}</p>\n" if section.text else ""
+    if section.figure is not None:
+        text += picture(section.figure, section.title)
+    if section.columns:
+        cells = list(zip(*section.rows, strict=True)) or [()] * len(section.columns)
+        columns = [
+            Column(title, "number" if _are_numbers(own) else "text")
+            for title, own in zip(section.columns, cells, strict=True)
+        ]
+        text += table(columns, section.rows, section.title, sortable=True)
+    return text
+
+
+def _are_numbers(values: Sequence[object]) -> bool:
+    return all(isinstance(value, int | float) for value in values)
 
 
 def _tile(report: Report, rows: Sequence[ScoreRow]) -> str:

@@ -8,10 +8,13 @@ escapes them all.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+
+if TYPE_CHECKING:
+    from local.models.task_contract import ReportSection
 
 NAN = float("nan")
 
@@ -288,7 +291,8 @@ class Report:
     """All that one page shows; every part may be empty.
 
     `facts` are pairs of name and value under the title. `provenance` (commit, versions, device,
-    seed, command) may be nested.
+    seed, command) may be nested. `sections` are those that the page shows, in their order: names of
+    its own (`page_sections.SECTIONS`) and sections of the task; empty: all of its own.
     """
 
     title: str
@@ -305,3 +309,4 @@ class Report:
     change_examples: Sequence[ChangeExample] = ()
     viewer: Viewer | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    sections: "Sequence[str | ReportSection]" = ()

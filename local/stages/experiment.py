@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -16,11 +16,14 @@ from local.data.reviewed import merge_reviewed, read_reviewed
 from local.data.tables import EVENT_COLUMNS, Tables, check_events, read_table, read_tables
 from local.features.npz import stretched_folder
 from local.features.store import FeatureStore
-from local.inference.scores import Scores, average_scores
 from local.io.errors import CanopyError
-from local.io.files import write_csv
+from local.io.files import as_written, file_digest, read_json, write_csv
 from local.stages.places import Run
 from local.stages.stamps import Stamp
+from local.tasks.task_registry import create_task
+
+if TYPE_CHECKING:
+    from local.models.task_contract import Outputs, Task
 
 log = logging.getLogger("canopy")
 
@@ -43,6 +46,11 @@ class Experiment:
     """One run's tables, folds and dump, and the rules between them."""
 
     run: Run
+
+    @cached_property
+    def task(self) -> "Task":
+        """What is learned."""
+        return create_task(self.run.config)
 
     @cached_property
     def tables(self) -> Tables:
@@ -193,12 +201,12 @@ class Experiment:
         test = set(self.ids("test"))
         return [name for name in self.dump_ids if name in test or self.groups[name] not in seen]
 
-    def merge_unseen(self, cycle: int, parts: dict[int, Scores]) -> tuple[Scores, np.ndarray]:
-        """Scores of every recording by models that never saw its group, and which took part.
+    def merge_unseen(self, cycle: int, parts: "dict[int, Outputs]") -> "tuple[Outputs, np.ndarray]":
+        """Outputs for every recording of models that never saw its group, and which took part.
 
         Returns
         -------
-        scores : of the recordings that at least one of the given folds may score.
+        outputs : of the recordings that at least one of the given folds may score.
         used : (N, K) bool, fold k took part; K is the number of folds of the split.
         """
         seen = {fold: self.seen_groups(cycle, fold) for fold in parts}
@@ -207,24 +215,32 @@ class Experiment:
             for name in self.dump_ids
         }
         names = [name for name in self.dump_ids if chosen[name]]
-        merged: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        merged = [next(iter(parts.values())).take([])]
         for folds in sorted({chosen[name] for name in names}):
             group = [name for name in names if chosen[name] == folds]
-            mean = average_scores([parts[fold].take(group) for fold in folds])
-            for row, name in enumerate(group):
-                merged[name] = (mean.frames[row], mean.window[row])
+            merged.append(self.task.combine([parts[fold].take(group) for fold in folds]))
         used = np.zeros((len(names), len(self.folds)), dtype=bool)
         for row, name in enumerate(names):
             used[row, list(chosen[name])] = True
-        first = next(iter(parts.values()))
-        frames = [merged[name][0] for name in names]
-        window = np.stack([merged[name][1] for name in names])
-        return Scores(names, first.labels, frames, window, first.hop_s, first.start_s), used
+        return self.task.join(merged).take(names), used
 
-    def merge_test(self, parts: dict[int, Scores]) -> Scores:
-        """Fold mean on the test recordings; without any, scores of no recording."""
+    def merge_test(self, parts: "dict[int, Outputs]") -> "Outputs":
+        """What all folds say together of the test recordings; of none where there are none."""
         names = self.ids("test")
-        return average_scores([scores.take(names) for scores in parts.values()])
+        return self.task.combine([outputs.take(names) for outputs in parts.values()])
+
+    def cycles_done(self) -> list[int]:
+        """Cycles up to the last whose outputs are there, each made from those of the one before."""
+        done: list[int] = []
+        for cycle in [0, *(cycle for cycle in self.task.revised_cycles if cycle > 0)]:
+            folder = self.run.cycle(cycle)
+            if not (folder / "merge.done.json").exists():
+                break
+            if cycle > 0 and not _follows(folder, self.run.cycle(cycle - 1)):
+                log.warning("%s was made from other scores than those of the cycle before", folder)
+                break
+            done.append(cycle)
+        return done
 
     # ------------------------------------------------------------------------------ fingerprints
 
@@ -293,6 +309,16 @@ class Experiment:
                 )
             inputs.append(path)
         return inputs
+
+
+def _follows(folder: Path, before: Path) -> bool:
+    """Whether what a cycle learns from came from the outputs that the one before has now."""
+    stamp = folder / "relabel.done.json"
+    if not stamp.exists():
+        return False
+    with as_written(stamp):
+        made_from = read_json(stamp)["notes"].get("made_from")
+    return made_from == file_digest(before / "oof.npz")
 
 
 def _read_seen(folder: Path) -> set[str]:

@@ -3,25 +3,24 @@
 import logging
 from argparse import Namespace
 from contextlib import closing
+from typing import TYPE_CHECKING
 
 import torch
 
-from local.inference.score_files import PartialScores, load_scores, save_scores
-from local.inference.score_recordings import score_recordings
-from local.inference.scores import clip_logits
+from local.inference.score_files import PartialScores
 from local.io.errors import CanopyError
 from local.io.files import fingerprint
 from local.jobs.devices import set_threads
 from local.jobs.locks import lock_folder
 from local.jobs.shards import Shard
-from local.models import SedModel
-from local.models.checkpoint import load_model
-from local.stages.evidence import insert_fold, insertions_done
 from local.stages.experiment import Experiment
 from local.stages.fold_processes import run_folds
 from local.stages.options import chosen_folds
 from local.stages.places import Run
 from local.stages.stamps import Stamp
+
+if TYPE_CHECKING:
+    from torch import nn
 
 log = logging.getLogger("canopy")
 
@@ -53,7 +52,7 @@ def infer_folds(run: Run, args: Namespace, argv: list[str]) -> None:
 
 def _is_done(experiment: Experiment, cycle: int, fold: int) -> bool:
     scored = _stamp(experiment, cycle, fold).is_done(experiment.run.force)
-    return scored and insertions_done(experiment, cycle, fold)
+    return scored and _has_further(experiment, cycle, fold)
 
 
 def _stamp(experiment: Experiment, cycle: int, fold: int) -> Stamp:
@@ -68,21 +67,50 @@ def _stamp(experiment: Experiment, cycle: int, fold: int) -> Stamp:
     return Stamp(folder / "infer.done.json", settings, inputs)
 
 
+def _further_stamp(experiment: Experiment, cycle: int, fold: int) -> Stamp:
+    run = experiment.run
+    folder = run.fold(cycle, fold)
+    settings = {
+        "n_insertions": run.config.prior.n_insertions,
+        "pool": run.config.inference.pool.model_dump(mode="json"),
+        "seed": run.config.seed,
+    }
+    inputs = [folder / "best.pt", folder / "scores.npz", run.tables / "events.csv"]
+    return Stamp(folder / "further.done.json", settings, inputs)
+
+
+def _has_further(experiment: Experiment, cycle: int, fold: int) -> bool:
+    """Whether the task's further file of a fold is there, or there is to be none."""
+    if experiment.task.further(experiment, cycle, fold) is None:
+        return True
+    scores = experiment.run.fold(cycle, fold) / "scores.npz"
+    return scores.is_file() and _further_stamp(experiment, cycle, fold).is_done(
+        experiment.run.force
+    )
+
+
 def infer_fold(run: Run, cycle: int, fold: int, shard: Shard | None = None) -> None:
-    """Score with one fold's model, then what the estimate of prevalence needs."""
+    """Score with one fold's model, then make the task's further file, if it has one."""
     experiment = Experiment(run)
-    model = load_model(run.fold(cycle, fold) / "best.pt", experiment.tables.labels, run.device)
+    model = experiment.task.load_model(experiment, run.fold(cycle, fold) / "best.pt")
     if not _stamp(experiment, cycle, fold).is_done(run.force):
         score_fold(experiment, cycle, fold, model, shard)
-    if shard is None and not insertions_done(experiment, cycle, fold):
-        insert_fold(experiment, cycle, fold, model)
+    if shard is None and not _has_further(experiment, cycle, fold):
+        _make_further(experiment, cycle, fold, model)
+
+
+def _make_further(experiment: Experiment, cycle: int, fold: int, model: "nn.Module") -> None:
+    task, stamp = experiment.task, _further_stamp(experiment, cycle, fold)
+    stamp.clear()
+    task.write_further(experiment, cycle, fold, model)
+    stamp.write([path for path in [task.further(experiment, cycle, fold)] if path is not None])
 
 
 def score_fold(
-    experiment: Experiment, cycle: int, fold: int, model: SedModel, shard: Shard | None
+    experiment: Experiment, cycle: int, fold: int, model: "nn.Module", shard: Shard | None
 ) -> None:
     """Score all that a fold's model may score, or a share of it."""
-    run, labels = experiment.run, experiment.tables.labels
+    run, task = experiment.run, experiment.task
     folder = run.fold(cycle, fold)
     stamp = _stamp(experiment, cycle, fold)
     stamp.clear()
@@ -91,14 +119,12 @@ def score_fold(
     # The number of threads decides the last digits, as it does from one run to another.
     made_by = {"stamp": stamp.fingerprint, "recordings": names, "device": run.device}
     made_by["threads"] = torch.get_num_threads()
-    kept = PartialScores(folder, fingerprint(made_by), shard)
+    kept = PartialScores(folder, fingerprint(made_by), shard, task.save, task.load)
     with closing(kept):
-        data = experiment.dump
-        scores = score_recordings(model, data, names, labels, run.device, progress, kept, shard)
+        outputs = task.score(experiment, model, names, progress, kept, shard)
     if shard is not None:
         return
-    clip = clip_logits(scores, run.config.inference.pool)
-    save_scores(folder / "scores.npz", scores, clip, keep_frames=True)
+    task.save(folder / "scores.npz", outputs)
     stamp.write([folder / "scores.npz"])
     kept.remove()
     log.info("cycle%d/fold%d: %d recordings scored", cycle, fold, len(names))
@@ -106,7 +132,7 @@ def score_fold(
 
 def merge(experiment: Experiment, cycle: int, folds: list[int]) -> None:
     """Write the out-of-fold and test scores of a cycle."""
-    run, folder = experiment.run, experiment.run.cycle(cycle)
+    run, task, folder = experiment.run, experiment.task, experiment.run.cycle(cycle)
     paths = [run.fold(cycle, fold) / "scores.npz" for fold in folds]
     seen = [run.fold(cycle, fold) / "seen.csv" for fold in folds]
     settings = {"inference": run.config.inference.model_dump(mode="json"), "folds": folds}
@@ -114,11 +140,10 @@ def merge(experiment: Experiment, cycle: int, folds: list[int]) -> None:
     if stamp.is_done(run.force):
         return
     stamp.clear()
-    pool, keep = run.config.inference.pool, run.config.inference.keep_frames
-    parts = {fold: load_scores(path)[0] for fold, path in zip(folds, paths, strict=True)}
+    parts = {fold: task.load(path)[0] for fold, path in zip(folds, paths, strict=True)}
     unseen, used = experiment.merge_unseen(cycle, parts)
-    save_scores(folder / "oof.npz", unseen, clip_logits(unseen, pool), keep, used=used)
+    task.save(folder / "oof.npz", unseen, merged=True, used=used)
     test = experiment.merge_test(parts)
-    save_scores(folder / "test.npz", test, clip_logits(test, pool), keep)
+    task.save(folder / "test.npz", test, merged=True)
     stamp.write([folder / "oof.npz", folder / "test.npz"])
     log.info("cycle%d: %d out-of-fold, %d test", cycle, len(used), len(test.recording_ids))

@@ -1,31 +1,20 @@
-"""Stage 4: out-of-fold scores of one cycle -> pseudo events for the next."""
+"""Stage 4: what a task learns from out-of-fold outputs: labels of the next cycle, a calibration."""
 
-import logging
-
-import numpy as np
-
-from local.inference.score_files import load_scores
-from local.io.files import file_digest, write_csv
-from local.io.limits import spreadsheet_safe
-from local.relabel.pseudo_labels import (
-    bound_by_prevalence,
-    check_provenance,
-    make_pseudo_events,
-    summarise,
-)
+from local.io.files import file_digest
+from local.relabel.pseudo_labels import check_provenance
 from local.stages.experiment import Experiment
 from local.stages.places import Run
-from local.stages.results import corrected_test
 from local.stages.stamps import Stamp
-
-log = logging.getLogger("canopy")
 
 
 def relabel(run: Run, cycle: int) -> None:
-    """Write the pseudo events of a cycle, unless they are there of these scores and settings."""
+    """Let the task learn from the outputs of the cycle before (of cycle 0: its own), unless done.
+
+    That no output comes from a model which saw the recording's group is proved first.
+    """
     experiment = Experiment(run)
     config = run.config.relabel
-    before, folder = cycle - 1, run.cycle(cycle)
+    before, folder = max(0, cycle - 1), run.cycle(cycle)
     seen = [run.fold(before, fold) / "seen.csv" for fold in experiment.folds]
     needs_prior = config.use_prior or config.prevalence_share is not None
     settings = {
@@ -42,42 +31,12 @@ def relabel(run: Run, cycle: int) -> None:
     if stamp.is_done(run.force):
         return
     stamp.clear()
-    scores, members = load_scores(run.cycle(before) / "oof.npz")
+    outputs, arrays = experiment.task.load(run.cycle(before) / "oof.npz")
     check_provenance(
-        scores.recording_ids,
+        outputs.recording_ids,
         experiment.groups,
-        members["used"],
+        arrays["used"],
         [experiment.seen_groups(before, fold) for fold in experiment.folds],
     )
-    shift = None
-    if needs_prior:
-        correction = corrected_test(experiment, before)[2]
-        shift = correction.shift if config.use_prior else None
-    if config.prevalence_share is not None:
-        names = experiment.ids(*config.subsets)
-        shift = bound_by_prevalence(scores, names, correction.target, config, shift)
-    durations = experiment.tables.recordings.set_index("recording_id")["duration"].to_dict()
-    pseudo = make_pseudo_events(
-        scores,
-        experiment.ids(*config.subsets),
-        experiment.known_events,
-        durations,
-        config,
-        cycle,
-        shift,
-    )
-    summary = summarise(pseudo, experiment.tables.labels)
-    write_csv(folder / "pseudo_events.csv", pseudo)
-    write_csv(folder / "pseudo_summary.csv", spreadsheet_safe(summary))
-    stamp.write(
-        [folder / "pseudo_events.csv", folder / "pseudo_summary.csv"],
-        made_from=file_digest(run.cycle(before) / "oof.npz"),
-    )
-    per_class = summary["events"].to_numpy()
-    log.info(
-        "relabel: cycle %d has %d pseudo events, %d to %d a class",
-        cycle,
-        len(pseudo),
-        np.min(per_class),
-        np.max(per_class),
-    )
+    written = experiment.task.revise(experiment, cycle, outputs)
+    stamp.write(written, made_from=file_digest(run.cycle(before) / "oof.npz"))

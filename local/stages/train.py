@@ -12,8 +12,7 @@ from local.io.files import read_json, write_json
 from local.jobs.devices import set_threads
 from local.jobs.interruption import Interrupted
 from local.jobs.locks import clear_folder, lock_folder
-from local.models.checkpoint import load_checkpoint, load_initial
-from local.stages.checks import check_init
+from local.models.checkpoint import load_checkpoint
 from local.stages.experiment import Experiment
 from local.stages.fold_processes import run_folds
 from local.stages.logs import start_log
@@ -22,8 +21,6 @@ from local.stages.places import Run
 from local.stages.run_record import environment_record
 from local.stages.stamps import Stamp
 from local.stages.starting import plan, started
-from local.tasks.detection_fold import DetectionFold
-from local.training.epoch_plan import make_training_set
 from local.training.fold_loop import Trainer
 from local.training.launching import (
     LaunchConfig,
@@ -136,33 +133,17 @@ def train_fold(run: Run, cycle: int, fold: int, ranks: Ranks | None = None) -> N
     stamp = experiment.training_stamp(cycle, fold)
     if ranks.any(ranks.first and stamp.is_done(run.force))[0]:
         return
-    check_init(run.config, experiment.tables.labels, fold)
+    initial = None
+    if cycle > 0 and run.config.relabel.start == "cycle0":
+        initial = load_checkpoint(run.fold(0, fold) / "best.pt")["model"]
+    elif (path := run.config.model.init_of(fold)) is not None:
+        initial = experiment.task.load_initial(experiment, path)
     if ranks.first:
         _clear_stale(run, stamp, folder)
         stamp.clear()
         seen = experiment.write_seen(cycle, fold)
         write_json(folder / "run.json", environment_record(run.config, run.device))
-    events = experiment.events(cycle)
-    names = experiment.training_ids(cycle, fold)
-    background_ids = experiment.background_ids(fold)
-    experiment.dump.bring([*names, *background_ids, *experiment.held_out_ids(fold)])
-    fold_data = DetectionFold(
-        name=f"cycle{cycle}/fold{fold}",
-        training_set=make_training_set(
-            experiment.tables, events, names, experiment.dump, background_ids
-        ),
-        held_out=experiment.held_out_ids(fold),
-        events=experiment.tables.events,
-        labels=experiment.tables.labels,
-        dump=experiment.dump,
-        folder=folder,
-        device=run.device,
-    )
-    initial = None
-    if cycle > 0 and run.config.relabel.start == "cycle0":
-        initial = load_checkpoint(run.fold(0, fold) / "best.pt")["model"]
-    elif (path := run.config.model.init_of(fold)) is not None:
-        initial = load_initial(path, experiment.tables.labels)
+    fold_data = experiment.task.fold_data(experiment, cycle, fold)
     Trainer(fold_data, run.config, initial, ranks).run()
     if ranks.first:
         stamp.write([folder / "best.pt", folder / "log.csv", seen])

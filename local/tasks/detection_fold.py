@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
@@ -23,10 +23,13 @@ from local.scoring.known_labels import score_known
 from local.training.augment.batch import Batch
 from local.training.augment.chain import augment
 from local.training.augment.input_kind import InputKind
-from local.training.epoch_plan import TrainingSet, plan_epoch
+from local.training.epoch_plan import TrainingSet, make_training_set, plan_epoch
 from local.training.examples import WindowDataset
 from local.training.losses.objective import Objective
 from local.training.variation import vary_epoch
+
+if TYPE_CHECKING:
+    from local.models.task_contract import Experiment
 
 
 @dataclass(frozen=True)
@@ -140,3 +143,22 @@ class DetectionFold:
             known = score_known(outputs, clip, self.events, quiet)
             found = {"valid": known["value"], "valid_span_auc": known.get("span_auc", math.nan)}
         return found | validation_measures(outputs, self.events, config)
+
+
+def make_fold(experiment: "Experiment", cycle: int, fold: int) -> DetectionFold:
+    """The windows that a fold may draw in a cycle; its features are brought near first."""
+    names, held_out = experiment.training_ids(cycle, fold), experiment.held_out_ids(fold)
+    background_ids = experiment.background_ids(fold)
+    tables, dump = experiment.tables, experiment.dump
+    dump.bring([*names, *background_ids, *held_out])
+    events = experiment.events(cycle)
+    return DetectionFold(
+        name=f"cycle{cycle}/fold{fold}",
+        training_set=make_training_set(tables, events, names, dump, background_ids),
+        held_out=held_out,
+        events=tables.events,
+        labels=tables.labels,
+        dump=dump,
+        folder=experiment.run.fold(cycle, fold),
+        device=experiment.run.device,
+    )

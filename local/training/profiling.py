@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
+from torch import nn
 
-from local.models import SedModel
+from local.models.task_contract import Trial
 
 
 class StepProfile(NamedTuple):
@@ -57,34 +58,30 @@ class _Clock:
         self.seconds[name] = self.seconds.get(name, 0.0) + self.now() - self._begun[name]
 
 
-def profile_step(
-    model: SedModel, x: torch.Tensor, dtype: torch.dtype | None, n_steps: int
-) -> StepProfile:
+def profile_step(trial: Trial, dtype: torch.dtype | None, n_steps: int) -> StepProfile:
     """Run a few training steps on a batch, after one that does not count.
 
     Parameters
     ----------
-    model : changed by the steps, whose rate is as good as none.
-    x : a batch on the model's device; the loss is the mean square of the frame logits.
+    trial : model and batch on one device; the steps change the model, at a rate as good as none.
     dtype : half precision to compute in; None is single.
     """
-    before = _peak_bytes(x.device)
-    kept = kept_bytes(model, x, dtype)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-8)
-    steps = [_step(model, x, dtype, optimizer) for _ in range(n_steps + 1)][1:]
+    device = trial.x.device
+    before = _peak_bytes(device)
+    kept = kept_bytes(trial.model, trial.x, dtype)
+    optimizer = torch.optim.AdamW(trial.model.parameters(), lr=1e-8)
+    steps = [_step(trial, dtype, optimizer) for _ in range(n_steps + 1)][1:]
     seconds, parts = (
         {name: min(step[kind][name] for step in steps) for name in steps[0][kind]}
         for kind in range(2)
     )
-    return StepProfile(seconds, parts, kept, _peak_bytes(x.device) - before)
+    return StepProfile(seconds, parts, kept, _peak_bytes(device) - before)
 
 
 def _step(
-    model: SedModel,
-    x: torch.Tensor,
-    dtype: torch.dtype | None,
-    optimizer: torch.optim.Optimizer,
+    trial: Trial, dtype: torch.dtype | None, optimizer: torch.optim.Optimizer
 ) -> tuple[dict[str, float], dict[str, float]]:
+    model, x = trial.model, trial.x
     whole, parts = _Clock(x.device), _Clock(x.device)
     hooks = []
     for name, part in model.named_children():
@@ -98,13 +95,13 @@ def _step(
     for hook in hooks:
         hook.remove()
     with whole.measure("backward"):
-        output.frame_logit.square().mean().backward()
+        trial.loss(output).backward()
     with whole.measure("optimiser"):
         optimizer.step()
     return whole.seconds, parts.seconds
 
 
-def kept_bytes(model: SedModel, x: torch.Tensor, dtype: torch.dtype | None = None) -> int:
+def kept_bytes(model: nn.Module, x: torch.Tensor, dtype: torch.dtype | None = None) -> int:
     """Bytes that a forward pass keeps for the gradient, weights left out."""
     weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     kept: dict[int, int] = {}

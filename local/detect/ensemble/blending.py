@@ -18,9 +18,9 @@ from local.io.seeds import generator
 from local.relabel.correction import Correction, prior_correction
 from local.scoring.known_labels import known_positives, score_known
 from local.scoring.metrics.clip_metrics import paired_difference_interval
-from local.stages.evidence import fold_evidence
 from local.stages.run_record import environment_record
-from local.stages.submission import join_submission
+from local.tasks.detection_evidence import fold_evidence
+from local.tasks.submission import join_submission
 
 log = logging.getLogger("canopy")
 

@@ -15,7 +15,6 @@ from local.io.files import as_written, read_json
 from local.io.limits import safe_name
 from local.stages.experiment import Experiment
 from local.stages.places import Run
-from local.stages.results import cycles_done
 
 # Sections that decide how known labels are read, scores are measured and priors corrected.
 _SHARED_SECTIONS = ("data", "prior", "score")
@@ -59,7 +58,7 @@ def open_member(
             f"{folder}: its tables are not in {run.tables}; say where its dump lies with --dumpdir"
         )
     experiment = Experiment(run)
-    done = cycles_done(experiment)
+    done = experiment.cycles_done()
     if not done:
         raise CanopyError(f"{folder}: no scores yet; run stages 2 and 3 first")
     if cycle != "last" and (not cycle.isdigit() or int(cycle) not in done):

@@ -11,7 +11,7 @@ from local.features.front_ends.kinds import front_end_of
 from local.io.files import read_json
 from local.scoring.event_rules.thresholds import Evidence, Rule, fit_thresholds
 from local.scoring.known_labels import known_rows
-from local.stages.results import SCORE_TITLES, metric_title
+from local.tasks.detection_results import SCORE_TITLES, metric_title
 
 LICENCE_TEXT = """\
 No licence has been chosen for this model yet.

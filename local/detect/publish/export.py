@@ -31,7 +31,7 @@ from local.scoring.event_rules.rule_file import read_rule
 from local.scoring.event_rules.thresholds import Evidence
 from local.scoring.known_labels import known_evidence
 from local.stages.experiment import Experiment
-from local.stages.results import train_part
+from local.tasks.detection_results import train_part
 
 log = logging.getLogger("canopy")
 

@@ -22,7 +22,7 @@ from local.scoring.known_labels import read_truth
 from local.scoring.metrics.bootstrap import percentiles, resample_counts
 from local.scoring.metrics.clip_metrics import chance_score, constant_row_score
 from local.scoring.metrics.lwlrap import lwlrap_sums
-from local.stages.submission import (
+from local.tasks.submission import (
     merge_columns,
     read_columns,
 )

@@ -18,7 +18,7 @@ from local.relabel.correction import (
 )
 from local.relabel.priors import FoldScores
 from local.scoring.metrics.lwlrap import lwlrap
-from local.stages.submission import (
+from local.tasks.submission import (
     check_submission,
     make_submission,
     merge_columns,

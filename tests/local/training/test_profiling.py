@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from local.models import create_model
+from local.models.task_contract import Trial
 from local.training.profiling import kept_bytes, profile_step
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -16,7 +17,8 @@ TINY = {"channels": [4, 6], "pool": [[2, 2], [2, 2]], "gru": 5}
 def test_parts_are_those_of_the_model_and_no_more_than_the_whole():
     model = create_model("crnn", TINY, 2, 16).train()
     before = {key: value.clone() for key, value in model.named_parameters()}
-    found = profile_step(model, torch.randn(2, 1, 16, 64), None, 2)
+    trial = Trial(model, torch.randn(2, 1, 16, 64), lambda output: output.clip_logit.sum(), "")
+    found = profile_step(trial, None, 2)
     assert list(found.seconds) == ["forward", "backward", "optimiser"]
     assert set(found.parts) == {name for name, _ in model.named_children()}
     assert 0 < found.parts["blocks"] < found.seconds["forward"]

@@ -27,11 +27,11 @@ from local.jobs.exit_codes import run_script
 from local.relabel.correction import prior_correction
 from local.report.ledger import COLUMNS, fill_in, read_ledger
 from local.scoring.metrics.lwlrap import lwlrap
-from local.stages.evidence import fold_evidence
 from local.stages.experiment import Experiment
 from local.stages.options import stage_parser
-from local.stages.results import collect, corrected_test
 from local.stages.starting import start
+from local.tasks.detection_evidence import fold_evidence
+from local.tasks.detection_results import collect, corrected_test
 
 LABELS = ["a", "b", "c"]
 

@@ -1,45 +1,41 @@
 """What the estimate of prevalence goes by: each fold's scores where its model saw nothing."""
 
 import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from local.inference.score_files import (
-    load_scores,
-)
-from local.inference.scores import (
-    Scores,
-    clip_logits,
-)
+from local.inference.score_files import load_scores
+from local.inference.scores import Scores, clip_logits
 from local.io.archives import UNREADABLE, read_npz
 from local.io.errors import CanopyError
 from local.io.files import write_npz
 from local.io.seeds import generator
-from local.models import SedModel
-from local.relabel.insertion import insert_calls
 from local.relabel.priors import FoldScores
 from local.scoring.known_labels import known_positives, known_rows, span_scores
-from local.stages.experiment import Experiment
-from local.stages.stamps import Stamp
+
+if TYPE_CHECKING:
+    from local.models import SedModel
+    from local.models.task_contract import Experiment
 
 log = logging.getLogger("canopy")
 
 
-def insertions_done(experiment: Experiment, cycle: int, fold: int) -> bool:
-    """Whether a fold needs no (further) insertions."""
+def inserted_path(experiment: "Experiment", cycle: int, fold: int) -> Path | None:
+    """Where a fold's scores of inserted calls are; None where no estimate goes by them."""
     if not experiment.run.config.prior.inserts_calls:
-        return True
-    scores = experiment.run.fold(cycle, fold) / "scores.npz"
-    return scores.is_file() and _stamp(experiment, cycle, fold).is_done(experiment.run.force)
+        return None
+    return experiment.run.fold(cycle, fold) / "inserted.npz"
 
 
-def insert_fold(experiment: Experiment, cycle: int, fold: int, model: SedModel) -> None:
+def insert_fold(experiment: "Experiment", cycle: int, fold: int, model: "SedModel") -> None:
     """Write `inserted.npz` of a fold: label (C,), logit (K, C) of `insertion.insert_calls`."""
+    from local.relabel.insertion import insert_calls
+
     run, tables = experiment.run, experiment.tables
     path = run.fold(cycle, fold) / "inserted.npz"
-    stamp = _stamp(experiment, cycle, fold)
-    stamp.clear()
     scores, _ = load_scores(path.with_name("scores.npz"))
     calls = known_rows(tables.events)
     held_out = set(experiment.held_out_ids(fold))
@@ -54,14 +50,13 @@ def insert_fold(experiment: Experiment, cycle: int, fold: int, model: SedModel) 
         run.device,
     )
     write_npz(path, label=np.array(tables.labels, dtype=np.str_), logit=logit)
-    stamp.write([path])
     log.info(
         "cycle%d/fold%d: %d calls inserted in test recordings",
         *(cycle, fold, int(np.isfinite(logit).sum())),
     )
 
 
-def fold_evidence(experiment: Experiment, cycle: int) -> list[FoldScores]:
+def fold_evidence(experiment: "Experiment", cycle: int) -> list[FoldScores]:
     """Each fold's scores of its held-out train recordings, and of test recordings it never saw.
 
     A fold whose training saw the groups of all test recordings has nothing to compare: it is left
@@ -90,19 +85,7 @@ def fold_evidence(experiment: Experiment, cycle: int) -> list[FoldScores]:
     return [fold for fold in evidence if len(fold.target)] or evidence
 
 
-def _stamp(experiment: Experiment, cycle: int, fold: int) -> Stamp:
-    run = experiment.run
-    folder = run.fold(cycle, fold)
-    settings = {
-        "n_insertions": run.config.prior.n_insertions,
-        "pool": run.config.inference.pool.model_dump(mode="json"),
-        "seed": run.config.seed,
-    }
-    inputs = [folder / "best.pt", folder / "scores.npz", run.tables / "events.csv"]
-    return Stamp(folder / "insert.done.json", settings, inputs)
-
-
-def _targets(experiment: Experiment, cycle: int, fold: int, scores: Scores) -> list[str]:
+def _targets(experiment: "Experiment", cycle: int, fold: int, scores: Scores) -> list[str]:
     """Scored test recordings whose group the fold's model never saw."""
     seen = experiment.seen_groups(cycle, fold)
     scored = set(scores.recording_ids)
@@ -122,10 +105,10 @@ def _spans(held_out: Scores, events: pd.DataFrame) -> np.ndarray | None:
     return np.column_stack(columns).astype(np.float64)
 
 
-def _read_inserted(experiment: Experiment, cycle: int, fold: int) -> np.ndarray | None:
-    if not experiment.run.config.prior.inserts_calls:
+def _read_inserted(experiment: "Experiment", cycle: int, fold: int) -> np.ndarray | None:
+    path = inserted_path(experiment, cycle, fold)
+    if path is None:
         return None
-    path = experiment.run.fold(cycle, fold) / "inserted.npz"
     try:
         return read_npz(path)["logit"]
     except (OSError, KeyError, *UNREADABLE):

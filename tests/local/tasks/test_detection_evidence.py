@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 
+import local.relabel.insertion
 from local.io.errors import CanopyError
-from local.stages.evidence import fold_evidence
 from local.stages.experiment import Experiment
 from local.stages.infer import infer_fold
 from local.stages.train import train_fold
+from local.tasks.detection_evidence import fold_evidence
 
 ESTIMATED = {"prior": {"method": "estimated", "n_insertions": 5}}
 
@@ -33,16 +34,15 @@ def test_each_fold_inserts_its_own_held_out_calls_only(trained, monkeypatch):
     assert all(np.isfinite(fold.inserted).all() for fold in evidence)
 
     drawn = []
-    module = __import__("local.stages.evidence", fromlist=["insert_calls"])
 
     def watch(model, dump, calls, targets, *rest):
         drawn.append((set(calls["recording_id"]), set(targets.recording_ids)))
         assert (calls["polarity"] > 0).all()
         return np.zeros((5, 3), np.float32)
 
-    monkeypatch.setattr(module, "insert_calls", watch)
+    monkeypatch.setattr(local.relabel.insertion, "insert_calls", watch)
     for fold in experiment.folds:
-        module.insert_fold(experiment, 0, fold, None)
+        experiment.task.write_further(experiment, 0, fold, None)
     for fold, (sources, targets) in zip(experiment.folds, drawn, strict=True):
         seen = experiment.seen_groups(0, fold)
         assert sources

@@ -18,10 +18,9 @@ from local.inference.scores import (
 from local.io.files import file_digest, write_csv, write_json
 from local.scoring.metrics.lwlrap import lwlrap
 from local.stages.experiment import Experiment
-from local.stages.results import (
+from local.tasks.detection_results import (
     collect,
     corrected_test,
-    cycles_done,
     known_counts,
     table_of_cycles,
     train_part,
@@ -136,15 +135,15 @@ def test_cycles_are_counted_without_gaps_and_no_further_than_asked(scored):
         made_from = file_digest(experiment.run.cycle(cycle - 1) / "oof.npz")
         stamp = {"notes": {"made_from": made_from}}
         write_json(experiment.run.cycle(cycle) / "relabel.done.json", stamp)
-    assert cycles_done(experiment) == [0, 1, 2]
+    assert experiment.cycles_done() == [0, 1, 2]
     # A cycle whose labels came from other scores than those that lie there now is none.
     stamp = {"notes": {"made_from": "other scores"}}
     write_json(experiment.run.cycle(2) / "relabel.done.json", stamp)
-    assert cycles_done(experiment) == [0, 1]
+    assert experiment.cycles_done() == [0, 1]
     (experiment.run.cycle(1) / "merge.done.json").unlink()
-    assert cycles_done(experiment) == [0]
+    assert experiment.cycles_done() == [0]
     (experiment.run.cycle(0) / "merge.done.json").unlink()
-    assert cycles_done(experiment) == []
+    assert experiment.cycles_done() == []
 
 
 def test_counts_are_of_known_positives_in_train(toy):

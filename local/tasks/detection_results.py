@@ -1,32 +1,18 @@
-"""results.json: every score of every cycle, with intervals and baselines."""
+"""The results of detection: every score of every cycle, with intervals and baselines."""
 
-import logging
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from local.inference.score_files import (
-    load_scores,
-)
-from local.inference.scores import (
-    Scores,
-)
-from local.io.files import as_written, file_digest, read_json
-from local.relabel.correction import (
-    Correction,
-    prior_correction,
-)
+from local.inference.score_files import load_scores
+from local.inference.scores import Scores
+from local.relabel.correction import Correction, prior_correction
 from local.scoring.known_labels import known_positives, read_truth, score_against, score_known
-from local.stages.evidence import fold_evidence
-from local.stages.experiment import Experiment
-from local.stages.run_record import environment_record
-from local.stages.submission import (
-    merge_columns,
-    read_columns,
-)
+from local.tasks.detection_evidence import fold_evidence
+from local.tasks.submission import merge_columns, read_columns
 
-log = logging.getLogger("canopy")
+if TYPE_CHECKING:
+    from local.models.task_contract import Experiment
 
 METRIC_TITLES = {"lwlrap": "LWLRAP", "map": "mAP", "auroc": "AUROC"}
 SCORE_TITLES = {
@@ -42,64 +28,35 @@ def metric_title(results: dict[str, Any]) -> str:
     return METRIC_TITLES.get(results["metric"], results["metric"])
 
 
-def cycles_done(experiment: Experiment) -> list[int]:
-    """Cycles up to the configured last whose scores are there, each made from the one before."""
-    run = experiment.run
-    done: list[int] = []
-    for cycle in range(run.config.relabel.n_cycles + 1):
-        folder = run.cycle(cycle)
-        if not (folder / "merge.done.json").exists():
-            break
-        if cycle > 0 and not _follows(folder, run.cycle(cycle - 1)):
-            log.warning("%s was made from other scores than those of the cycle before", folder)
-            break
-        done.append(cycle)
-    return done
-
-
-def _follows(folder: Path, before: Path) -> bool:
-    """Whether the pseudo events of a cycle came from the scores that the one before has now."""
-    stamp = folder / "relabel.done.json"
-    if not stamp.exists():
-        return False
-    with as_written(stamp):
-        made_from = read_json(stamp)["notes"].get("made_from")
-    return made_from == file_digest(before / "oof.npz")
-
-
 def collect(
-    experiment: Experiment, cycles: list[int], last: "CorrectedTest | None" = None
+    experiment: "Experiment", cycles: list[int], last: "CorrectedTest | None" = None
 ) -> dict[str, Any]:
     """Score every cycle; `last` is `corrected_test` of the last one, where it is at hand.
 
     Returns
     -------
-    dict with `cycles`: a list of {cycle, scores: {name: score}, prior}; `run`: the environment.
-    Names: `oof_known` (train, out-of-fold, known positives), and where truth exists `oof_truth`,
-    `test_truth` (as submitted, prior corrected) and `test_truth_raw` (before the correction).
+    dict with `cycles`: a list of {cycle, scores: {name: score}, prior}. Names: `oof_known` (train,
+    out-of-fold, known positives), and where truth exists `oof_truth`, `test_truth` (as submitted,
+    prior corrected) and `test_truth_raw` (before the correction).
     """
-    run = experiment.run
-    made_with = (run.config, run.device)
     return {
-        "metric": run.config.score.metric,
+        "metric": experiment.run.config.score.metric,
         "labels": experiment.tables.labels,
         "columns": _columns(experiment),
         "cycles": [
             _score_cycle(experiment, cycle, last if cycle == cycles[-1] else None)
             for cycle in cycles
         ],
-        # The command names folders, and a run gives the same bytes wherever it lies: see run.json.
-        "run": {k: v for k, v in environment_record(*made_with).items() if k != "command"},
     }
 
 
-def _columns(experiment: Experiment) -> list[str]:
+def _columns(experiment: "Experiment") -> list[str]:
     columns = read_columns(experiment.run.tables, experiment.tables.labels)
     return list(dict.fromkeys(columns["column"]))
 
 
 def _score_cycle(
-    experiment: Experiment, cycle: int, known: "CorrectedTest | None" = None
+    experiment: "Experiment", cycle: int, known: "CorrectedTest | None" = None
 ) -> dict[str, Any]:
     config = experiment.run.config
     oof, clip = train_part(experiment, cycle)
@@ -121,7 +78,7 @@ def _score_cycle(
     return {"cycle": cycle, "scores": scores, "prior": prior}
 
 
-def train_part(experiment: Experiment, cycle: int) -> tuple[Scores, np.ndarray]:
+def train_part(experiment: "Experiment", cycle: int) -> tuple[Scores, np.ndarray]:
     """Out-of-fold scores of the train recordings, and their clip logits (N, C)."""
     scores, members = load_scores(experiment.run.cycle(cycle) / "oof.npz")
     train = set(experiment.ids("train"))
@@ -133,7 +90,7 @@ def train_part(experiment: Experiment, cycle: int) -> tuple[Scores, np.ndarray]:
 CorrectedTest = tuple[Scores, tuple[list[str], np.ndarray], Correction]
 
 
-def corrected_test(experiment: Experiment, cycle: int) -> CorrectedTest:
+def corrected_test(experiment: "Experiment", cycle: int) -> CorrectedTest:
     """Test scores, (ids, clip logits before the correction), and the correction."""
     run = experiment.run
     scores, members = load_scores(run.cycle(cycle) / "test.npz")
@@ -146,7 +103,7 @@ def corrected_test(experiment: Experiment, cycle: int) -> CorrectedTest:
 def _add_truth(
     scores: dict[str, Any],
     name: str,
-    experiment: Experiment,
+    experiment: "Experiment",
     truth: str | None,
     recording_ids: list[str],
     logit: np.ndarray,
@@ -161,7 +118,7 @@ def _add_truth(
     scores[name] = score_against(read_truth(path, recording_ids, names), merged, run.config, name)
 
 
-def known_counts(experiment: Experiment) -> np.ndarray:
+def known_counts(experiment: "Experiment") -> np.ndarray:
     """(C,) train recordings with a known positive."""
     tables = experiment.tables
     return known_positives(tables.events, experiment.ids("train"), tables.labels).sum(axis=0)

@@ -1,0 +1,57 @@
+"""Pseudo events of a cycle, from the out-of-fold scores of the cycle before."""
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from local.inference.scores import Scores
+from local.io.errors import CanopyError
+from local.io.files import write_csv
+from local.io.limits import spreadsheet_safe
+from local.relabel.pseudo_labels import bound_by_prevalence, make_pseudo_events, summarise
+from local.tasks.detection_results import corrected_test
+
+if TYPE_CHECKING:
+    from local.models.task_contract import Experiment
+
+log = logging.getLogger("canopy")
+
+
+def write_pseudo_events(experiment: "Experiment", cycle: int, scores: Scores) -> list[Path]:
+    """Write pseudo_events.csv and pseudo_summary.csv of a cycle; `scores` of the one before."""
+    if cycle == 0:
+        raise CanopyError("stage 4 makes labels for cycles from 1 on: cycle 0 knows true ones only")
+    run, folder = experiment.run, experiment.run.cycle(cycle)
+    config = run.config.relabel
+    shift = None
+    if config.use_prior or config.prevalence_share is not None:
+        correction = corrected_test(experiment, cycle - 1)[2]
+        shift = correction.shift if config.use_prior else None
+    if config.prevalence_share is not None:
+        names = experiment.ids(*config.subsets)
+        shift = bound_by_prevalence(scores, names, correction.target, config, shift)
+    durations = experiment.tables.recordings.set_index("recording_id")["duration"].to_dict()
+    pseudo = make_pseudo_events(
+        scores,
+        experiment.ids(*config.subsets),
+        experiment.known_events,
+        durations,
+        config,
+        cycle,
+        shift,
+    )
+    summary = summarise(pseudo, experiment.tables.labels)
+    written = [folder / "pseudo_events.csv", folder / "pseudo_summary.csv"]
+    write_csv(written[0], pseudo)
+    write_csv(written[1], spreadsheet_safe(summary))
+    per_class = summary["events"].to_numpy()
+    log.info(
+        "relabel: cycle %d has %d pseudo events, %d to %d a class",
+        cycle,
+        len(pseudo),
+        np.min(per_class),
+        np.max(per_class),
+    )
+    return written

@@ -1,0 +1,91 @@
+"""What detection hands in: submission.csv, the scores of every cycle, events by a fitted rule."""
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from local.inference.score_files import load_scores
+from local.io.files import write_csv
+from local.models.task_contract import Submission
+from local.scoring.event_rules.event_measures import measure_events
+from local.scoring.event_rules.rule_file import RULE
+from local.scoring.event_rules.tuning import (
+    OOF_EVENTS,
+    TEST_EVENTS,
+    RuleGrid,
+    table_of_events,
+    tune,
+    write_events,
+)
+from local.tasks.detection_results import (
+    CorrectedTest,
+    collect,
+    corrected_test,
+    table_of_cycles,
+    train_part,
+)
+from local.tasks.submission import join_submission
+
+if TYPE_CHECKING:
+    from local.models.task_contract import Experiment
+
+log = logging.getLogger("canopy")
+
+
+def submit(experiment: "Experiment", cycles: list[int]) -> Submission:
+    """Write what can be handed in of the last cycle, and score all."""
+    last = corrected_test(experiment, cycles[-1])
+    submission = write_submission(experiment, last)
+    results = collect(experiment, cycles, last)
+    events = make_events(experiment, cycles[-1], results)
+    table = table_of_cycles(results)
+    if events:
+        table += "\n" + table_of_events(results["events"])
+    return Submission(results, [submission, *events], table)
+
+
+def write_submission(experiment: "Experiment", last: CorrectedTest) -> Path:
+    """Write submission.csv from the test scores of the last cycle and their correction."""
+    run = experiment.run
+    _, (ids, logit), correction = last
+    submission, filled = join_submission(
+        run.tables, experiment.tables.labels, ids, logit + correction.shift
+    )
+    if filled:
+        log.warning("%d test recordings were unreadable and got class means", len(filled))
+    write_csv(run.exp / "submission.csv", submission, float_format="%.17g")
+    return run.exp / "submission.csv"
+
+
+def make_events(experiment: "Experiment", cycle: int, results: dict[str, Any]) -> list[Path]:
+    """Fit the rule of events and add what it reached to the results; files that were written."""
+    run = experiment.run
+    paths = [run.exp / name for name in (RULE, OOF_EVENTS, TEST_EVENTS)]
+    for path in paths:
+        # Of scores or settings that are no more.
+        path.unlink(missing_ok=True)
+    settings = run.config.events
+    if not settings.tune:
+        return []
+    fold = pd.Series(experiment.fold_of)
+    oof, _ = train_part(experiment, cycle)
+    grid = RuleGrid.of(settings)
+    tuned = tune(oof, experiment.tables.events, fold, grid, settings.ious, settings.copies)
+    test, _ = load_scores(run.cycle(cycle) / "test.npz")
+    made_from = run.cycle(cycle) / "oof.npz"
+    n_resamples = run.config.score.n_bootstrap
+    told = write_events(
+        run.exp, tuned, test, settings.ious, made_from, n_resamples, run.config.seed
+    )
+    measures = measure_events(
+        oof.take(tuned.names),
+        experiment.tables.events,
+        tuned.events,
+        settings,
+        n_resamples,
+        run.config.seed,
+    )
+    results["events"] = {"cycle": cycle, **told, "measures": measures}
+    return paths
