@@ -94,7 +94,6 @@ def test_every_cycle_has_its_scores(scored, tmp_path):
     write_json(tmp_path / "results.json", results)
     back = json.loads((tmp_path / "results.json").read_text())
     assert back["cycles"][1]["scores"]["test_truth"]["value"] == 1.0
-    assert back["run"]["seed"] == 0
 
 
 def test_the_correction_is_in_the_submitted_score_only(scored):
