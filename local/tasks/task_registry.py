@@ -2,16 +2,19 @@
 
 import difflib
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from local.config import Config
 from local.io.errors import CanopyError
-from local.models.task_contract import Task
 from local.tasks.detection import Detection
 
-_TASKS: dict[str, Callable[[Config], Task]] = {}
+if TYPE_CHECKING:
+    from local.models.task_contract import Task
+
+_TASKS: "dict[str, Callable[[Config], Task]]" = {}
 
 
-def register(name: str, make: Callable[[Config], Task]) -> None:
+def register(name: str, make: "Callable[[Config], Task]") -> None:
     """Let `task: NAME` stand for what `make` makes of a configuration."""
     _TASKS[name] = make
 
@@ -24,7 +27,7 @@ def task_names() -> list[str]:
     return sorted(_TASKS)
 
 
-def create_task(config: Config) -> Task:
+def create_task(config: Config) -> "Task":
     """The task of a configuration."""
     if config.task not in _TASKS:
         near = difflib.get_close_matches(config.task, task_names(), n=1, cutoff=0.5)

@@ -26,7 +26,7 @@ SMALL = "conf/demo/default.yaml"
 LOGIT_TOLERANCE = 0.05
 
 
-class Failed(Exception):
+class Failed(Exception):  # noqa: N818 (a finding, not a fault of the program)
     """What a row found wrong, in a sentence."""
 
 
@@ -257,7 +257,7 @@ def detection(check: Check) -> str:
 
 
 def steps(check: Check) -> str:
-    """Seconds of a training step by `bin/profile_step.py`, of the networks of the configurations."""
+    """Seconds of a step by `bin/profile_step.py`, of the networks of the configurations."""
     notes = []
     for conf in ("conf/demo/default.yaml", "conf/rfcx/eff_v020.yaml"):
         options = ("--device", check.device, "--batch-size", "4" if check.quick else "32")
