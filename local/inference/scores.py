@@ -41,6 +41,14 @@ class Scores:
         frames = [self.frames[row] for row in rows] if self.frames else []
         return Scores(names, self.labels, frames, self.window[rows], self.hop_s, self.start_s)
 
+    def join(self, others: "list[Scores]") -> "Scores":
+        """These and those of other recordings, one after the other."""
+        parts = [self, *others]
+        names = [name for part in parts for name in part.recording_ids]
+        frames = [one for part in parts for one in part.frames]
+        window = np.concatenate([part.window for part in parts])
+        return Scores(names, self.labels, frames, window, self.hop_s, self.start_s)
+
 
 def join_scores(parts: list[Scores]) -> Scores:
     """The scores of all recordings of some parts, one after the other."""

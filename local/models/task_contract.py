@@ -42,6 +42,9 @@ class Outputs(Protocol):
     def take(self, names: list[str]) -> "Outputs":
         """Those of the named recordings, in that order."""
 
+    def join(self, others: "list[Any]") -> "Outputs":
+        """These and those of other recordings, one after the other."""
+
 
 class FoldData(Protocol):
     """What one fold learns from and is judged by: all that the training loop asks of a task.
@@ -74,7 +77,8 @@ class FoldData(Protocol):
         """The loss: maps an output and its batch to its parts by name, and their sum as `total`.
 
         What it learns itself, if anything, are its parameters. The model is on its device and stays
-        as it is.
+        as it is. What a sum over a batch is divided by goes through `training.losses.per_cell`'s
+        `per_weight`, so that ranks which share a batch learn from it as one process does.
         """
 
     def examples(self, model: nn.Module, epoch: int) -> Examples:

@@ -125,13 +125,8 @@ class WaveSed(SedModel):
         if not torch.is_grad_enabled() or kept:
             done = [layers(group) for group in items.split(n_at_once)]
         else:
-            # What is made again for the gradient is made outside of any mode, as by several ranks.
-            def plain(group: torch.Tensor) -> torch.Tensor:
-                with torch._C.DisableTorchFunction():
-                    return layers(group)
-
             done = [
-                checkpoint(plain, group, use_reentrant=False) for group in items.split(n_at_once)
+                checkpoint(layers, group, use_reentrant=False) for group in items.split(n_at_once)
             ]
         return done[0] if len(done) == 1 else torch.cat(done)
 

@@ -30,13 +30,15 @@ from local.models.checkpoint import (
     save_step,
 )
 from local.models.task_contract import FoldData, Outputs
-from local.training.gathered_scores import OF_ANOTHER, gather_scores
 from local.training.progress import Progress
 from local.training.ranks import Ranks
 from local.training.resume_state import load_training_state, training_state
 from local.training.steps import BAD_BATCH, BAD_STATE, Learner
 
 log = logging.getLogger("canopy")
+
+# Who asked to stop, where it was another rank that was asked.
+OF_ANOTHER = "a signal to another rank"
 
 
 class Trainer(Learner):
@@ -139,13 +141,14 @@ class Trainer(Learner):
             return self.fold_data.measure(None)
         outputs = self._held_out_outputs(self.ema.module.eval())
         found = self.fold_data.measure(outputs if self.ranks.first else None)
-        return self.ranks.numbers_of_first(found)
+        return self.ranks.of_first(found)
 
     def _held_out_outputs(self, model: torch.nn.Module) -> Outputs:
         """Outputs for the held-out fold; ranks make shares of it and have all of it then."""
         fold_data, ranks = self.fold_data, self.ranks
         if ranks.alone:
             return fold_data.score(model)
+        ranks.share_buffers(model)
         part, stopped = None, False
         try:
             part = fold_data.score(model, Shard(ranks.rank, ranks.size))
@@ -153,7 +156,8 @@ class Trainer(Learner):
             stopped = True
         if ranks.any(stopped)[0]:
             raise Interrupted(requested() or OF_ANOTHER, f"the validation of {fold_data.name}")
-        return gather_scores(ranks, part, fold_data.held_out)
+        first, *others = ranks.gather(part)
+        return first.join(others).take(fold_data.held_out)
 
     # -------------------------------------------------------------------------- what is kept
 
@@ -219,7 +223,7 @@ class Trainer(Learner):
     def _resume(self) -> None:
         # One reads, or sets aside what is damaged; all go on from what it found.
         found, best_is_there = self._found_state() if self.ranks.first else (None, True)
-        state = self.ranks.state_of_first(found)
+        state = self.ranks.of_first(found)
         if state is None:
             return
         stands = Progress(**state["progress"])

@@ -1,8 +1,8 @@
-"""One script in several processes that work on one thing together: torchrun, on one node or more.
+"""Start a script as several ranks, on one node or more, by PyTorch's torchrun.
 
-On one node this process is the agent that torchrun is: it starts the ranks, ends all when one died,
-and starts them again. Of several nodes each has such a process; in a job of Slurm `srun` starts
-them, elsewhere the user does.
+On one node this process is torchrun's agent: it starts the ranks, ends all when one died, and
+starts them again. Of several nodes each has such a process; in a job of Slurm `srun` starts them,
+elsewhere the user does.
 """
 
 import logging
@@ -13,13 +13,11 @@ import subprocess
 import sys
 import tempfile
 import time
-import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 from local.io.errors import CanopyError
 from local.io.files import write_text
@@ -34,8 +32,8 @@ from local.jobs.interruption import (
 # Environment: a file in which a rank says why there is no use in trying again.
 _FAULT = "CANOPY_FAULT"
 _PORT = 29400
-# What torchrun gives ranks to end by themselves.
-_PATIENCE_S = 30.0
+# Seconds that nodes whose ranks have 30 to save are waited for.
+_WAIT_S = 60
 
 
 @dataclass(frozen=True)
@@ -82,7 +80,7 @@ class LaunchConfig:
 def run_ranks(script: Path, options: list[str], launch: LaunchConfig, note: Path) -> None:
     """Run `script` in processes that work together, until all ended well.
 
-    When one dies, all are ended and started again, `max_restarts` times; they go on from what they
+    When one dies, all are ended and started again, `max_restarts` times; they resume from what they
     saved. Ranks that end with a fault of the user's (`tell_fault`) are not started again. A signal
     is passed on: the ranks have 30 seconds to save.
 
@@ -97,13 +95,16 @@ def run_ranks(script: Path, options: list[str], launch: LaunchConfig, note: Path
     Interrupted
         This process was asked to stop.
     """
+    call = f"{script.name} {' '.join(options)}"
     if launch.nodes > 1 and not launch.address:
-        _run_on_nodes(script, options, launch)
+        _run_on_nodes(script, options, launch, call)
     else:
-        _run_here(script, options, launch, note)
+        _run_here(script, options, launch, note, call)
 
 
-def _run_here(script: Path, options: list[str], launch: LaunchConfig, note: Path) -> None:
+def _run_here(
+    script: Path, options: list[str], launch: LaunchConfig, note: Path, call: str
+) -> None:
     from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig as ElasticLaunchConfig
@@ -111,101 +112,77 @@ def _run_here(script: Path, options: list[str], launch: LaunchConfig, note: Path
 
     # What it tells of itself is not for users.
     logging.getLogger("torch.distributed").setLevel(logging.WARNING)
-    number, call = _node_number(launch), f"{script.name} {' '.join(options)}"
-    if number == 0:
+    node = _node_number(launch)
+    host, _, port = (launch.address or "localhost:0").partition(":")
+    if not port.isdigit() and port:
+        raise CanopyError(f"--master-addr is {launch.address!r}, expected HOST or HOST:PORT")
+    if node == 0:
         note.unlink(missing_ok=True)
-    with (
-        tempfile.TemporaryDirectory(prefix="canopy-ranks-") as folder,
-        _environment(launch, note),
-        _signals_raise(call),
-    ):
-        config = ElasticLaunchConfig(
-            min_nodes=launch.nodes,
-            max_nodes=launch.nodes,
-            nproc_per_node=launch.ranks,
-            max_restarts=launch.max_restarts,
-            signals_to_handle=",".join(signal.Signals(number).name for number in SIGNALS),
-            logs_specs=DefaultLogsSpecs(log_dir=folder),
-            **_meeting(launch, number, note.stem),
-        )
-        try:
+    os.environ.update(_environment(launch, note))
+    try:
+        with tempfile.TemporaryDirectory(prefix="canopy-ranks-") as folder, _signals_raise(call):
+            config = ElasticLaunchConfig(
+                min_nodes=launch.nodes,
+                max_nodes=launch.nodes,
+                nproc_per_node=launch.ranks,
+                run_id=note.stem,
+                rdzv_backend="c10d",
+                rdzv_endpoint=f"{host}:{port or _PORT}",
+                rdzv_configs={"is_host": node == 0},
+                local_addr=None if launch.address else "localhost",
+                max_restarts=launch.max_restarts,
+                # Those of `_signals_raise` stay as they are.
+                signals_to_handle="SIGHUP,SIGQUIT",
+                logs_specs=DefaultLogsSpecs(log_dir=folder),
+            )
             elastic_launch(config, sys.executable)(str(script), *options)
-        except SignalException as stop:
-            _wait_for_ranks()
-            raise Interrupted(stop.sigval.name, call) from None
-        except ChildFailedError as error:
-            _raise_fault(note)
-            rank, failure = error.get_first_failure()
-            raise CanopyError(
-                f"{call}: rank {rank} ended with code {failure.exitcode} after "
-                f"{launch.max_restarts} restarts; its message stands above, and the same command "
-                "goes on from what is done"
-            ) from None
+    except SignalException as stop:
+        raise Interrupted(stop.sigval.name, call) from None
+    except ChildFailedError as error:
+        _raise_fault(note)
+        rank, failure = error.get_first_failure()
+        raise CanopyError(
+            f"{call}: rank {rank} ended with code {failure.exitcode} after {launch.max_restarts} "
+            "restarts; its message stands above, and the same command resumes from what is done"
+        ) from None
     _raise_fault(note)
 
 
-@contextmanager
-def _environment(launch: LaunchConfig, note: Path) -> Iterator[None]:
-    """What the ranks find in their environment."""
+def _environment(launch: LaunchConfig, note: Path) -> dict[str, str]:
+    """What the ranks find in their environment beside ours."""
     threads = int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1))
-    own = bound_to_this_process() | {_FAULT: str(note.absolute())}
-    own["OMP_NUM_THREADS"] = str(max(1, threads // launch.ranks))
-    # The store that ranks share with who started them outlives them: those started again may read
-    # where the dead were to be met, and wait for them for ever. Each start has a store of its own.
-    own["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
-    before = {key: os.environ.get(key) for key in own}
-    os.environ.update(own)
-    try:
-        yield
-    finally:
-        for key, value in before.items():
-            os.environ.pop(key)
-            if value is not None:
-                os.environ[key] = value
+    return bound_to_this_process() | {
+        _FAULT: str(note.absolute()),
+        "OMP_NUM_THREADS": str(max(1, threads // launch.ranks)),
+        # The store that ranks share with who started them outlives them: those started again may
+        # read where the dead were to be met, and wait for them for ever. Each start has its own.
+        "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
+        # PyTorch's advice about parameters without gradients and layouts is not for users.
+        "TORCH_CPP_LOG_LEVEL": os.environ.get("TORCH_CPP_LOG_LEVEL", "ERROR"),
+    }
 
 
 @contextmanager
-def _signals_raise(place: str) -> Iterator[None]:
-    """Signals end what waits for nothing but other processes; afterwards they are noted again."""
+def _signals_raise(call: str) -> Iterator[None]:
+    """The first signal ends torchrun's agent, which passes it on; others do not disturb its wait.
+
+    A second Ctrl-C aborts. Afterwards signals are noted again.
+    """
+    from torch.distributed.elastic.multiprocessing.api import SignalException
 
     def end(number: int, _frame: FrameType | None) -> None:
-        raise Interrupted(signal.Signals(number).name, place)
+        for later in SIGNALS:
+            interrupt = later == signal.SIGINT
+            signal.signal(later, signal.default_int_handler if interrupt else signal.SIG_IGN)
+        raise SignalException(call, signal.Signals(number))
 
     before = {number: signal.signal(number, end) for number in SIGNALS}
     try:
-        stop_if_asked(place)
+        stop_if_asked(call)
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _wait_for_ranks() -> None:
-    """Until they have saved: a second signal ended the wait of who started them."""
-    for number in SIGNALS:
-        interrupt = number == signal.SIGINT
-        signal.signal(number, signal.default_int_handler if interrupt else signal.SIG_IGN)
-    end = time.monotonic() + _PATIENCE_S
-    with suppress(ChildProcessError):
-        while time.monotonic() < end:
-            if os.waitpid(-1, os.WNOHANG)[0] == 0:
-                time.sleep(0.1)
-
-
-def _meeting(launch: LaunchConfig, number: int, name: str) -> dict[str, Any]:
-    """Where the agents of all nodes meet."""
-    if launch.nodes == 1:
-        here = {"rdzv_endpoint": "localhost:0", "local_addr": "localhost"}
-        return {"rdzv_backend": "c10d", "run_id": uuid.uuid4().hex, **here}
-    host, _, port = launch.address.partition(":")
-    if port and not port.isdigit():
-        raise CanopyError(f"--master-addr is {launch.address!r}, expected HOST or HOST:PORT")
-    return {
-        "rdzv_backend": "c10d",
-        "run_id": name,
-        "rdzv_endpoint": f"{host}:{port or _PORT}",
-        "rdzv_configs": {"is_host": number == 0},
-    }
 
 
 def _node_number(launch: LaunchConfig) -> int:
@@ -226,7 +203,7 @@ def _raise_fault(note: Path) -> None:
         raise CanopyError(note.read_text(encoding="utf-8").strip())
 
 
-def _run_on_nodes(script: Path, options: list[str], launch: LaunchConfig) -> None:
+def _run_on_nodes(script: Path, options: list[str], launch: LaunchConfig, call: str) -> None:
     """The same on every node of this job of Slurm, by `srun`."""
     for program in ("srun", "scontrol"):
         if shutil.which(program) is None:
@@ -242,24 +219,21 @@ def _run_on_nodes(script: Path, options: list[str], launch: LaunchConfig) -> Non
     port = _PORT + int(os.environ.get("SLURM_JOB_ID", "0")) % 20000
     command = ["srun", f"--nodes={launch.nodes}", f"--ntasks={launch.nodes}"]
     # Nodes that were asked to stop end one after the other; none is killed while it saves.
-    command += ["--ntasks-per-node=1", "--kill-on-bad-exit=0", f"--wait={2 * _PATIENCE_S:.0f}"]
+    command += ["--ntasks-per-node=1", "--kill-on-bad-exit=0", f"--wait={_WAIT_S}"]
     if cpus := os.environ.get("SLURM_CPUS_PER_TASK"):
         command.append(f"--cpus-per-task={cpus}")
     command += [sys.executable, str(script), *options, "--master-addr", f"{hosts[0]}:{port}"]
-    process, asked = subprocess.Popen(command), False
-    while True:
-        try:
-            code = process.wait(timeout=0.2)
-            break
-        except subprocess.TimeoutExpired:
-            if requested() and not asked:
-                # This one it passes on; at SIGTERM it kills what it has started.
-                process.send_signal(signal.SIGUSR1)
-                asked = True
+    process, asked = subprocess.Popen(command), ""
+    while process.poll() is None:
+        if requested() and not asked:
+            # This one it passes on; at SIGTERM it kills what it has started.
+            asked = requested()
+            process.send_signal(signal.SIGUSR1)
+        time.sleep(0.2)
     if asked:
-        raise Interrupted(requested(), f"{script.name} {' '.join(options)}")
-    if code != 0:
-        raise CanopyError(f"srun ended with code {code}; its message stands above")
+        raise Interrupted(asked, call)
+    if process.returncode:
+        raise CanopyError(f"srun ended with code {process.returncode}; its message stands above")
 
 
 # ------------------------------------------------------------------------------------- in a rank

@@ -1,35 +1,33 @@
-"""The processes that train one fold together, and what they tell each other.
+"""The processes that train one fold together, by PyTorch's DistributedDataParallel.
 
-Each of them, a rank, reads its share of every batch and learns from it; what all know of the batch
-together is what one process would know of the whole. A process alone is rank 0 of one, for which
-everything here gives back what it was given.
+Each process, a rank, learns from its share of every batch; gradients are averaged over the ranks.
+A process alone is rank 0 of one, for which everything here gives back what it was given.
 """
 
-import io
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import TypeVar
 
-import numpy as np
 import torch
 from torch import distributed, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from local.io.errors import CanopyError
 
-# Gradients are sent together, so many numbers at a time.
-_BUCKET = 1 << 23
 # A rank that is not heard of for so long is taken as dead.
 _PATIENCE = timedelta(minutes=30)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """Rank `rank` of `size`. All call the same methods in the same order.
+    """Rank `rank` of `size`, on `device`.
 
-    Every method is a barrier, except `own`, `of_batch` and `first`.
+    All ranks call the same methods in the same order: every method but `own` waits for the others.
     """
 
     rank: int = 0
@@ -38,79 +36,51 @@ class Ranks:
 
     @property
     def alone(self) -> bool:
-        """Whether there is no other rank."""
-        return self.size == 1
+        """Whether this process was started as one of no ranks; torchrun may start a single one."""
+        return not distributed.is_initialized()
 
     @property
     def first(self) -> bool:
         """Whether this is the rank that writes."""
         return self.rank == 0
 
-    # ----------------------------------------------------------------------------------- batches
+    def own(self, batch: range) -> range:
+        """Windows of a batch that are this rank's: every `size`-th.
 
-    def of_batch(self, n: int) -> list[int]:
-        """Which windows of a batch of `n` are this rank's: as many for each, one after the other.
-
-        Where they do not come out even, the last ranks repeat the last window; `gather` leaves the
-        repetitions out.
+        Of a batch with fewer windows than ranks each rank takes all: it must have some, and the
+        mean over the ranks stays that of the batch.
         """
-        each = -(-n // self.size)
-        return [min(self.rank * each + i, n - 1) for i in range(each)]
+        return batch[self.rank :: self.size] if len(batch) >= self.size else batch
 
-    def n_own(self, n: int) -> int:
-        """How many of `of_batch` are no repetitions."""
-        each = -(-n // self.size)
-        return max(0, min(each, n - self.rank * each))
+    # ---------------------------------------------------------------------------------- learning
 
-    def own(self, x: torch.Tensor) -> torch.Tensor:
-        """Of a whole batch, this rank's windows."""
-        return x if self.alone else x[self.of_batch(len(x))]
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """The module, with gradients that are averaged over the ranks as they are made.
 
-    def gather(self, x: torch.Tensor, n: int) -> torch.Tensor:
-        """The whole batch of `n`, from each rank's own windows, with gradients to all of them."""
-        return x if self.alone else _Gather.apply(x, self)[:n]
-
-    def gather_items(self, items: dict[str, torch.Tensor], n: int) -> dict[str, torch.Tensor]:
-        """The same of all tensors of a batch at once, of any type, without gradients."""
+        Weights and buffers begin as the first rank has them, and buffers (the running statistics of
+        batch normalisation) are the first rank's at every step.
+        """
         if self.alone:
-            return items
-        rows = {key: _bytes(value) for key, value in items.items()}
-        whole = torch.cat(self.all(torch.cat(list(rows.values()), dim=1)))[:n]
-        parts = whole.split([row.shape[1] for row in rows.values()], dim=1)
-        return {
-            key: part.contiguous().view(value.dtype).view(n, *value.shape[1:])
-            for (key, value), part in zip(items.items(), parts, strict=True)
-        }
+            return module
+        # Which outputs the loss asks for is configured: a parameter may have no gradient.
+        return DistributedDataParallel(module, find_unused_parameters=True)
 
-    def all(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """`x` of every rank, all of one shape."""
-        x = x.contiguous()
-        parts = [torch.empty_like(x) for _ in range(self.size)]
-        distributed.all_gather(parts, x)
-        return parts
+    def average_later(self, module: nn.Module) -> AbstractContextManager:
+        """Context of a batch whose gradients wait for those of the next, on each rank for itself.
 
-    def sum(self, x: torch.Tensor) -> torch.Tensor:
-        """The sum of `x` over the ranks, in place where it can be."""
-        if not self.alone:
-            x = x.contiguous()
-            distributed.all_reduce(x)
-        return x
-
-    # --------------------------------------------------------------------------------- gradients
+        `module`: as `wrap` gave it.
+        """
+        return nullcontext() if self.alone else module.no_sync()
 
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Put the mean over the ranks in place of each gradient."""
-        if self.alone:
-            return
-        grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        for bucket in _buckets(grads):
-            flat = torch.cat([grad.reshape(-1) for grad in bucket])
-            distributed.all_reduce(flat)
-            flat /= self.size
-            for grad, mean in zip(bucket, flat.split([g.numel() for g in bucket]), strict=True):
-                grad.copy_(mean.view(grad.shape))
+        """Average gradients that wait, where no further batch comes that would do so."""
+        if not self.alone:
+            for parameter in parameters:
+                if parameter.grad is not None:
+                    distributed.all_reduce(parameter.grad)
+                    parameter.grad /= self.size
 
-    # ------------------------------------------------------------------------------ one decision
+    # -------------------------------------------------------------------------------- agreement
 
     def any(self, *asked: bool) -> list[bool]:
         """Of each question, whether any rank says yes."""
@@ -120,69 +90,45 @@ class Ranks:
         distributed.all_reduce(votes, distributed.ReduceOp.MAX)
         return [bool(vote) for vote in votes.tolist()]
 
-    def numbers_of_first(self, numbers: dict[str, float]) -> dict[str, float]:
-        """What the first rank says."""
+    def mean(self, numbers: dict[str, float]) -> dict[str, float]:
+        """Mean of each number over the ranks; not finite where one rank's is not."""
         if self.alone:
             return numbers
         values = torch.tensor(list(numbers.values()), dtype=torch.float64, device=self.device)
-        distributed.broadcast(values, 0)
-        return dict(zip(numbers, values.tolist(), strict=True))
+        distributed.all_reduce(values)
+        return dict(zip(numbers, (values / self.size).tolist(), strict=True))
 
-    def state_of_first(self, state: dict[str, Any] | None) -> dict[str, Any] | None:
-        """A state of tensors and plain values that the first rank has, or None."""
+    def of_first(self, value: T) -> T:
+        """The value that the first rank has; it travels pickled."""
         if self.alone:
-            return state
-        content = np.zeros(0, dtype=np.uint8)
-        if self.first and state is not None:
-            stream = io.BytesIO()
-            torch.save(state, stream)
-            content = np.frombuffer(stream.getvalue(), dtype=np.uint8)
-        content = self.collect(content)[0]
-        if len(content) == 0:
-            return None
-        return torch.load(io.BytesIO(content.tobytes()), map_location="cpu", weights_only=True)
+            return value
+        holder = [value]
+        distributed.broadcast_object_list(holder, src=0)
+        return holder[0]
 
-    def collect(self, values: np.ndarray) -> list[np.ndarray]:
-        """(n_i,) values of every rank, of any lengths."""
+    def gather(self, value: T) -> list[T]:
+        """The value of every rank, in their order; they travel pickled."""
         if self.alone:
-            return [values]
-        own = torch.tensor(values, device=self.device)
-        lengths = [int(n) for n in self.all(torch.tensor([len(own)], device=self.device))]
-        padded = own.new_zeros(max(lengths))
-        padded[: len(own)] = own
-        parts = [part.cpu().numpy() for part in self.all(padded)]
-        return [part[:length] for part, length in zip(parts, lengths, strict=True)]
+            return [value]
+        values: list[T] = [value] * self.size
+        distributed.all_gather_object(values, value)
+        return values
+
+    def share_buffers(self, module: nn.Module) -> None:
+        """Give every rank the first one's buffers."""
+        if not self.alone:
+            for buffer in module.buffers():
+                distributed.broadcast(buffer, src=0)
 
 
-class _Gather(torch.autograd.Function):
-    """Rows of all ranks, one rank after the other; each gets the gradients of all for its own."""
+def normalise_together(model: nn.Module) -> nn.Module:
+    """The model on GPUs, with batch statistics over the windows of all ranks (SyncBatchNorm).
 
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, ranks: Ranks) -> torch.Tensor:
-        ctx.ranks, ctx.n = ranks, len(x)
-        return torch.cat(ranks.all(x))
+    Layers of timm that normalise and activate in one go keep their activation.
+    """
+    from timm.layers import convert_sync_batchnorm
 
-    @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None]:
-        whole = ctx.ranks.sum(grad.clone())
-        return whole[ctx.ranks.rank * ctx.n :][: ctx.n], None
-
-
-def _bytes(x: torch.Tensor) -> torch.Tensor:
-    """(n, ...) -> (n, k) uint8 of the same content."""
-    return x.contiguous().view(len(x), -1).view(torch.uint8)
-
-
-def _buckets(grads: list[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
-    """Tensors in their order, so many together that a bucket has its size."""
-    bucket: list[torch.Tensor] = []
-    for grad in grads:
-        bucket.append(grad)
-        if sum(part.numel() for part in bucket) >= _BUCKET:
-            yield bucket
-            bucket = []
-    if bucket:
-        yield bucket
+    return convert_sync_batchnorm(model)
 
 
 # ------------------------------------------------------------------------------------- beginning
@@ -195,22 +141,20 @@ def is_rank() -> bool:
 
 @contextmanager
 def joined(device: str) -> Iterator[Ranks]:
-    """Find the other ranks that torchrun started; alone where it did not.
-
-    NCCL between GPUs, gloo on the CPU and where ranks share a GPU.
-    """
+    """Find the other ranks that torchrun started, by NCCL on GPUs, else by gloo."""
     if not is_rank():
         yield Ranks(device=device)
         return
-    place, backend = torch.device(device), "gloo"
+    place = torch.device(device)
     if place.type == "cuda":
-        n_gpus, local = torch.cuda.device_count(), int(os.environ["LOCAL_RANK"])
-        torch.cuda.set_device(local % n_gpus)
-        place = torch.device("cuda", local % n_gpus)
-        if int(os.environ["LOCAL_WORLD_SIZE"]) <= n_gpus:
-            backend = "nccl"
+        place = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(place)
     try:
-        distributed.init_process_group(backend, timeout=_PATIENCE)
+        distributed.init_process_group(
+            "nccl" if place.type == "cuda" else "gloo",
+            timeout=_PATIENCE,
+            device_id=place if place.type == "cuda" else None,
+        )
     except distributed.DistError as error:
         raise CanopyError(f"the ranks of this fold do not find each other: {error}") from None
     yield Ranks(distributed.get_rank(), distributed.get_world_size(), place)

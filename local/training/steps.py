@@ -2,10 +2,12 @@
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import torch
+from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
@@ -19,9 +21,8 @@ from local.models.checkpoint import load_weights, save_checkpoint
 from local.models.task_contract import FoldData
 from local.training.optimisation import lr_factor, make_optimizer
 from local.training.progress import Progress
-from local.training.ranks import Ranks
+from local.training.ranks import Ranks, normalise_together
 from local.training.resume_state import RandomState, training_state
-from local.training.whole_batch import score_whole_batch
 
 log = logging.getLogger("canopy")
 
@@ -35,10 +36,9 @@ BAD_BATCH, BAD_STATE = "bad_batch.json", "bad_state.pt"
 class Learner:
     """A fold's model, objective and optimiser, and how they learn from the batches of an epoch.
 
-    Several ranks read a part of each batch each, tell each other what they read, change the whole
-    batch alike, as its windows are mixed with one another, and run the model on their parts. The
-    loss is that of the whole batch on each, so whatever it divides by is what it is in one process;
-    so are its numbers, and what is decided by them.
+    Several ranks share each batch: each reads, augments (mixup included) and scores examples of its
+    own. What the loss divides by is the whole batch's, gradients are averaged over the ranks, and
+    so are the numbers by which anything is decided.
     """
 
     def __init__(
@@ -57,14 +57,19 @@ class Learner:
         model = fold_data.create_model()
         if initial is not None:
             load_weights(model, initial, config.model.init or "the weights of cycle 0")
+        if not self.ranks.alone and self.device.type == "cuda":
+            model = normalise_together(model)
         self.model = model.to(self.device, memory_format=torch.channels_last)
         self.ema = _averaged(self.model, config.train.ema_decay)
-        n_batches = math.ceil(fold_data.n_examples / config.train.batch_size)
-        self.steps_per_epoch = math.ceil(n_batches / config.train.accumulate)
+        self.n_batches = math.ceil(fold_data.n_examples / config.train.batch_size)
+        self.steps_per_epoch = math.ceil(self.n_batches / config.train.accumulate)
         self.objective = fold_data.create_objective(self.model).to(self.device)
         self.optimizer = make_optimizer(self.model, self.objective, config.train, config.loss)
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._lr_factor)
         self.amp_dtype = amp_dtype(config, self.device)
+        autocast = self.device.type, self.amp_dtype
+        batch_loss = BatchLoss(self.model, self.objective, fold_data.forward, autocast)
+        self.batch_loss = self.ranks.wrap(batch_loss)
         self.scaler = torch.amp.GradScaler(
             self.device.type, enabled=self.amp_dtype == torch.float16
         )
@@ -87,6 +92,7 @@ class Learner:
                 named_seed(self.config.seed, self.fold_data.name, "augment", epoch)
             )
         for tensors, described in self._batches(epoch, self.progress.step):
+            self._seed_rank(epoch)
             with self._memory_advice(tensors):
                 batch = self.fold_data.make_batch(tensors, self.random.augment)
                 parts = self._step(batch, described)
@@ -97,19 +103,27 @@ class Learner:
         self._update()
         return self.progress.means()
 
+    def _seed_rank(self, epoch: int) -> None:
+        """Seed what one of several ranks draws for a batch, which then needs no state to resume."""
+        if not self.ranks.alone:
+            names = self.fold_data.name, "rank", self.ranks.rank, epoch, self.progress.step
+            seed_torch(self.config.seed, *names)
+            self.random.augment.manual_seed(named_seed(self.config.seed, *names, "augment"))
+
     def _between_steps(self) -> None:
         """Called where no gradient is waiting, so that the state is whole."""
 
     def _batches(self, epoch: int, first: int = 0) -> Iterator[tuple[Tensors, Described]]:
-        """The batches of an epoch from number `first` on; those before are not even read."""
+        """The batches of an epoch from number `first` on; those before are not even read.
+
+        Each comes with what all its examples are; of several ranks each reads its own.
+        """
         examples = self.fold_data.examples(self.model, epoch)
         size, n = self.config.train.batch_size, len(examples)
         batches = [range(start, min(start + size, n)) for start in range(0, n, size)]
         loader = DataLoader(
             examples,
-            batch_sampler=[
-                [batch[item] for item in self.ranks.of_batch(len(batch))] for batch in batches
-            ][first:],
+            batch_sampler=[self.ranks.own(batch) for batch in batches[first:]],
             num_workers=self.config.train.n_workers,
             pin_memory=self.device.type == "cuda",
             worker_init_fn=leave_to_parent,
@@ -118,7 +132,6 @@ class Learner:
             on_device = {
                 key: value.to(self.device, non_blocking=True) for key, value in item.items()
             }
-            on_device = self.ranks.gather_items(on_device, len(batch))
             yield on_device, [examples.describe(place) for place in batch]
 
     def _read(self, loader: DataLoader, epoch: int) -> Iterator[dict[str, torch.Tensor]]:
@@ -142,16 +155,6 @@ class Learner:
 
     # ------------------------------------------------------------------------------------- steps
 
-    def _loss(self, batch: Any) -> dict[str, torch.Tensor]:
-        with torch.autocast(self.device.type, self.amp_dtype, enabled=self.amp_dtype is not None):
-            if self.ranks.alone:
-                output = self.fold_data.forward(self.model, batch)
-            else:
-                place = self.ranks.rank, self.progress.epoch, self.progress.step
-                seed = named_seed(self.config.seed, self.fold_data.name, "rank", *place)
-                output = score_whole_batch(self.model, batch.x, batch.mix, self.ranks, seed)
-        return self.objective(output, batch)
-
     def _step(self, batch: Any, described: Described) -> dict[str, float] | None:
         """Gradients of a batch, and the optimiser step when it is due.
 
@@ -160,20 +163,24 @@ class Learner:
         """
         number = self.progress.step
         self.progress.step += 1
-        parts = self._loss(batch)
-        total = parts["total"]
         if self._n_seen == 0:
             self.optimizer.zero_grad(set_to_none=True)
         self._n_seen += 1
-        values = {name: float(value.detach()) for name, value in parts.items()}
-        values = self.ranks.numbers_of_first(values)
-        good = math.isfinite(values["total"])
-        if good:
-            self.scaler.scale(total).backward()
-            self._waiting.append((number, described))
-        else:
+        due = self._n_seen == self.config.train.accumulate
+        last = due or self.progress.step == self.n_batches
+        with nullcontext() if last else self.ranks.average_later(self.batch_loss):
+            parts = self.batch_loss(batch)
+            values = {name: float(value.detach()) for name, value in parts.items()}
+            values = self.ranks.mean(values)
+            good = math.isfinite(values["total"])
+            if good:
+                self.scaler.scale(parts["total"]).backward()
+                self._waiting.append((number, described))
+        if not good:
             self._bad_step([(number, described)], values)
-        if self._n_seen == self.config.train.accumulate:
+            if last:
+                self.ranks.average_gradients(self.batch_loss.parameters())
+        if due:
             good &= self._update(values)
         return values if good else None
 
@@ -185,7 +192,6 @@ class Learner:
         waiting, self._waiting, self._n_seen = self._waiting, [], 0
         if not waiting:
             return False
-        self.ranks.average_gradients((*self.model.parameters(), *self.objective.parameters()))
         self.scaler.unscale_(self.optimizer)
         # Each by itself: what the loss learns must not take from the norm that the model may have.
         learned = [list(module.parameters()) for module in (self.model, self.objective)]
@@ -278,9 +284,11 @@ class Learner:
 
     def _memory_advice(self, tensors: Tensors) -> Any:
         """What to say when a batch does not fit on the GPU."""
-        size = len(next(iter(tensors.values())))
         if not self.ranks.alone:
+            size = self.config.train.batch_size
             return explain_oom(self.fold_data.name, "train.batch_size", size, self.ranks.size)
+
+        size = len(next(iter(tensors.values())))
 
         def probe(n: int) -> int:
             self.optimizer.zero_grad(set_to_none=True)
@@ -288,7 +296,7 @@ class Learner:
             def work() -> None:
                 part = {key: value[:n] for key, value in tensors.items()}
                 batch = self.fold_data.make_batch(part, self.random.augment)
-                self._loss(batch)["total"].backward()
+                self.batch_loss(batch)["total"].backward()
 
             return peak_bytes(work) + self._moments_to_come()
 
@@ -305,6 +313,33 @@ class Learner:
 
     def _lr_factor(self, step: int) -> float:
         return lr_factor(step, self.steps_per_epoch, self.config.train)
+
+
+class BatchLoss(nn.Module):
+    """A model and its loss as one module, so that one call leads to all that is learned.
+
+    forward : the task's, of a model and a batch. autocast : device type, and the half precision
+        that the model computes in, or None.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        objective: nn.Module,
+        forward: Callable[[nn.Module, Any], Any],
+        autocast: tuple[str, torch.dtype | None],
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.objective = objective
+        self._forward = forward
+        self._autocast = autocast
+
+    def forward(self, batch: Any) -> dict[str, torch.Tensor]:
+        """Parts of the loss of a batch by name, and their sum as `total`."""
+        with torch.autocast(*self._autocast, enabled=self._autocast[1] is not None):
+            output = self._forward(self.model, batch)
+        return self.objective(output, batch)
 
 
 def amp_dtype(config: Config, device: torch.device) -> torch.dtype | None:

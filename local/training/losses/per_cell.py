@@ -8,8 +8,24 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own habit)
+from torch import distributed
 
 Normalise = Literal["known", "positives"]
+
+
+def per_weight(total: torch.Tensor, weight: torch.Tensor, least: float = 1e-12) -> torch.Tensor:
+    """`total / weight`, a sum over a batch by what it weighs; by `least` where that is less.
+
+    Several processes (ranks) that share a batch each divide their own sum by the mean of all their
+    weights. The mean over ranks, which DistributedDataParallel takes of gradients, is then the sum
+    over the whole batch by its weight, however its windows are shared out. All ranks must call this
+    in the same order.
+    """
+    if not distributed.is_initialized():
+        return total / weight.clamp_min(least)
+    weight = weight.detach().clone()
+    distributed.all_reduce(weight)
+    return total * distributed.get_world_size() / weight.clamp_min(least)
 
 
 def weighted_mean(
@@ -22,8 +38,8 @@ def weighted_mean(
     """
     total = (cells * factor).sum()
     if normalise == "positives":
-        return total / (factor * target).sum().clamp_min(1.0)
-    return total / factor.sum().clamp_min(1e-12)
+        return per_weight(total, (factor * target).sum(), least=1.0)
+    return per_weight(total, factor.sum())
 
 
 def bce_cells(

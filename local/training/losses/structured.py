@@ -4,7 +4,7 @@ from typing import Literal
 
 import torch
 
-from local.training.losses.per_cell import masked_bce
+from local.training.losses.per_cell import masked_bce, per_weight
 
 
 def lsep(
@@ -25,7 +25,7 @@ def lsep(
     gap = (output[:, None, :] - output[:, :, None]).flatten(1)
     terms = torch.cat([gap.new_zeros(len(gap), 1), gap + pairs.log()], dim=1)
     has_pair = (pairs > 0).any(dim=1).to(output.dtype)
-    return (terms.logsumexp(dim=1) * has_pair).sum() / has_pair.sum().clamp_min(1.0)
+    return per_weight((terms.logsumexp(dim=1) * has_pair).sum(), has_pair.sum(), least=1.0)
 
 
 def activity_bce(
@@ -81,4 +81,4 @@ def centre_distance(
     distance = (output[:, None, :] - centres).square().sum(dim=2)
     each = (distance * factor).sum(dim=1) / factor.sum(dim=1).clamp_min(1e-12)
     window = factor.amax(dim=1)
-    return (each * window).sum() / window.sum().clamp_min(1e-12)
+    return per_weight((each * window).sum(), window.sum())
