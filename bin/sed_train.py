@@ -9,7 +9,7 @@ was stopped goes on from where its state was saved; one that is done is skipped.
 stopped on request, the same command goes on.
 
 --ranks N trains each fold in N processes (on N GPUs) that share every batch, --n-nodes M on as many
-nodes; what comes out is what one process makes.
+nodes; docs/cluster.md says how far what comes out is what one process makes.
 """
 
 import sys

@@ -18,7 +18,7 @@ from torch import distributed, nn
 from local.io.errors import CanopyError
 from local.jobs.interruption import Interrupted, forget, listen
 from local.models import create_model
-from local.models.checkpoint import load_checkpoint
+from local.models.checkpoint import load_checkpoint, load_model
 from local.stages.experiment import Experiment
 from local.tasks.detection_fold import DetectionFold
 from local.training.epoch_plan import make_training_set
@@ -369,3 +369,22 @@ def test_what_cannot_be_is_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(CanopyError, match="--ranks is 2, but there are 1 GPUs here"):
         LaunchConfig(ranks=2).check("cuda")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("settings", [NO_STATISTICS, {**DRAWN, "train__amp": True}])
+def test_a_fold_on_a_gpu_under_torchrun(toy, tmp_path, settings):
+    """One process with NCCL: learns what a CPU does, and with SyncBatchNorm in half precision."""
+    made = toy(**settings)
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "1"]
+    run([sys.executable, *torchrun, *command(made, "--device", "cuda")[1:]])
+    folder = made.run.fold(0, 0)
+    assert (folder / "train.done.json").is_file()
+    assert not load_model(folder / "best.pt", ["a", "b", "c"]).training
+    losses = pd.read_csv(folder / "log.csv")["loss_total"]
+    assert losses.iloc[-1] < losses.iloc[0]
+    if settings is NO_STATISTICS:
+        train(made, tmp_path / "cpu")
+        on_cpu = pd.read_csv(tmp_path / "cpu" / "log.csv")["loss_total"]
+        np.testing.assert_allclose(losses, on_cpu, rtol=0.02)
