@@ -105,7 +105,7 @@ class Learner:
 
     def _seed_rank(self, epoch: int) -> None:
         """Seed what one of several ranks draws for a batch, which then needs no state to resume."""
-        if not self.ranks.alone:
+        if self.ranks.size > 1:
             names = self.fold_data.name, "rank", self.ranks.rank, epoch, self.progress.step
             seed_torch(self.config.seed, *names)
             self.random.augment.manual_seed(named_seed(self.config.seed, *names, "augment"))
