@@ -21,12 +21,13 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[2]
 TINY = "conf/demo/tiny.yaml"
 SMALL = "conf/demo/default.yaml"
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=1")
 # Largest difference of a logit between a GPU and a CPU that is taken for rounding: matrix products
 # of a GPU use another order, and TF32 where convolutions allow it.
 LOGIT_TOLERANCE = 0.05
 
 
-class Failed(Exception):  # noqa: N818 (a finding, not a fault of the program)
+class FailedError(Exception):
     """What a row found wrong, in a sentence."""
 
 
@@ -50,7 +51,7 @@ class Check:
         else:
             try:
                 outcome, note = "ok", work()
-            except (Failed, subprocess.TimeoutExpired, AssertionError) as fault:
+            except (FailedError, subprocess.TimeoutExpired, AssertionError) as fault:
                 outcome, note = "FAILED", " ".join(str(fault).split())[-600:]
         self.rows.append((title, outcome, time.monotonic() - start, note))
         print(f"{title}: {outcome}, {self.rows[-1][2]:.0f} s; {note}", flush=True)
@@ -67,10 +68,19 @@ class Check:
             timeout=max(10.0, left),
         )
         if ended.returncode:
-            raise Failed(f"{' '.join(command[:2])} ended with {ended.returncode}: {ended.stderr}")
+            told = (ended.stdout + ended.stderr)[-1500:]
+            raise FailedError(f"{' '.join(command[:2])} ended with {ended.returncode}: {told}")
         return ended.stdout + ended.stderr
 
-    def stage(self, script: str, conf: str, tag: str, *options: str, device: str = "") -> str:
+    def stage(
+        self,
+        script: str,
+        conf: str,
+        tag: str,
+        *options: str,
+        device: str = "",
+        launcher: tuple[str, ...] = (),
+    ) -> str:
         """One script of bin/ on the demo's data."""
         places = ("--datadir", "data", "--dumpdir", "dump", "--expdir", "exp")
         name = Path(conf).stem
@@ -79,7 +89,8 @@ class Check:
             for part in places
         ]
         common = ["--recipe", "demo", "--conf", conf, "--tag", tag, *given]
-        return self.call(f"bin/{script}.py", *common, "--device", device or self.device, *options)
+        common += ["--device", device or self.device]
+        return self.call(*launcher, f"bin/{script}.py", *common, *options)
 
     def prepare(self, conf: str, tag: str) -> None:
         """Data, tables, features and folds of a demo."""
@@ -141,43 +152,47 @@ def machine(check: Check) -> str:
     if check.device == "cpu":
         return f"{found}, CPU, {os.cpu_count()} cores"
     if not torch.cuda.is_available():
-        raise Failed(f"{found}: PyTorch finds no CUDA device")
+        raise FailedError(f"{found}: PyTorch finds no CUDA device")
     return f"{found}, {torch.cuda.get_device_name(0)}, {os.cpu_count()} cores"
 
 
 def marked_tests(check: Check) -> str:
     """The tests marked gpu; on a CPU they skip."""
-    words = check.call("-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "gpu", "tests/local")
+    files = [path for path in (ROOT / "tests/local").rglob("test_*.py") if _is_marked(path)]
+    names = [str(path.relative_to(ROOT)) for path in sorted(files)]
+    words = check.call("-m", "pytest", "-q", "-rfE", "-p", "no:cacheprovider", "-m", "gpu", *names)
     return words.strip().splitlines()[-1].strip("= ")
 
 
+def _is_marked(path: Path) -> bool:
+    return "mark.gpu" in path.read_text(encoding="utf-8")
+
+
 def front_end(check: Check) -> str:
-    """Log-mel on the device against the CPU, and its speed."""
-    import torch
-
+    """Features of a minute of noise on the device against the CPU, and their speed."""
     from local.config import Config
-    from tests.gpu.front_end import log_mel
+    from local.features.front_ends.kinds import front_end_of
 
-    config = Config()
-    rate = config.audio.sample_rate
-    samples = 0.1 * torch.randn(60 * rate, generator=torch.Generator().manual_seed(0))
-    cpu, device = log_mel(config, "cpu"), log_mel(config, check.device)
-    expected, found = cpu(samples), device(samples.to(check.device)).cpu()
-    worst = float((expected - found).abs().max())
-    if worst > 1e-3:
-        raise Failed(f"log-mel differs by {worst:.2g} from the CPU's")
-    seconds = {}
-    for name, front, x in (
-        ("cpu", cpu, samples),
-        (check.device, device, samples.to(check.device)),
-    ):
-        begun, n = time.perf_counter(), 10
-        for _ in range(n):
-            front(x).sum().item()
-        seconds[name] = (time.perf_counter() - begun) / n
-    speed = 60 / seconds[check.device]
-    ratio = seconds["cpu"] / seconds[check.device]
-    return f"within {worst:.1g}; {speed:,.0f} times real time, {ratio:.1f} times all CPU cores"
+    front = front_end_of(Config())
+    rng = np.random.default_rng(0)
+    blocks = [0.1 * rng.standard_normal(2**20).astype(np.float32) for _ in range(8)]
+
+    def features(device: str) -> tuple[np.ndarray, float]:
+        list(front.stream(blocks[:1], device))  # what the first call loads is not counted
+        begun = time.perf_counter()
+        found = np.concatenate(list(front.stream(blocks, device)), axis=-1)
+        return found, time.perf_counter() - begun
+
+    expected, seconds = features("cpu")
+    found, seconds_there = features(check.device)
+    worst = float(np.abs(expected - found).max())
+    if not worst <= 1e-3:
+        raise FailedError(f"log-mel differs by {worst:.2g} from the CPU's")
+    speed = sum(map(len, blocks)) / front.audio.sample_rate / seconds_there
+    return (
+        f"within {worst:.1g}; {speed:,.0f} times real time with copies to and fro, "
+        f"{seconds / seconds_there:.1f} times all CPU cores"
+    )
 
 
 def tiny(check: Check) -> str:
@@ -197,7 +212,7 @@ def progress(check: Check, conf: str, tag: str) -> str:
     log = pd.read_csv(check.fold(conf, tag) / "log.csv").iloc[-1]
     timing = pd.read_csv(check.fold(conf, tag) / "timing.csv")["windows_per_s"]
     if not np.isfinite(log["loss_total"]):
-        raise Failed(f"the loss of the last epoch is {log['loss_total']}")
+        raise FailedError(f"the loss of the last epoch is {log['loss_total']}")
     skipped = int(log["skipped_steps"])
     return (
         f"loss {log['loss_total']:.3f}, LWLRAP {log['valid']:.3f}, {skipped} steps skipped, "
@@ -218,7 +233,7 @@ def same_scores(check: Check) -> str:
         float(np.abs(a - b).max()) for a, b in zip(there.frames, here.frames, strict=True)
     )
     if max(worst, worst_frame) > LOGIT_TOLERANCE:
-        raise Failed(f"logits differ by {worst:.2g} (windows), {worst_frame:.2g} (frames)")
+        raise FailedError(f"logits differ by {worst:.2g} (windows), {worst_frame:.2g} (frames)")
     return f"{len(here.recording_ids)} recordings: logits within {max(worst, worst_frame):.1g}"
 
 
@@ -227,7 +242,7 @@ def ranks(check: Check) -> str:
     import torch
 
     check.stage("split", TINY, "ranks")
-    check.stage("sed_train", TINY, "ranks", "--folds", "0", CANOPY_TORCHRUN="1")
+    check.stage("sed_train", TINY, "ranks", "--folds", "0", "--worker", launcher=TORCHRUN)
     alone = torch.load(check.fold(TINY, "tiny") / "best.pt", weights_only=True)
     shared = torch.load(check.fold(TINY, "ranks") / "best.pt", weights_only=True)
     worst = max(
@@ -252,7 +267,7 @@ def detection(check: Check) -> str:
         parts = [pd.read_csv(path) for path in sorted(out.rglob("*.csv"))]
         found[device] = sum(len(part) for part in parts)
     if abs(found[check.device] - found["cpu"]) > 0.05 * found["cpu"] + 1:
-        raise Failed(f"{found[check.device]} rows on the device, {found['cpu']} on the CPU")
+        raise FailedError(f"{found[check.device]} rows on the device, {found['cpu']} on the CPU")
     return f"{len(sounds)} recordings: {found[check.device]} rows, {found['cpu']} on the CPU"
 
 

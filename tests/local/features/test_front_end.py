@@ -220,6 +220,7 @@ def test_nothing_of_it_enters_a_checkpoint():
     assert not list(front_end.parameters())
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_cuda_agrees_with_the_cpu():
     rate, config = settings("common")
