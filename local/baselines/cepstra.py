@@ -43,7 +43,7 @@ def segment_frames(
             "features.kind to logmel"
         )
     grid = grid_of(dump.n_frames(recording_id), front_end.hop_s, front_end.begin)
-    shared = overlap(np.float64(onset), np.float64(offset), grid.edges_s[:-1], grid.edges_s[1:])
+    shared = overlap(onset, offset, grid.edges_s[:-1], grid.edges_s[1:])
     touched = np.flatnonzero(shared > 0)
     if len(touched) == 0:
         raise CanopyError(

@@ -7,7 +7,6 @@ Events are made from the score by hysteresis, as from any model's.
 """
 
 import math
-from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
@@ -108,15 +107,14 @@ class EnergyDetector:
 
         Memory holds four stretches of `floor_s`; scores come one to two of them late.
         """
-        # The stretch before, the present one, and the next.
-        held: deque[np.ndarray | None] = deque([None], maxlen=3)
-        for stretch in self._stretches(blocks):
-            held.append(stretch)
-            if len(held) == 3:
-                yield self._score(*held)
-        held.append(None)
-        if len(held) == 3:
-            yield self._score(*held)
+        before: np.ndarray | None = None
+        here: np.ndarray | None = None
+        for after in self._stretches(blocks):
+            if here is not None:
+                yield self._score(before, here, after)
+            before, here = here, after
+        if here is not None:
+            yield self._score(before, here, None)
 
     def _stretches(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """Power (n_stretch, K) of consecutive frames; the last stretch may be shorter."""
@@ -135,7 +133,7 @@ class EnergyDetector:
     def _powers(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """Power in the band of all frames that are complete, piece by piece."""
         before = (self.window - self.hop) // 2
-        rest = np.zeros(before, dtype=np.float32)
+        rest: np.ndarray = np.zeros(before, dtype=np.float32)
         n_samples = n_done = 0
         for block in blocks:
             n_samples += len(block)

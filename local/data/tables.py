@@ -231,13 +231,7 @@ def recording_checks(frame: pd.DataFrame) -> Iterator[Check]:
         lambda row: f"recording_id {row['recording_id']!r:.120} {id_fault(row['recording_id'])}",
     )
     for column in ("path", "group"):
-        yield Check(
-            "control character",
-            ~frame[column].map(str.isprintable).astype(bool),
-            lambda row, column=column: (
-                f"{column} {row[column]!r:.120} holds a control character; take it out"
-            ),
-        )
+        yield _printable_check(frame, column)
     # Two ids that differ only in case are one file on many laptops.
     yield Check(
         "id twice",
@@ -255,13 +249,23 @@ def recording_checks(frame: pd.DataFrame) -> Iterator[Check]:
         lambda row: "group is empty; give the site or session, or the recording_id itself",
     )
     for column in ("duration", "sample_rate", "channels"):
-        yield Check(
-            f"no {column}".replace("_", " "),
-            ~(frame[column] > 0),
-            lambda row, column=column: (
-                f"{column} of {row['recording_id']} is {row[column]}, expected more than 0"
-            ),
-        )
+        yield _positive_check(frame, column)
+
+
+def _printable_check(frame: pd.DataFrame, column: str) -> Check:
+    return Check(
+        "control character",
+        ~frame[column].map(str.isprintable).astype(bool),
+        lambda row: f"{column} {row[column]!r:.120} holds a control character; take it out",
+    )
+
+
+def _positive_check(frame: pd.DataFrame, column: str) -> Check:
+    return Check(
+        f"no {column}".replace("_", " "),
+        ~(frame[column] > 0),
+        lambda row: f"{column} of {row['recording_id']} is {row[column]}, expected more than 0",
+    )
 
 
 def class_checks(frame: pd.DataFrame) -> Iterator[Check]:

@@ -4,7 +4,7 @@ Modules that need PyTorch are imported where a model needs them, so that a publi
 Runtime starts within a second.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -31,7 +31,9 @@ _LEVELS = 3
 class Engine(Protocol):
     """What computes."""
 
-    scorers: list[Scorer]
+    @property
+    def scorers(self) -> Sequence[Scorer]:
+        """One a network: windows -> their logits."""
 
     def features(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """Samples as they come -> features (*axes, k)."""

@@ -166,7 +166,7 @@ class Partitions:
         for (site, date), indices in by_day(self._rule, [one.sound for one in heard]).items():
             stop_if_asked(f"site {site}, date {date}")
             day = [heard[index] for index in indices]
-            made_of = {"made_by": self._made_by, "where": [site, date]}
+            made_of: dict[str, Any] = {"made_by": self._made_by, "where": [site, date]}
             made_of |= {"recordings": [[one.key, one.part is not None] for one in day]}
             name, folder = fingerprint(made_of)[:16], self._rule.of(day[0].sound).folder
             entry = self._journal.get(str(folder))

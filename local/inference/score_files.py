@@ -24,7 +24,7 @@ def save_scores(
     Members: recording_id (N,), label (C,), clip_logit (N, C), window_logit (N, C) and, when kept,
     frame_logit (C, sum n_i) with frame_offset (N + 1,), frame_hop_s, frame_start_s.
     """
-    arrays = {
+    arrays: dict[str, np.ndarray | np.generic] = {
         "recording_id": np.array(scores.recording_ids, dtype=np.str_),
         "label": np.array(scores.labels, dtype=np.str_),
         "clip_logit": np.asarray(clip_logit, dtype=np.float32),
@@ -76,8 +76,9 @@ class PartialScores:
 
     def get(self, names: list[str]) -> Any | None:
         """The scores of a block, if it was kept whole."""
-        entries = [self._journal.get(name) for name in names]
-        if any(entry is None or entry["block"] != names[0] for entry in entries):
+        found = [self._journal.get(name) for name in names]
+        entries = [entry for entry in found if entry is not None and entry["block"] == names[0]]
+        if len(entries) < len(names):
             return None
         path = self._path(names)
         if not path.is_file() or file_digest(path) != entries[0]["digest"]:

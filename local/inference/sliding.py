@@ -7,7 +7,7 @@ recordings alone, never on the pieces that they arrive in.
 """
 
 import heapq
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -73,7 +73,7 @@ class Chunk:
 def slide(
     recordings: Iterable[Recording],
     views: list[View],
-    scorers: list[Scorer],
+    scorers: Sequence[Scorer],
     n_classes: int,
     step: int,
     config: Config,
@@ -194,7 +194,7 @@ def _look(source: Frames, start: int, view: View, config: Config) -> tuple[np.nd
 
 
 def _run_batches(
-    windows: Iterator[_Request], scorers: list[Scorer], batch_size: int
+    windows: Iterator[_Request], scorers: Sequence[Scorer], batch_size: int
 ) -> Iterator[tuple[_Request, list[tuple[np.ndarray, np.ndarray]]]]:
     """Windows of one length share batches; those of one view come back in their order."""
     waiting: dict[tuple[int, ...], list[_Request]] = {}
@@ -208,7 +208,7 @@ def _run_batches(
 
 
 def _run_batch(
-    batch: list[_Request], scorers: list[Scorer]
+    batch: list[_Request], scorers: Sequence[Scorer]
 ) -> Iterator[tuple[_Request, list[tuple[np.ndarray, np.ndarray]]]]:
     x = np.stack([request.crop for request in batch])
     outputs = [scorer(x) for scorer in scorers]
@@ -302,7 +302,7 @@ class _PlainGrid:
         self._ratio = view.speed / view.stretch
         self._plain = self._ratio == 1.0 and view.stretch == 1.0
         self._moved = -begin * (1 - self._ratio) / step if view.stretch != 1.0 else 0.0
-        self._cells = np.zeros((n_classes, 0))
+        self._cells: np.ndarray = np.zeros((n_classes, 0))
         self._first = 0  # of the cells held, on the view's grid
         self._next = 0  # plain cell
 

@@ -220,9 +220,10 @@ def check_any_checkpoint(path: Path | str) -> None:
 def _check_pickle(stream: Any) -> None:
     """Refuse what torch would let through and what could take any amount of memory."""
     for opcode, argument, _ in pickletools.genops(stream):
-        named = isinstance(argument, str) and argument.split(" ")[-1] in _SWELLING
-        if named and opcode.name in ("GLOBAL", "SHORT_BINUNICODE", "BINUNICODE", "UNICODE"):
-            raise ValueError(f"names {argument.replace(' ', '.')}, which holds no tensor")
+        if opcode.name in ("GLOBAL", "SHORT_BINUNICODE", "BINUNICODE", "UNICODE"):
+            name = str(argument).replace(" ", ".")
+            if str(argument).split(" ")[-1] in _SWELLING:
+                raise ValueError(f"names {name}, which holds no tensor")
 
 
 def check_tensors(state: Any, path: Path | str) -> None:

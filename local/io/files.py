@@ -287,14 +287,14 @@ def write_csv(target: Path | str, frame: pd.DataFrame, **options: Any) -> None:
     write_text(target, text.getvalue())
 
 
-def write_npz(target: Path | str, **arrays: np.ndarray) -> None:
+def write_npz(target: Path | str, **arrays: np.ndarray | np.generic) -> None:
     """Write an uncompressed npz atomically; object arrays are refused."""
     for name, array in arrays.items():
         if np.asarray(array).dtype.hasobject:
             raise TypeError(f"member {name!r} of {target} is an object array")
     n_bytes = sum(np.asarray(array).nbytes for array in arrays.values())
     with atomic_path(target, n_bytes) as temporary, open(temporary, "wb") as stream:
-        np.savez(stream, **arrays)
+        np.savez(stream, **arrays)  # type: ignore[arg-type]
 
 
 def file_digest(path: Path | str) -> str:

@@ -40,7 +40,8 @@ def run_each(
     process to stop is passed on, and what was running is waited for, as it saves its work. When
     this process is killed, those it started stop by themselves at the end of their step.
     """
-    waiting, running, free = list(tasks), [], list(range(n_parallel))
+    waiting, free = list(tasks), list(range(n_parallel))
+    running: list[tuple[subprocess.Popen, list[str], int]] = []
     try:
         while waiting or running:
             stop_if_asked(script.name)

@@ -56,12 +56,12 @@ def run_all(
     Item and result; `Killed` for an item that kills its process. What `work` raises is raised.
     """
     rest = iter(items)
-    flying: deque[tuple[Item, Future | None]] = deque()
+    flying: deque[tuple[Item, Future]] = deque()
     while True:
         pool = _pool(n_processes, method, begin)
         try:
             for item in rest:
-                flying.append((item, None))
+                flying.append((item, Future()))  # kept, should the pool take no more
                 flying[-1] = item, pool.submit(work, item)
                 if len(flying) >= _AHEAD * n_processes:
                     yield flying[0][0], flying[0][1].result()
@@ -84,7 +84,7 @@ def run_all(
 
 def _one_by_one(
     work: Callable[[Item], Any],
-    flying: Iterable[tuple[Item, Future | None]],
+    flying: Iterable[tuple[Item, Future]],
     method: str,
     begin: Callable[[], None] | None,
 ) -> Iterator[tuple[Item, Any]]:
@@ -92,7 +92,7 @@ def _one_by_one(
     pool = _pool(1, method, begin)
     try:
         for item, future in flying:
-            if future is not None and future.done() and not future.cancelled():
+            if future.done() and not future.cancelled():
                 error = future.exception()
                 if error is None:
                     yield item, future.result()

@@ -77,7 +77,10 @@ ROUNDING_S = 1e-9
 
 
 def overlap(
-    onset: np.ndarray, offset: np.ndarray, start: np.ndarray | float, end: np.ndarray | float
+    onset: np.ndarray | float,
+    offset: np.ndarray | float,
+    start: np.ndarray | float,
+    end: np.ndarray | float,
 ) -> np.ndarray:
     """Seconds that [onset, offset) and [start, end) share; broadcasts."""
     return np.maximum(0.0, np.minimum(offset, end) - np.maximum(onset, start))

@@ -127,8 +127,8 @@ class Stitcher:
         self._method = method
         self._fill = -np.inf if method == "max" else 0.0
         self._begin = 0
-        self._scores = np.zeros((n_classes, 0))
-        self._count = np.zeros(0, dtype=np.int64)
+        self._scores: np.ndarray = np.zeros((n_classes, 0))
+        self._count: np.ndarray = np.zeros(0, dtype=np.int64)
         self._left: np.ndarray | None = None
 
     def add(self, scores: np.ndarray, start: int) -> np.ndarray:

@@ -112,7 +112,7 @@ class AttentionBlock(nn.Module):
         self.bn_att = UnusedNorm(n_classes)
         for layer in (self.att, self.cla):
             nn.init.xavier_uniform_(layer.weight)
-            nn.init.zeros_(layer.bias)
+            nn.init.zeros_(layer.get_parameter("bias"))
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(B, D, T') -> frame logits (B, C, T'), clip logits (B, C)."""
@@ -194,7 +194,7 @@ class Cnn14(SedModel):
             weights[first] = self._spread(weights[first])
         take_weights(self, weights, path, anew=("bn0.", "front.", *_HEADS), unused=_UNUSED)
         kept = self.bn0 is not None and torch.equal(
-            self.bn0.running_mean, weights.get("bn0.running_mean", torch.zeros(0))
+            self.bn0.get_buffer("running_mean"), weights.get("bn0.running_mean", torch.zeros(0))
         )
         if kept and any(key.startswith(_UNUSED) for key in weights):
             log.info(

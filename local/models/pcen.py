@@ -27,6 +27,9 @@ class Pcen(nn.Module):
         when `trainable`.
     """
 
+    log_gain: torch.Tensor
+    log_bias: torch.Tensor
+    log_power: torch.Tensor
     within: torch.Tensor
     carried: torch.Tensor
 

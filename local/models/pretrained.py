@@ -40,7 +40,7 @@ def _plain_arrays() -> list[Any]:
     the weights. Named as old and new NumPy name them.
     """
     # `_reconstruct` and `scalar` have no public name.
-    multiarray = np._core.multiarray
+    multiarray = np._core.multiarray  # type: ignore[attr-defined]
     allowed: list[Any] = [np.ndarray, np.dtype, (codecs.encode, "_codecs.encode")]
     for room in ("numpy.core.multiarray", "numpy._core.multiarray"):
         allowed.append((multiarray._reconstruct, f"{room}._reconstruct"))

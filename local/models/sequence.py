@@ -35,7 +35,7 @@ class SequenceParams(CommonParams):
     feed_forward: int = Field(default=128, ge=1)
     dropout: float = Field(default=0.1, ge=0.0, lt=1.0)
     # token: a learned class token is read along, and its output scores the window.
-    head: Literal["token", "attention", "max", "mean"] = "token"
+    head: Literal["token", "attention", "max", "mean"] = "token"  # type: ignore[assignment]
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> "SequenceParams":

@@ -55,7 +55,7 @@ class TimmSed(SedModel):
         self.smooth = params.smooth
         self.input_layers = input_layers(params, n_bands)
         self.backbone = _backbone(params, n_channels(params), weights)
-        info = self.backbone.feature_info
+        info: Any = self.backbone.feature_info
         self.step = int(info.reduction()[-1])
         n_features = int(info.channels()[-1])
         self.hidden = hidden_layer(n_features, params.hidden)
@@ -80,7 +80,11 @@ def _backbone(params: TimmParams, n_in: int, weights: Weights | None) -> nn.Modu
             f"model.params.backbone is {params.backbone!r}, which timm does not know; near: "
             f"{', '.join(near) or 'nothing, see timm.list_models()'}"
         )
-    options = {"features_only": True, "in_chans": n_in, "out_indices": [params.level]}
+    options: dict[str, Any] = {
+        "features_only": True,
+        "in_chans": n_in,
+        "out_indices": [params.level],
+    }
     if weights is not None:
         return _from_file(params, options, weights)
     if not params.pretrained:

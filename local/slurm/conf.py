@@ -202,15 +202,11 @@ def parse_time(text: str) -> float | None:
     match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", text)
     if match is None:
         raise CanopyError(f"time is {text!r}, expected as in 30, 08:00:00 or 1-12:00:00")
-    days, first, second, third = (
-        int(part) if part is not None else None for part in match.groups()
-    )
-    if days is not None:
-        minutes = days * 1440 + first * 60 + (second or 0) + (third or 0) / 60
-    elif third is not None:
-        minutes = first * 60 + second + third / 60
-    else:
-        minutes = first + (second or 0) / 60
+    days, _, _, third = match.groups()
+    numbers = [int(part or 0) for part in match.groups()]
+    if days is None and third is None:  # no hours: M or M:S
+        numbers = [0, 0, *numbers[1:3]]
+    minutes = numbers[0] * 1440 + numbers[1] * 60 + numbers[2] + numbers[3] / 60
     if minutes <= 0:
         raise CanopyError(f"time is {text!r}: give some")
     return float(minutes)

@@ -190,8 +190,8 @@ def _prepare(build: _Builder, stages: range) -> None:
         for text in request.overrides:
             command += ["--set", text]
         commands.append(command)
-    tables = [f"{request.dumpdir}/tables/prepare.done.json"] if 0 in stages else []
-    build.add("prepare", "prepare", [Task("all", commands, tables)])
+    stamps = [f"{request.dumpdir}/tables/prepare.done.json"] if 0 in stages else []
+    build.add("prepare", "prepare", [Task("all", commands, stamps)])
 
 
 def _preprocess(build: _Builder) -> None:

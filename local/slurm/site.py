@@ -118,13 +118,13 @@ def _check_stage(where: str, asked: Resources, there: list[Partition]) -> None:
             known = ", ".join(partition.name for partition in there)
             raise CanopyError(f"{where} names no partition and the cluster has no default: {known}")
     else:
-        known = {partition.name: partition for partition in there}
-        absent = [name for name in names.split(",") if name not in known]
+        by_name = {partition.name: partition for partition in there}
+        absent = [name for name in names.split(",") if name not in by_name]
         if absent:
             raise CanopyError(
-                f"{where} partition {absent[0]} does not exist; there are {', '.join(known)}"
+                f"{where} partition {absent[0]} does not exist; there are {', '.join(by_name)}"
             )
-        chosen = [known[name] for name in names.split(",")]
+        chosen = [by_name[name] for name in names.split(",")]
     where = f"{where} asks partition {'/'.join(partition.name for partition in chosen)}"
     _at_most(where, "CPUs", asked.cpus, [partition.cpus for partition in chosen])
     _at_most(where, "GPUs", asked.gpus, [partition.gpus for partition in chosen])

@@ -6,6 +6,7 @@ onset as its offset.
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -34,7 +35,8 @@ def read_audacity(path: Path | str, options: ReadOptions = DEFAULTS) -> pd.DataF
     `options.label` is the label of rows without text.
     """
     path = Path(path)
-    index, rows = [], []
+    index: list[int] = []
+    rows: list[list[Any]] = []
     for number, line in split_lines(read_text(path, options.encoding)):
         if line.startswith("\\"):
             if not rows or len(rows[-1]) > 3:
@@ -113,10 +115,12 @@ def _label(path: Path, number: int, line: str) -> list:
 
 
 def _frequencies(path: Path, number: int, line: str) -> list[float]:
-    fields = [parse_number(field.strip()) for field in line.split("\t")[1:]]
-    if len(fields) != 2 or None in fields:
+    fields = line.split("\t")[1:]
+    values = [parse_number(field.strip()) for field in fields]
+    numbers = [value for value in values if value is not None]
+    if len(fields) != 2 or len(numbers) != 2:
         raise CanopyError(
             f"{path} line {number}: {line[:60]!r} is no row of frequencies; expected a backslash "
             "and two numbers with tabs between them"
         )
-    return [math.nan if value < 0 else value for value in fields]
+    return [math.nan if value < 0 else value for value in numbers]

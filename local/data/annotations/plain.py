@@ -114,10 +114,10 @@ def _names(table: pd.DataFrame, path: Path, options: ReadOptions) -> dict[str, s
     names: dict[str, str] = {}
     for name in known:
         free = table.drop(columns=[*told.values(), *names.values()], errors="ignore")
-        column = told.get(name) or find_column(free, _SYNONYMS.get(name, (name,)))
+        found = told.get(name) or find_column(free, _SYNONYMS.get(name, (name,)))
         # One label for all rows was asked for, unless a column of them was named as well.
-        if column and not (name == "label" and options.label is not None and name not in told):
-            names[name] = column
+        if found and not (name == "label" and options.label is not None and name not in told):
+            names[name] = found
     return names
 
 

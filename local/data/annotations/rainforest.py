@@ -25,6 +25,11 @@ RAINFOREST_COLUMNS = (
 )
 
 
+def _check_whole_numbers(frame: pd.DataFrame, column: str, path: Path) -> None:
+    bad = ~(frame[column] % 1 == 0)
+    fail_at(bad, path, frame, lambda row: f"{column} is {row[column]}, expected a whole number")
+
+
 def read_rainforest(path: Path | str, polarity: int, source: str) -> pd.DataFrame:
     """Rows of a rainforest CSV as events, with `species_id` and `songtype_id` kept beside.
 
@@ -36,12 +41,7 @@ def read_rainforest(path: Path | str, polarity: int, source: str) -> pd.DataFram
     """
     frame = read_table(path, RAINFOREST_COLUMNS)
     for column in ("species_id", "songtype_id"):
-        fail_at(
-            ~(frame[column] % 1 == 0),
-            Path(path),
-            frame,
-            lambda row, column=column: f"{column} is {row[column]}, expected a whole number",
-        )
+        _check_whole_numbers(frame, column, Path(path))
     events = pd.DataFrame(
         {
             "recording_id": frame["recording_id"],

@@ -240,7 +240,7 @@ def _columns(
     shifted = start != 0
     begin = frame["onset"].where(~shifted, (start + frame["onset"]).round(_DIGITS))
     end = frame["offset"].where(~shifted, (start + frame["offset"]).round(_DIGITS))
-    native: dict[str, object] = {
+    native: dict[str, pd.Series] = {
         "Selection": frame.get("Selection", pd.Series(range(1, len(frame) + 1), dtype=object)),
         "View": frame.get("View", pd.Series("Spectrogram 1", index=frame.index)),
         "Channel": frame.get("Channel", pd.Series("1", index=frame.index)),

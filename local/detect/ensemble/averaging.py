@@ -130,7 +130,7 @@ def cross_fit(
     truth : (N, C) known positives; rows without any take no part in the score.
     fold : (N,) fold of each recording.
     """
-    has = truth.any(axis=1)
+    has: np.ndarray = np.asarray(truth.any(axis=1))
 
     def fitted(rows: np.ndarray) -> np.ndarray:
         # Ranks are taken among all recordings, whether they are labelled or not.

@@ -92,7 +92,7 @@ def _data(member: Member) -> str:
     tables = member.experiment.tables
     recordings, events = tables.recordings, known_rows(tables.events)
     by_subset = recordings.groupby("subset")
-    rows = [("subset", "recordings", "hours", "groups")]
+    rows: list[tuple[str, ...]] = [("subset", "recordings", "hours", "groups")]
     rows += [
         (
             str(subset),
