@@ -81,7 +81,7 @@ def blend_members(members: list[Member], like: Member, method: str, weighting: s
     if reason:
         log.warning("scores over time are left out: %s", reason)
     oof, test = (_blended(each, weights, method, not reason) for each in (parts, tests))
-    record = {
+    record: dict[str, Any] = {
         "method": method,
         "weighting": weighting,
         "metric": config.score.metric,
