@@ -13,11 +13,9 @@ from pathlib import Path
 
 from local.io.errors import CanopyError
 from local.io.limits import MAX_JSON_BYTES, read_text
+from local.stages.graph import PARTS
 
-STAGES = (
-    *("prepare", "preprocess", "split", "train", "infer", "merge", "relabel", "submit"),
-    "detect",
-)
+STAGES = (*PARTS, "detect")
 SBATCH = (
     *("account", "begin", "comment", "constraint", "cpus-per-task", "exclude", "exclusive"),
     *("gpus", "gpus-per-node", "gres", "licenses", "mail-type", "mail-user", "mem"),
@@ -154,8 +152,11 @@ def _resources(values: dict[str, str], where: str) -> Resources:
     for key in ("cpus-per-task", "nodes"):
         if not re.fullmatch(r"[1-9]\d*", values.get(key, "1")):
             raise CanopyError(f"{where} {key} is {values[key]!r}, expected 1 or more")
-    if where.split("[")[-1] != "train]" and (own["ranks"] > 1 or resources.nodes > 1):
-        raise CanopyError(f"{where} has ranks or nodes, which only [train] takes; move them there")
+    together = [f"[{name}]" for name, part in PARTS.items() if "ranks" in part.options]
+    if not where.endswith(tuple(together)) and (own["ranks"] > 1 or resources.nodes > 1):
+        raise CanopyError(
+            f"{where} has ranks or nodes, which only {' '.join(together)} takes; move them there"
+        )
     if own["ranks"] > resources.gpus > 0:
         raise CanopyError(
             f"{where} ranks is {own['ranks']}, but it asks for {resources.gpus} GPUs on a node; "

@@ -1,13 +1,16 @@
-"""A run as jobs: which, of which tasks, after which, and what each task calls."""
+"""A run as jobs: the graph of its stages, cut into tasks, each job after the one before it."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from local.slurm.conf import ClusterConf
+from local.stages.graph import CHECK, PARTS, Part, Work, command, order
 
 # Slurm's arrays hold 1001 tasks, unless a site says otherwise (MaxArraySize).
 MAX_TASKS = 1000
+# What needs nothing is done in one job with the check of the configuration.
+_FIRST = next(part for part in PARTS.values() if not part.needs)
 
 
 @dataclass(frozen=True)
@@ -104,165 +107,109 @@ def in_arrays(jobs: list[Job], most: int = MAX_TASKS) -> list[Job]:
 
 
 class _Builder:
-    """The jobs so far; each comes after the one before it."""
+    """The jobs so far; each comes after the one before it, for all work in the run's folder."""
 
     def __init__(self, request: RunRequest, conf: ClusterConf) -> None:
         self.request, self.conf = request, conf
         self.jobs: list[Job] = []
 
-    def add(self, name: str, stage: str, tasks: list[Task], threads_of: str = "") -> None:
+    def add(self, name: str, part: Part, tasks: list[Task]) -> None:
+        """A further job."""
         after = [self.jobs[-1].name] if self.jobs else []
-        self.jobs.append(Job(name, stage, tasks, after, threads_of or stage))
+        self.jobs.append(Job(name, part.name, tasks, after, part.gathers or part.name))
 
-    def call(self, script: str, stage: str, which: tuple[str, list[str]], *more: str) -> list[str]:
-        """A stage's script with the options that all take."""
-        request, (tag, overrides) = self.request, which
-        command = [script, "--recipe", request.recipe, "--conf", str(request.conf), "--tag", tag]
-        command += ["--datadir", str(request.datadir), "--dumpdir", str(request.dumpdir)]
-        command += ["--expdir", str(request.expdir), "--device", request.device]
-        command += ["--nj", str(self.conf.of(stage).cpus)]
-        if request.cache is not None and stage in ("train", "infer"):
-            command += ["--cache", request.cache]
-        for text in [*request.overrides, *overrides]:
-            command += ["--set", text]
-        return [*command, *more]
-
-    def each(self, suffix: str = "") -> list[tuple[str, tuple[str, list[str]]]]:
-        """Name of a task and its tag, for each seed."""
+    def runs(self, part: Part) -> list[tuple[str, str, list[str]]]:
+        """For each run that a part is done for: its name among the seeds, its tag, its settings."""
         tags = self.request.tags()
-        if self.request.seeds is None:
-            return [(suffix or "all", tags[0])]
+        if self.request.seeds is None or part.per == "dump":
+            return [("", *tags[0])]
         names = [f"seed{seed}" for seed in self.request.seeds]
-        return [("-".join(filter(None, (n, suffix))), t) for n, t in zip(names, tags, strict=True)]
+        return [(name, *tag) for name, tag in zip(names, tags, strict=True)]
+
+    def call(self, part: Part, tag: str, overrides: list[str], **more: Any) -> list[str]:
+        """The script of a part with its options."""
+        request, asked = self.request, self.conf.of((_FIRST if part is CHECK else part).name)
+        values = {
+            **{name: getattr(request, name) for name in ("recipe", "conf", "device", "cache")},
+            **{name: getattr(request, name) for name in ("datadir", "dumpdir", "expdir")},
+            "tag": tag,
+            "out": request.dumpdir / "tables",
+            "set": [*request.overrides, *overrides],
+            "nj": asked.cpus,
+            # Given only where they change anything: a task is known again by its command.
+            "folds": "" if request.all_folds else " ".join(map(str, request.folds)),
+            "ranks": asked.own["ranks"] if asked.own["ranks"] > 1 else None,
+            "n-nodes": asked.nodes if asked.nodes > 1 else None,
+        }
+        return command(part, values | more)
+
+    def tasks(self, part: Part, cycle: int) -> list[Task]:
+        """The tasks of a part: one for each dump, run or fold."""
+        folds = self.request.folds if part.per == "fold" else [None]
+        found = []
+        for fold in folds:
+            for seed, tag, overrides in self.runs(part):
+                name, one = seed, {}
+                if fold is not None:
+                    name, one = "-".join(filter(None, (seed, f"fold{fold}"))), {"folds": fold}
+                words = self.call(part, tag, overrides, cycle=cycle, **one)
+                words += ["--worker"] if one else []
+                found.append(Task(name or "all", [words], self.leaves(part, tag, cycle, fold)))
+        return found
+
+    def leaves(self, part: Part, tag: str, cycle: int, fold: int | None) -> list[str]:
+        """The files that a task leaves."""
+        exp = self.request.expdir / tag
+        places = {
+            "tables": self.request.dumpdir / "tables",
+            "features": "DUMP",
+            "exp": exp,
+            "cycle": exp / f"cycle{cycle}",
+            "fold": exp / f"cycle{cycle}" / f"fold{fold}",
+        }
+        return [name.format(**places) for name in part.leaves]
+
+    def add_part(self, part: Part, cycle: int) -> None:
+        """The jobs of a part: its tasks in shares, where that is asked for, and whole."""
+        n = self.conf.of(part.name).own["shards"] if part.shares else 1
+        end = f"-cycle{cycle}" if part.per in ("cycle", "fold") else ""
+        tasks = self.tasks(part, cycle)
+        if n > 1:
+            self.add(
+                f"{part.name}{end}",
+                part,
+                [
+                    Task(_share(task.name, k, n), [[*task.commands[0], "--shard", f"{k}/{n}"]])
+                    for task in tasks
+                    for k in range(n)
+                ],
+            )
+        self.add(f"{part.shares if n > 1 else part.name}{end}", part, tasks)
+
+    def add_first(self, works: list[Work]) -> None:
+        """One task that checks all that the others will need, after what needs nothing itself."""
+        (_, tag, overrides) = self.runs(_FIRST)[0]
+        stages = " ".join(str(n) for n in dict.fromkeys(work.stage.number for work in works))
+        check = self.call(CHECK, tag, overrides, stages=stages)
+        tasks = [task for work in works for task in self.tasks(work.part, 0) if not work.part.needs]
+        commands = [check, *(words for task in tasks for words in task.commands)]
+        leaves = [name for task in tasks for name in task.leaves]
+        self.add(_FIRST.name, _FIRST, [Task("all", commands, leaves)])
+
+
+def _share(task: str, k: int, n: int) -> str:
+    return f"shard{k}of{n}" if task == "all" else f"{task}-shard{k}of{n}"
 
 
 def plan_run(request: RunRequest, conf: ClusterConf) -> list[Job]:
     """Jobs of the stages asked for, in an order in which they can run."""
     build = _Builder(request, conf)
-    stages = range(request.first, request.last + 1)
-    _prepare(build, stages)
-    if 0 in stages:
-        _preprocess(build)
-    if 1 in stages:
-        tasks = [
-            Task(
-                name, [build.call("bin/split.py", "split", tag)], [f"{_exp(build, tag)}/folds.csv"]
-            )
-            for name, tag in build.each()
-        ]
-        build.add("split", "split", tasks)
-    if 2 in stages:
-        _train(build, 0)
-    if 3 in stages:
-        _infer(build, 0)
-    if 4 in stages:
-        for cycle in range(1, request.n_cycles + 1):
-            _relabel(build, cycle)
-            _train(build, cycle)
-            _infer(build, cycle)
-    if 5 in stages:
-        tasks = [
-            Task(
-                name,
-                [build.call("bin/submit.py", "submit", tag)],
-                [f"{_exp(build, tag)}/{file}" for file in ("submission.csv", "submit.done.json")],
-            )
-            for name, tag in build.each()
-        ]
-        build.add("submit", "submit", tasks)
+    works = order(range(request.first, request.last + 1), request.n_cycles)
+    build.add_first(works)
+    for work in works:
+        if work.part.needs:
+            build.add_part(work.part, work.cycle)
     return in_arrays(build.jobs)
-
-
-def _exp(build: _Builder, tag: tuple[str, list[str]]) -> str:
-    return str(build.request.expdir / tag[0])
-
-
-def _prepare(build: _Builder, stages: range) -> None:
-    request = build.request
-    tag = request.tags()[0]
-    check = build.call("bin/check_config.py", "prepare", tag)
-    commands = [[*check, "--stages", " ".join(map(str, stages))]]
-    if 0 in stages:
-        script = f"recipes/{request.recipe}/prepare.py"
-        tables = request.dumpdir / "tables"
-        command = [script, "--datadir", str(request.datadir), "--out", str(tables)]
-        command += ["--conf", str(request.conf), "--nj", str(build.conf.of("prepare").cpus)]
-        for text in request.overrides:
-            command += ["--set", text]
-        commands.append(command)
-    stamps = [f"{request.dumpdir}/tables/prepare.done.json"] if 0 in stages else []
-    build.add("prepare", "prepare", [Task("all", commands, stamps)])
-
-
-def _preprocess(build: _Builder) -> None:
-    """Shares of the recordings, then the manifest of all."""
-    n = build.conf.of("preprocess").own["shards"]
-    tag = build.request.tags()[0]
-    if n > 1:
-        shards = [
-            Task(
-                f"shard{k}of{n}",
-                [build.call("bin/preprocess.py", "preprocess", tag, "--shard", f"{k}/{n}")],
-            )
-            for k in range(n)
-        ]
-        build.add("preprocess", "preprocess", shards)
-    whole = Task("all", [build.call("bin/preprocess.py", "preprocess", tag)], ["DUMP/manifest.csv"])
-    build.add("manifest" if n > 1 else "preprocess", "preprocess", [whole])
-
-
-def _train(build: _Builder, cycle: int) -> None:
-    tasks = []
-    for fold in build.request.folds:
-        for name, tag in build.each(f"fold{fold}"):
-            options = ["--cycle", str(cycle), "--worker", "--folds", str(fold)]
-            # Given only where they change anything: a task is known again by its command.
-            asked = build.conf.of("train")
-            for option, number in (("--ranks", asked.own["ranks"]), ("--n-nodes", asked.nodes)):
-                options += [option, str(number)] if number > 1 else []
-            folder = f"{_exp(build, tag)}/cycle{cycle}/fold{fold}"
-            leaves = [f"{folder}/train.done.json", f"{folder}/best.pt"]
-            tasks.append(
-                Task(name, [build.call("bin/sed_train.py", "train", tag, *options)], leaves)
-            )
-    build.add(f"train-cycle{cycle}", "train", tasks)
-
-
-def _infer(build: _Builder, cycle: int) -> None:
-    """Folds, in shares where asked for, then what they make together."""
-    n = build.conf.of("infer").own["shards"]
-    shards, folds = [], []
-    for fold in build.request.folds:
-        options = ("--cycle", str(cycle), "--worker", "--folds", str(fold))
-        for name, tag in build.each(f"fold{fold}"):
-            command = build.call("bin/sed_infer.py", "infer", tag, *options)
-            folder = f"{_exp(build, tag)}/cycle{cycle}/fold{fold}"
-            leaves = [f"{folder}/infer.done.json", f"{folder}/scores.npz"]
-            folds.append(Task(name, [command], leaves))
-            for k in range(n):
-                shards.append(Task(f"{name}-shard{k}of{n}", [[*command, "--shard", f"{k}/{n}"]]))
-    if n > 1:
-        build.add(f"infer-cycle{cycle}", "infer", shards)
-    build.add(f"{'gather' if n > 1 else 'infer'}-cycle{cycle}", "infer", folds)
-    which = () if build.request.all_folds else ("--folds", " ".join(map(str, build.request.folds)))
-    merged = []
-    for name, tag in build.each():
-        command = build.call("bin/sed_infer.py", "merge", tag, "--cycle", str(cycle), *which)
-        folder = f"{_exp(build, tag)}/cycle{cycle}"
-        merged.append(Task(name, [command], [f"{folder}/oof.npz", f"{folder}/merge.done.json"]))
-    build.add(f"merge-cycle{cycle}", "merge", merged, "infer")
-
-
-def _relabel(build: _Builder, cycle: int) -> None:
-    tasks = [
-        Task(
-            name,
-            [build.call("bin/relabel.py", "relabel", tag, "--cycle", str(cycle))],
-            [f"{_exp(build, tag)}/cycle{cycle}/pseudo_events.csv"],
-        )
-        for name, tag in build.each()
-    ]
-    build.add(f"relabel-cycle{cycle}", "relabel", tasks)
 
 
 def plan_detect(options: list[str], out: Path, conf: ClusterConf) -> list[Job]:

@@ -11,6 +11,7 @@ from local.io.errors import CanopyError
 from local.io.files import fingerprint
 from local.slurm.conf import ClusterConf, read_conf
 from local.slurm.job_graph import Job, RunRequest
+from local.stages.graph import STAGES
 from local.stages.options import chosen_folds
 
 
@@ -26,8 +27,9 @@ def request_of(args: argparse.Namespace) -> RunRequest:
     folds = chosen_folds(args.folds, config.split.n_folds)
     seeds = [int(part) for part in args.seeds.split()] if args.seeds else None
     cycles = config.relabel.n_cycles if args.n_cycles is None else args.n_cycles
-    if not 0 <= args.stage <= args.stop_stage <= 5:
-        raise CanopyError(f"stages {args.stage} to {args.stop_stage}: give 0 to 5, the first first")
+    if not 0 <= args.stage <= args.stop_stage < len(STAGES):
+        last = len(STAGES) - 1
+        raise CanopyError(f"stages {args.stage} to {args.stop_stage}: give 0 to {last}, in order")
     return RunRequest(
         recipe=args.recipe,
         conf=conf,

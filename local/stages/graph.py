@@ -25,8 +25,8 @@ class Part:
     leaves : files that it leaves, in a place of its own: `{tables}`, `{features}`, `{exp}`,
         `{cycle}` or `{fold}`.
     options : options that its script takes.
-    shares : whether `--shard K/N` deals its recordings to several processes; the same call without
-        it then takes what they made.
+    shares : where `--shard K/N` deals its recordings to several processes, the name of the job that
+        calls it without and takes what they made.
     gathers : the part whose script does this one as well where it is not told to be a worker; both
         compute on as many threads, which decide the last digits.
     """
@@ -38,7 +38,7 @@ class Part:
     leaves: tuple[str, ...]
     options: tuple[str, ...] = _EVERY
     needs_before: tuple[str, ...] = ()
-    shares: bool = False
+    shares: str = ""
     gathers: str = ""
 
 
@@ -67,7 +67,7 @@ _ALL = (
         per="dump",
         needs=("prepare",),
         leaves=("{features}/manifest.csv",),
-        shares=True,
+        shares="manifest",
     ),
     Part(
         name="split",
@@ -92,7 +92,7 @@ _ALL = (
         needs=("prepare", "preprocess", "split", "train"),
         leaves=("{fold}/infer.done.json", "{fold}/scores.npz"),
         options=(*_EVERY, "folds", "cache", "cycle"),
-        shares=True,
+        shares="gather",
     ),
     Part(
         name="merge",
