@@ -5,10 +5,11 @@ VENV ?= $(CURDIR)/.venv
 JOBS ?= 2
 export PYTHONPATH := $(CURDIR)
 python := $(VENV)/bin/python
-shell_files := run.sh $(wildcard bin/*.sh tests/slurm/*.sh) .ci/run
+shell_files := run.sh $(wildcard bin/*.sh tests/*/*.sh) .ci/run
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-eval demo test lint bench bench-rivals bench-sizing faults fuzz test-slurm ladder clean
+.PHONY: help setup setup-eval demo test test-quick lint gpu bench bench-rivals bench-sizing faults fuzz \
+  test-slurm ladder clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -25,10 +26,16 @@ demo: ## all stages of the demo: a made-up competition from sounds to report
 test: lint ## lint, then all tests (JOBS=N at once)
 	OMP_NUM_THREADS=1 "$(python)" -m pytest -n $(JOBS) --dist loadfile
 
+test-quick: setup ## tests of every wing that take no more than moments, for daily work
+	OMP_NUM_THREADS=1 "$(python)" -m pytest -n $(JOBS) --dist loadfile -m "not slow"
+
 lint: setup ## ruff (rules and layout) and shellcheck
 	"$(python)" -m ruff check .
 	"$(python)" -m ruff format --check .
 	"$(VENV)/bin/shellcheck" $(shell_files)
+
+gpu: ## what runs on a CUDA device, on a machine that has one, GPU='--quick'
+	@bash tests/gpu/run.sh $(GPU)
 
 bench: setup ## speed and memory, as ratios measured in this run
 	@set -e; for script in $(filter-out %/rivals.py %/sizing.py,$(wildcard tests/bench/*.py)); do echo "== $$script"; "$(python)" "$$script"; done
@@ -52,5 +59,5 @@ ladder: setup ## the climb from positives only to the default, measured (an hour
 	@VENV="$(VENV)" "$(python)" -m recipes.rfcx.ladder $(LADDER)
 
 clean: ## remove caches (not the environment, and nothing that a run wrote)
-	rm -rf .pytest_cache .ruff_cache .hypothesis
+	rm -rf .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -path ./.venv -prune -o -name __pycache__ -type d -exec rm -rf {} +

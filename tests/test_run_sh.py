@@ -366,6 +366,6 @@ def test_another_environment(clone, tmp_path):
 def test_make_help_lists_the_targets():
     told = subprocess.run(["make", "-C", ROOT, "help"], capture_output=True, text=True, check=True)
     assert re.findall(r"^  make ([\w-]+)", told.stdout, re.M) == [
-        *("help", "setup", "setup-eval", "demo", "test", "lint", "bench", "bench-rivals"),
-        *("bench-sizing", "faults", "test-slurm", "fuzz", "ladder", "clean"),
+        *("help", "setup", "setup-eval", "demo", "test", "test-quick", "lint", "gpu"),
+        *("bench", "bench-rivals", "bench-sizing", "faults", "test-slurm", "fuzz", "ladder", "clean"),
     ]

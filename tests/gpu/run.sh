@@ -7,7 +7,7 @@
 # that holds PyTorch [.venv/bin/python where there is one, else python3]; WHEELS a folder of wheels
 # of what it lacks, which are unpacked beside it and installed nowhere. What is lacking, as a rule:
 # soundfile cffi pycparser soxr pydantic pydantic-core annotated-types typing-inspection
-# iterative-stratification, each at the version of requirements.txt.
+# iterative-stratification, each at the version of requirements.lock.
 set -euo pipefail
 root=$(CDPATH='' cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd -P)
 cd "$root"
