@@ -367,5 +367,14 @@ def test_make_help_lists_the_targets():
     told = subprocess.run(["make", "-C", ROOT, "help"], capture_output=True, text=True, check=True)
     assert re.findall(r"^  make ([\w-]+)", told.stdout, re.M) == [
         *("help", "setup", "setup-eval", "demo", "test", "test-quick", "lint", "gpu"),
-        *("bench", "bench-rivals", "bench-sizing", "faults", "test-slurm", "fuzz", "ladder", "clean"),
+        *(
+            "bench",
+            "bench-rivals",
+            "bench-sizing",
+            "faults",
+            "test-slurm",
+            "fuzz",
+            "ladder",
+            "clean",
+        ),
     ]

@@ -8,6 +8,7 @@ With `--device cpu` the same steps run where there is no GPU, to see that the sc
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -272,12 +273,20 @@ def detection(check: Check) -> str:
 
 
 def steps(check: Check) -> str:
-    """Seconds of a step by `bin/profile_step.py`, of the networks of the configurations."""
+    """Seconds of a training step of two networks, by `bin/profile_step.py`."""
     notes = []
     for conf in ("conf/demo/default.yaml", "conf/rfcx/eff_v020.yaml"):
-        options = ("--device", check.device, "--batch-size", "4" if check.quick else "32")
-        told = check.call("bin/profile_step.py", "--conf", conf, *options)
-        notes.append(f"{Path(conf).stem}: {' '.join(told.split())[:160]}")
+        n = 4 if check.device == "cpu" else 32
+        told = check.call(
+            *("bin/profile_step.py", "--conf", conf, "--device", check.device),
+            *("--batch-size", str(n)),
+        )
+        parts = re.findall(r"^ *(forward|backward|optimiser) +([0-9.]+) s", told, re.M)
+        seconds = sum(float(value) for _, value in parts)
+        if not seconds:
+            raise FailedError(f"no times in {told}")
+        peak = re.findall(r"peak memory +([0-9]+) MB", told)[0]
+        notes.append(f"{Path(conf).stem} {n / seconds:,.0f} windows/s, {peak} MB for {n} windows")
     return "; ".join(notes)
 
 

@@ -220,18 +220,6 @@ def test_nothing_of_it_enters_a_checkpoint():
     assert not list(front_end.parameters())
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_cuda_agrees_with_the_cpu():
-    rate, config = settings("common")
-    wave = torch.from_numpy(sound(60 * rate))
-    expected = LogMel(config, rate)(wave)
-    front_end = LogMel(config, rate).cuda()
-    torch.testing.assert_close(front_end(wave.cuda()).cpu(), expected, rtol=0, atol=1e-3)
-    streamed = torch.cat(list(stream_features(wave.split(500_000), front_end)), dim=1)
-    torch.testing.assert_close(streamed.cpu(), expected, rtol=0, atol=1e-3)
-
-
 @pytest.mark.parametrize("wave", [torch.zeros(0), torch.zeros(2, 2, 9), torch.ones(9).int()])
 def test_wrong_input_is_refused(wave):
     with pytest.raises(ValueError, match="floating-point"):

@@ -28,7 +28,10 @@ from local.training.launching import LaunchConfig, run_ranks
 from local.training.ranks import Ranks, normalise_together
 
 ROOT = Path(__file__).resolve().parents[3]
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+ENVIRONMENT = os.environ | {
+    "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
+    "OMP_NUM_THREADS": "1",
+}
 # A network that looks at no other window of the batch, and draws nothing.
 ALONE = {"downsample": [2], "width": 16, "n_blocks": 1, "n_heads": 2, "feed_forward": 16}
 ALONE |= {"dropout": 0.0, "norm": "none", "level_norm": True, "activity": True}

@@ -86,7 +86,8 @@ def test_a_fold_learns_in_half_precision_and_scores_as_on_the_cpu(fold_of, tmp_p
     fold = fold_of(tmp_path / "fold")
     Trainer(fold, fold.config).run()
     log = pd.read_csv(fold.folder / "log.csv")
-    assert log["skipped_steps"].sum() == 0
+    # At most while the scale of half precision finds its size.
+    assert log["skipped_steps"].iloc[1:].sum() == 0
     assert log["loss_total"].iloc[-1] < 0.9 * log["loss_total"].iloc[0]
     assert log["valid_span_auc"].iloc[-1] > 0.8
     scores = {}
@@ -135,10 +136,16 @@ def test_out_of_memory_names_a_batch_size_that_fits():
     assert take(advised).numel() > 0
 
 
-def test_features_of_the_device_are_those_of_the_cpu(toy_config):
-    front_end = front_end_of(toy_config())
+@pytest.mark.parametrize("n_fft", [128, 2048])
+def test_features_of_the_device_are_those_of_the_cpu(toy_config, n_fft):
+    front_end = front_end_of(toy_config(audio__sample_rate=32_000, features__n_fft=n_fft))
     rng = np.random.default_rng(1)
-    blocks = [rng.standard_normal(50_000).astype(np.float32) for _ in range(3)]
+    blocks = [rng.standard_normal(500_000).astype(np.float32) for _ in range(3)]
     there = np.concatenate(list(front_end.stream(blocks, "cuda")), axis=-1)
     here = np.concatenate(list(front_end.stream(blocks, "cpu")), axis=-1)
     np.testing.assert_allclose(there, here, atol=1e-3)
+    # And of whole pieces, as augmentation of waveforms makes them.
+    wave = torch.from_numpy(blocks[0][None, :100_000])
+    torch.testing.assert_close(
+        front_end.excerpt(wave.cuda()).cpu(), front_end.excerpt(wave), rtol=0, atol=1e-3
+    )
