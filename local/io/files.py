@@ -18,13 +18,15 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from local.io.errors import CanopyError, MachineError, first_line
 from local.io.limits import MAX_JSON_BYTES, read_text
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # `.<stem>.<eight letters>.tmp<suffix>`; in the name of an output no such thing stands.
 _TEMPORARY = re.compile(r"\..*\.[a-z0-9_]{8}\.tmp(\.[^.]*)?")
@@ -280,7 +282,7 @@ def as_written(path: Path | str) -> Iterator[None]:
         ) from None
 
 
-def write_csv(target: Path | str, frame: pd.DataFrame, **options: Any) -> None:
+def write_csv(target: Path | str, frame: "pd.DataFrame", **options: Any) -> None:
     """Write a table as CSV (UTF-8, no index) atomically."""
     text = io.StringIO()
     frame.to_csv(text, index=False, **options)

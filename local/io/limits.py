@@ -12,11 +12,13 @@ import stat
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-import pandas as pd
-
 from local.io.errors import CanopyError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # Tables, annotations: some millions of rows. Text of them takes about ten times that in memory.
 MAX_TABLE_BYTES = 256 * 2**20
@@ -174,7 +176,7 @@ def _device_fault(text: str) -> str:
 # ----------------------------------------------------------------------------------- spreadsheets
 
 
-def spreadsheet_safe(frame: pd.DataFrame) -> pd.DataFrame:
+def spreadsheet_safe(frame: "pd.DataFrame") -> "pd.DataFrame":
     """A table that a spreadsheet shows and does not compute, for files that people open.
 
     Text that begins like a formula (`=`, `+`, `-`, `@`, tab, line break and the wide forms of the
@@ -184,7 +186,7 @@ def spreadsheet_safe(frame: pd.DataFrame) -> pd.DataFrame:
     return _map_text(frame, _guarded)
 
 
-def spreadsheet_plain(frame: pd.DataFrame) -> pd.DataFrame:
+def spreadsheet_plain(frame: "pd.DataFrame") -> "pd.DataFrame":
     """The inverse of `spreadsheet_safe`."""
     return _map_text(frame, _unguarded)
 
@@ -197,10 +199,12 @@ def _unguarded(text: str) -> str:
     return text[1:] if text[:1] == "'" and _FORMULA.match(text) else text
 
 
-def _map_text(frame: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
+def _map_text(frame: "pd.DataFrame", change: Callable[[str], str]) -> "pd.DataFrame":
+    from pandas.api.types import is_datetime64_any_dtype, is_numeric_dtype
+
     changed = frame.copy()
     for place, dtype in enumerate(frame.dtypes):
-        if pd.api.types.is_numeric_dtype(dtype) or pd.api.types.is_datetime64_any_dtype(dtype):
+        if is_numeric_dtype(dtype) or is_datetime64_any_dtype(dtype):
             continue
         column = frame.iloc[:, place].astype(object)
         changed.isetitem(
