@@ -12,18 +12,15 @@ in a pack, byte for byte (`pack`): a place is a path, or a file's stretch of a p
 
 import io
 import os
-import struct
-import zipfile
 from dataclasses import dataclass, replace
 from math import isfinite, prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.lib import format as npy_format
 
 from local.features.pack import Packed, Place, Window
-from local.io.archives import UNREADABLE, check_archive, check_stored, read_npy_header
+from local.io.archives import UNREADABLE, StoredArray, open_archive, stored_arrays
 from local.io.errors import CanopyError
 from local.io.files import write_npz
 from local.io.limits import regular_size
@@ -33,7 +30,6 @@ SCHEMA = 1
 
 _DTYPES = {"feats": ("float16", "float32"), "wave": ("int16",)}
 _SCALARS = ("sample_rate", "hop_length", "duration", "schema")
-_MAX_SCALAR_BYTES = 1024
 _MAX_AXES = 8
 # Full scale of 16-bit sound: libsndfile divides by it, so whole numbers come back exactly.
 _FULL_SCALE = 32768.0
@@ -263,88 +259,59 @@ def _fault(place: Place, found: str) -> CanopyError:
 
 
 def _find_layout(place: Place, stream: Any, stamp: tuple[int, int, int]) -> _Layout:
-    """Walk the zip directory, the member's local header and the npy header; check each size."""
+    """Where the arrays lie, from the archive's directory and the headers in it."""
     first, size = (place.offset, place.size) if isinstance(place, Packed) else (0, stamp[1])
     if first + size > stamp[1]:
         raise _fault(place, "reaches beyond the end of the pack, it is truncated")
     try:
         with io.BufferedReader(Window(stream.fileno(), first, size)) as window:
-            check_archive(window)
-            with zipfile.ZipFile(window) as archive:
-                scalars = {name: _read_scalar(place, archive, name) for name in _SCALARS}
-                _check_scalars(place, scalars)
-                layouts = [
-                    _array_layout(place, archive, window, name, scalars, stamp, first, size)
-                    for name in _array_members(place, archive)
-                ]
+            with open_archive(window) as archive:
+                arrays = stored_arrays(archive)
+            scalars = {name: _scalar(place, window, arrays, name) for name in _SCALARS}
     except UNREADABLE as error:
         raise _fault(place, f"not readable as an npz ({' '.join(str(error).split())})") from None
+    _check_scalars(place, scalars)
+    # `feats`, `wave`, or both in this order.
+    layouts = [
+        _array_layout(place, name, arrays[name], scalars, stamp, first)
+        for name in _DTYPES
+        if name in arrays
+    ]
+    if not layouts:
+        raise _fault(place, "expected a member feats or wave, found 0")
     return replace(layouts[0], wave=layouts[1]) if len(layouts) > 1 else layouts[0]
 
 
 def _array_layout(
     place: Place,
-    archive: zipfile.ZipFile,
-    window: Any,
     member: str,
+    array: StoredArray,
     scalars: dict[str, float | int],
     stamp: tuple[int, int, int],
     first: int,
-    size: int,
 ) -> _Layout:
-    entry = _stored_entry(place, archive, member)
-    with archive.open(entry) as stream:
-        shape, fortran, dtype = read_npy_header(stream)
-        header_bytes = stream.tell()
-    data = _data_offset(window, entry)
-    _check_array(place, member, shape, dtype)
-    array_bytes = prod(shape) * dtype.itemsize
-    if header_bytes + array_bytes != entry.file_size:
-        raise _fault(
-            place,
-            f"member {member} of shape {shape} needs {array_bytes} bytes but holds "
-            f"{entry.file_size - header_bytes}",
-        )
-    if data + entry.file_size > size:
-        raise _fault(place, f"member {member} reaches beyond the end of the file, it is truncated")
+    _check_array(place, member, array.shape, array.dtype)
     info = FeatureInfo(
-        n_frames=shape[-1],
-        axes=shape[:-1],
+        n_frames=array.shape[-1],
+        axes=array.shape[:-1],
         sample_rate=int(scalars["sample_rate"]),
         hop_length=int(scalars["hop_length"]),
         duration=float(scalars["duration"]),
         schema=int(scalars["schema"]),
     )
-    return _Layout(info, dtype, fortran, first + data + header_bytes, stamp)
+    return _Layout(info, array.dtype, array.fortran, first + array.start, stamp)
 
 
-def _stored_entry(place: Place, archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
-    try:
-        entry = archive.getinfo(f"{name}.npy")
-    except KeyError:
-        raise _fault(place, f"has no member {name}") from None
-    check_stored(entry)
-    return entry
-
-
-def _array_members(place: Place, archive: zipfile.ZipFile) -> list[str]:
-    """`feats`, `wave`, or both in this order."""
-    members = [name for name in _DTYPES if f"{name}.npy" in archive.namelist()]
-    if not members:
-        raise _fault(place, "expected a member feats or wave, found 0")
-    return members
-
-
-def _read_scalar(place: Place, archive: zipfile.ZipFile, name: str) -> float | int:
-    entry = _stored_entry(place, archive, name)
-    if entry.file_size > _MAX_SCALAR_BYTES:
-        raise _fault(place, f"member {name} is no scalar")
-    with archive.open(entry) as stream:
-        shape, _, dtype = read_npy_header(stream)
-        if shape != () or dtype.kind not in "iuf":
-            raise _fault(place, f"member {name} is no scalar number")
-    with archive.open(entry) as stream:
-        return npy_format.read_array(stream, allow_pickle=False).item()
+def _scalar(
+    place: Place, window: io.BufferedReader, arrays: dict[str, StoredArray], name: str
+) -> float | int:
+    array = arrays.get(name)
+    if array is None:
+        raise _fault(place, f"has no member {name}")
+    if array.shape != () or array.dtype.kind not in "iuf":
+        raise _fault(place, f"member {name} is no scalar number")
+    window.seek(array.start)
+    return np.frombuffer(window.read(array.dtype.itemsize), array.dtype)[0].item()
 
 
 def _check_scalars(place: Place, scalars: dict[str, float | int]) -> None:
@@ -355,16 +322,6 @@ def _check_scalars(place: Place, scalars: dict[str, float | int]) -> None:
         whole = name == "duration" or float(value).is_integer()
         if not (isfinite(value) and value > 0 and whole):
             raise _fault(place, f"{name} is {value}")
-
-
-def _data_offset(window: Any, entry: zipfile.ZipInfo) -> int:
-    """First byte of a stored member: behind its local header, whose lengths are its own."""
-    window.seek(entry.header_offset)
-    local = window.read(30)
-    signature, name_bytes, extra_bytes = struct.unpack("<4s22xHH", local)
-    if signature != b"PK\x03\x04":
-        raise zipfile.BadZipFile("the directory points at no member")
-    return entry.header_offset + len(local) + name_bytes + extra_bytes
 
 
 def _check_array(place: Place, member: str, shape: tuple[int, ...], dtype: np.dtype) -> None:

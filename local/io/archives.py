@@ -12,6 +12,8 @@ import struct
 import tokenize
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -61,8 +63,9 @@ _LEGACY_PICKLES = 5
 _SWELLING = ("bytearray",)
 
 
-def check_archive(file: Path | str | BinaryIO) -> None:
-    """Refuse a zip file whose directory does not fit the file, or whose members could swell.
+@contextmanager
+def open_archive(file: Path | str | BinaryIO) -> Iterator[zipfile.ZipFile]:
+    """A zip file whose directory fits the file and whose members cannot swell; read once.
 
     `file` is its path, or the file itself, open; where it stands in it is then left anywhere.
 
@@ -73,8 +76,8 @@ def check_archive(file: Path | str | BinaryIO) -> None:
     """
     if isinstance(file, str | Path):
         regular_size(file)
-        with open(file, "rb") as stream:
-            check_archive(stream)
+        with open(file, "rb") as stream, open_archive(stream) as archive:
+            yield archive
         return
     size = file.seek(0, os.SEEK_END)
     directory = _directory_bytes(file, size)
@@ -83,29 +86,23 @@ def check_archive(file: Path | str | BinaryIO) -> None:
             f"its directory claims {directory} bytes, at most {min(size, MAX_DIRECTORY_BYTES)} "
             "can be right"
         )
-    total = 0
-    seen: set[str] = set()
     with zipfile.ZipFile(file) as archive:
+        seen: set[str] = set()
         for entry in archive.infolist():
-            check_stored(entry)
+            name = f"member {entry.filename!r:.80}"
+            # Bit 0: encrypted.
+            plain = entry.compress_type == zipfile.ZIP_STORED and not entry.flag_bits & 1
+            if not plain or entry.file_size != entry.compress_size:
+                raise zipfile.BadZipFile(f"{name} is compressed or encrypted")
             if not 0 <= entry.header_offset < size:
-                raise zipfile.BadZipFile(f"member {entry.filename!r:.80} lies outside the file")
+                raise zipfile.BadZipFile(f"{name} lies outside the file")
             if entry.filename in seen:
-                raise zipfile.BadZipFile(f"member {entry.filename!r:.80} stands twice")
+                raise zipfile.BadZipFile(f"{name} stands twice")
             seen.add(entry.filename)
-            total += entry.file_size
-    if total > size:
-        raise zipfile.BadZipFile(f"its members claim {total} bytes, the file has {size}")
-
-
-def check_stored(entry: zipfile.ZipInfo) -> None:
-    """Refuse a member that is compressed or encrypted (bit 0)."""
-    if (
-        entry.compress_type != zipfile.ZIP_STORED
-        or entry.flag_bits & 1
-        or entry.file_size != entry.compress_size
-    ):
-        raise zipfile.BadZipFile(f"member {entry.filename!r:.80} is compressed or encrypted")
+        total = sum(entry.file_size for entry in archive.infolist())
+        if total > size:
+            raise zipfile.BadZipFile(f"its members claim {total} bytes, the file has {size}")
+        yield archive
 
 
 def _directory_bytes(stream: BinaryIO, size: int) -> int:
@@ -130,24 +127,55 @@ def _directory_bytes(stream: BinaryIO, size: int) -> int:
 # --------------------------------------------------------------------------------------------- npz
 
 
-def read_npy_header(stream: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Shape, whether in Fortran order, and type of the array that `stream` begins with.
+@dataclass(frozen=True)
+class StoredArray:
+    """An array of an npz; its numbers begin at byte `start` of the file."""
+
+    shape: tuple[int, ...]
+    fortran: bool
+    dtype: np.dtype
+    start: int
+
+
+def stored_arrays(archive: zipfile.ZipFile) -> dict[str, StoredArray]:
+    """All arrays of an open npz by name, each held against its member's size.
 
     Raises
     ------
-    ValueError
-        No array, an unknown version, or an array of Python objects.
+    Any of UNREADABLE
+        Damaged, with Python objects, or with sizes that contradict each other.
     """
-    version = npy_format.read_magic(stream)
-    if version == (1, 0):
-        header = npy_format.read_array_header_1_0(stream)
-    elif version == (2, 0):
-        header = npy_format.read_array_header_2_0(stream)
-    else:
-        raise ValueError(f"has an array of npy version {version}")
-    if header[2].hasobject:
+    file: Any = archive.fp
+    size = file.seek(0, os.SEEK_END)
+    found = {}
+    for entry in archive.infolist():
+        array = _stored(archive, entry, file)
+        if array.start + prod(array.shape) * array.dtype.itemsize > size:
+            raise ValueError(f"member {entry.filename!r:.80} reaches beyond the end of the file")
+        found[entry.filename.removesuffix(".npy")] = array
+    return found
+
+
+def _stored(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, file: Any) -> StoredArray:
+    with archive.open(entry) as stream:
+        version = npy_format.read_magic(stream)
+        if version not in ((1, 0), (2, 0)):
+            raise ValueError(f"has an array of npy version {version}")
+        first = version == (1, 0)
+        read = npy_format.read_array_header_1_0 if first else npy_format.read_array_header_2_0
+        shape, fortran, dtype = read(stream)
+        header = stream.tell()
+    if dtype.hasobject:
         raise ValueError("holds Python objects, which are not read")
-    return header
+    needed, there = prod(shape) * dtype.itemsize, entry.file_size - header
+    if min(shape, default=0) < 0 or needed != there:
+        raise ValueError(
+            f"member {entry.filename!r:.80} of shape {shape} needs {needed} bytes but holds {there}"
+        )
+    # The numbers lie behind the member's local header, whose lengths are its own.
+    file.seek(entry.header_offset + 26)
+    local = 30 + sum(struct.unpack("<HH", file.read(4)))
+    return StoredArray(shape, fortran, dtype, entry.header_offset + local + header)
 
 
 def read_npz(path: Path | str) -> dict[str, np.ndarray]:
@@ -158,55 +186,46 @@ def read_npz(path: Path | str) -> dict[str, np.ndarray]:
     OSError, and any of UNREADABLE
         Missing, damaged, compressed, with objects, or with sizes that contradict each other.
     """
-    check_archive(path)
-    with zipfile.ZipFile(path) as archive:
-        return {
-            entry.filename.removesuffix(".npy"): _read_member(archive, entry)
-            for entry in archive.infolist()
-        }
-
-
-def _read_member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray:
-    with archive.open(entry) as stream:
-        shape, _, dtype = read_npy_header(stream)
-        needed = prod(shape) * dtype.itemsize
-        if min(shape, default=0) < 0 or stream.tell() + needed != entry.file_size:
-            raise ValueError(
-                f"member {entry.filename!r:.80} of shape {shape} needs {needed} bytes, "
-                f"{entry.file_size - stream.tell()} are there"
-            )
-    with archive.open(entry) as stream:
-        return npy_format.read_array(stream, allow_pickle=False)
+    with open_archive(path) as archive:
+        arrays = {}
+        for name in stored_arrays(archive):
+            # By zipfile, which holds the numbers against their checksum.
+            with archive.open(name if name in archive.namelist() else f"{name}.npy") as stream:
+                arrays[name] = npy_format.read_array(stream, allow_pickle=False)
+        return arrays
 
 
 # ----------------------------------------------------------------------------------------- tensors
 
 
-def check_checkpoint(path: Path | str) -> None:
-    """Refuse a checkpoint that claims more than it has, before torch reads it.
+def check_structure(archive: zipfile.ZipFile) -> None:
+    """Refuse a checkpoint, opened by `open_archive`, whose structure torch should not unpickle.
 
     Raises
     ------
-    OSError, ValueError, zipfile.BadZipFile
-        As `check_archive`; a damaged member; a structure that is too large or names what could
-        take any amount of memory.
+    ValueError
+        It is too large, or names what could take any amount of memory.
     """
-    check_archive(path)
-    with zipfile.ZipFile(path) as archive:
-        # torch reads past flipped bits; the archive's own checksums do not.
-        damaged = archive.testzip()
-        if damaged:
-            raise zipfile.BadZipFile(f"checksum of {damaged}")
-        for entry in archive.infolist():
-            if entry.filename.endswith("data.pkl"):
-                if entry.file_size > MAX_PICKLE_BYTES:
-                    raise ValueError(f"its structure alone has {entry.file_size} bytes")
-                with archive.open(entry) as stream:
-                    _check_pickle(stream)
+    for entry in archive.infolist():
+        if entry.filename.endswith("data.pkl"):
+            if entry.file_size > MAX_PICKLE_BYTES:
+                raise ValueError(f"its structure alone has {entry.file_size} bytes")
+            with archive.open(entry) as stream:
+                _check_pickle(stream)
 
 
-def check_any_checkpoint(path: Path | str) -> None:
-    """`check_checkpoint`, also for files of the format before torch 1.6, which is no archive."""
+def check_checksums(archive: zipfile.ZipFile) -> None:
+    """Refuse flipped bits, which torch reads past and the archive's own checksums do not."""
+    damaged = archive.testzip()
+    if damaged:
+        raise zipfile.BadZipFile(f"checksum of {damaged}")
+
+
+def check_foreign_checkpoint(path: Path | str) -> None:
+    """Refuse a checkpoint of others that claims more than it has, before torch reads it.
+
+    Files of the format before torch 1.6, which is no archive, are known too.
+    """
     regular_size(path)
     with open(path, "rb") as stream:
         if stream.read(len(ZIP_START)) != ZIP_START:
@@ -214,7 +233,9 @@ def check_any_checkpoint(path: Path | str) -> None:
             for _ in range(_LEGACY_PICKLES):
                 _check_pickle(stream)
             return
-    check_checkpoint(path)
+        with open_archive(stream) as archive:
+            check_structure(archive)
+            check_checksums(archive)
 
 
 def _check_pickle(stream: Any) -> None:

@@ -15,14 +15,15 @@ import zipfile
 from collections.abc import Mapping
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
 from local.config import BuiltModel, parse_section
-from local.io.archives import check_checkpoint, check_tensors
+from local.io.archives import check_checksums, check_structure, check_tensors, open_archive
 from local.io.errors import UNPACKING_ERRORS, CanopyError, MachineError, first_line
 from local.io.files import PASSING_FAULTS, atomic_path, disk_fault
+from local.io.limits import regular_size
 from local.models import SedModel, create_model, fit_hint, without_pretrained
 
 log = logging.getLogger("canopy")
@@ -59,16 +60,15 @@ def _digest(stream: Any, n_bytes: int) -> bytes:
     return digest.hexdigest().encode()
 
 
-def _check_seal(path: Path) -> None:
-    """Hold a file against the checksum it carries; one without any is a file of others."""
-    with zipfile.ZipFile(path) as archive:
-        seal = archive.comment
+def _check_content(archive: zipfile.ZipFile, stream: BinaryIO) -> None:
+    """Hold a file against the checksum it carries; one of others against its archive's."""
+    seal = archive.comment
     if not seal:
+        check_checksums(archive)
         return
-    with open(path, "rb") as stream:
-        end = stream.seek(0, os.SEEK_END) - len(seal) - _COMMENT_LENGTH.size
-        if seal != _SEAL + _digest(stream, end):
-            raise zipfile.BadZipFile("its content is not that of its checksum")
+    end = stream.seek(0, os.SEEK_END) - len(seal) - _COMMENT_LENGTH.size
+    if seal != _SEAL + _digest(stream, end):
+        raise zipfile.BadZipFile("its content is not that of its checksum")
 
 
 def save_last(folder: Path, state: dict[str, Any]) -> None:
@@ -138,9 +138,13 @@ def load_checkpoint(path: Path | str) -> dict[str, Any]:
     """Read a checkpoint onto the CPU; one that is damaged, foreign or holds objects is refused."""
     path = Path(path)
     try:
-        check_checkpoint(path)
-        _check_seal(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        regular_size(path)
+        with open(path, "rb") as stream:
+            with open_archive(stream) as archive:
+                check_structure(archive)
+                _check_content(archive, stream)
+            stream.seek(0)
+            state = torch.load(stream, map_location="cpu", weights_only=True)
         check_tensors(state, path)
     except FileNotFoundError:
         raise CanopyError(f"{path}: no such checkpoint; train this fold first") from None

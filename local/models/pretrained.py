@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from local.io.archives import check_any_checkpoint, check_safetensors, check_tensors
+from local.io.archives import check_foreign_checkpoint, check_safetensors, check_tensors
 from local.io.errors import UNPACKING_ERRORS, CanopyError, first_line
 from local.models.registry import SedModel, create_model, model_names
 
@@ -58,7 +58,7 @@ def read_weights(path: Path, of: str = "model.params.weights") -> dict[str, torc
         if path.suffix == ".safetensors":
             check_safetensors(path)
             return load_file(path)
-        check_any_checkpoint(path)
+        check_foreign_checkpoint(path)
         with torch.serialization.safe_globals(_plain_arrays()):
             weights = torch.load(path, map_location="cpu", weights_only=True)
         check_tensors(weights, path)

@@ -332,8 +332,8 @@ def test_a_disk_that_alters_what_is_written_is_told(dump, tmp_path, monkeypatch,
 def test_several_processes_copy_once(dump, tmp_path):
     """One makes the copies, the others wait and find them."""
     context = multiprocessing.get_context("fork")
-    with context.TrainingSet(3) as training_set:
-        inodes = training_set.starmap(_inodes, [(dump.folder, dump.config, tmp_path / "node")] * 3)
+    with context.Pool(3) as pool:
+        inodes = pool.starmap(_inodes, [(dump.folder, dump.config, tmp_path / "node")] * 3)
     assert inodes[0] == inodes[1] == inodes[2]
     assert len(set(inodes[0])) == N
 
