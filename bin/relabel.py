@@ -5,6 +5,7 @@
 
 Reads cycle<c-1>/oof.npz, proves that no score comes from a model that saw the recording's group,
 and writes cycle<c>/pseudo_events.csv and pseudo_summary.csv. run.sh then trains and infers cycle c.
+A task that calibrates its outputs instead does so with --cycle 0, once.
 """
 
 import sys
@@ -16,12 +17,12 @@ from local.stages.starting import started
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Make the pseudo events of one cycle."""
+    """Run the stage for one cycle."""
     parser = stage_parser(__doc__)
     parser.add_argument("--cycle", type=int, default=1, help="cycle to make labels for, from 1 on")
     args = parser.parse_args(argv)
-    if args.cycle < 1:
-        parser.error("--cycle must be at least 1: cycle 0 knows true labels only")
+    if args.cycle < 0:
+        parser.error("--cycle must be at least 1, or 0 for a task that calibrates its outputs")
     with started(args, "relabel") as run:
         relabel(run, args.cycle)
     return 0

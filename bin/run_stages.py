@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
     pipeline = Pipeline(values, python, " ".join([called, *map(shlex.quote, argv)]))
     pipeline.greet()
     if values["dry-run"]:
-        pipeline.show(_n_cycles(values, ready))
+        pipeline.show(_cycles(values, ready))
         return 0
     return pipeline.run()
 
@@ -79,16 +79,16 @@ def _become(command_line: list[str], **environment: str) -> NoReturn:
     os.execve(command_line[0], command_line, os.environ | environment)  # noqa: S606 (by its path)
 
 
-def _n_cycles(values: dict[str, Any], ready: bool) -> int:
-    """Cycles that the configuration asks for, where it can be read."""
-    if values["n-cycles"]:
-        return int(values["n-cycles"])
+def _cycles(values: dict[str, Any], ready: bool) -> list[int]:
+    """Cycles of stage 4 that the configuration asks for, where it can be read."""
     if not ready:
-        say("nothing is set up yet that could read the configuration: one cycle is shown")
-        return 1
+        if not values["n-cycles"]:
+            say("nothing is set up yet that could read the configuration: one cycle is shown")
+        return list(range(1, int(values["n-cycles"] or 1) + 1))
     from local.config import load_config
+    from local.tasks.task_registry import create_task
 
-    return load_config(values["conf"], values["set"]).relabel.n_cycles
+    return create_task(load_config(values["conf"], values["set"])).revised_cycles
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Stage:
-    """A numbered stage: the parts it does, once or in every cycle of relabelling from 1 on."""
+    """A numbered stage: the parts it does, once or in every cycle that its task asks for."""
 
     number: int
     name: str
@@ -109,7 +109,7 @@ _ALL = (
         per="cycle",
         needs=("prepare", "split"),
         needs_before=("train", "infer", "merge"),
-        leaves=("{cycle}/pseudo_events.csv",),
+        leaves=("{cycle}/relabel.done.json",),
         options=(*_EVERY, "cycle"),
     ),
     Part(
@@ -117,7 +117,7 @@ _ALL = (
         script="bin/submit.py",
         per="run",
         needs=("prepare", "preprocess", "split", "merge"),
-        leaves=("{exp}/submission.csv", "{exp}/submit.done.json"),
+        leaves=("{exp}/results.json", "{exp}/submit.done.json"),
     ),
 )
 PARTS = {part.name: part for part in _ALL}
@@ -143,14 +143,17 @@ class Work:
     cycle: int = 0
 
 
-def order(stages: Iterable[int], n_cycles: int) -> list[Work]:
-    """The parts of some stages, in an order in which each finds what it needs."""
+def order(stages: Iterable[int], cycles: Iterable[int]) -> list[Work]:
+    """The parts of some stages, in an order in which each finds what it needs.
+
+    `cycles` of stage 4, see `Task.revised_cycles`: cycle 0 is trained and inferred before.
+    """
     return [
         Work(stage, PARTS[name], cycle)
         for stage in STAGES
         if stage.number in stages
-        for cycle in (range(1, n_cycles + 1) if stage.repeated else (0,))
-        for name in stage.parts
+        for cycle in (cycles if stage.repeated else (0,))
+        for name in (stage.parts if cycle > 0 or not stage.repeated else stage.parts[:1])
     ]
 
 

@@ -64,12 +64,10 @@ class Pipeline:
             f"{values['device']}"
         )
 
-    def show(self, n_cycles: int) -> None:
-        """Print the commands of the run."""
+    def show(self, cycles: list[int]) -> None:
+        """Print the commands of the run; `cycles` of stage 4."""
         parts = [(CHECK, 0)] + [
-            (work.part, work.cycle)
-            for work in order(self.stages, n_cycles)
-            if not work.part.gathers
+            (work.part, work.cycle) for work in order(self.stages, cycles) if not work.part.gathers
         ]
         for part, cycle in parts:
             print(shlex.join([self.python, *self._command(part, cycle)]))
@@ -97,10 +95,10 @@ class Pipeline:
         with self._explained():
             progress = Progress(self.values)
             self._handed_on = progress.hold(held)
-        for work in order(self.stages, progress.n_cycles):
+        for work in order(self.stages, progress.cycles):
             if work.part.gathers:  # done by the script of the part before
                 continue
-            self._enter(work, progress.n_cycles)
+            self._enter(work, progress.cycles)
             with self._explained():
                 done = progress.is_done(work)
             if not done:
@@ -118,13 +116,13 @@ class Pipeline:
         except (CanopyError, OSError) as error:
             self._fail(explain(error))
 
-    def _enter(self, work: Work, n_cycles: int) -> None:
+    def _enter(self, work: Work, cycles: list[int]) -> None:
         now = f"stage {work.stage.number} ({work.stage.name})"
         if now != self._now:
             self._now, self._stage = now, work.stage.number
             say(now)
         if work.stage.repeated and work.part.name == work.stage.parts[0]:
-            say(f"cycle {work.cycle} of {n_cycles}")
+            say(f"cycle {work.cycle} of {cycles[-1]}")
 
     def _check(self) -> None:
         """Check the whole configuration, once, before the first stage that has work to do."""

@@ -10,6 +10,7 @@ from local.jobs.locks import inherited, lock_folder
 from local.stages.graph import PARTS, Work, command
 from local.stages.options import chosen_folds, folds_parser
 from local.stages.starting import run_of
+from local.tasks.task_registry import create_task
 
 
 class Progress:
@@ -24,9 +25,9 @@ class Progress:
             check_source(self._run.tables, self._run.datadir)
 
     @property
-    def n_cycles(self) -> int:
-        """Cycles of relabelling."""
-        return self._run.config.relabel.n_cycles
+    def cycles(self) -> list[int]:
+        """Cycles of stage 4."""
+        return create_task(self._run.config).revised_cycles
 
     def hold(self, held: ExitStack) -> tuple[dict[str, str], tuple[int, ...]]:
         """Take the lock of the run's folder; what hands it on to scripts, see `locks.inherited`."""

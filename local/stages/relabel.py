@@ -1,5 +1,6 @@
 """Stage 4: what a task learns from out-of-fold outputs: labels of the next cycle, a calibration."""
 
+from local.io.errors import CanopyError
 from local.io.files import file_digest
 from local.relabel.pseudo_labels import check_provenance
 from local.stages.experiment import Experiment
@@ -13,6 +14,11 @@ def relabel(run: Run, cycle: int) -> None:
     That no output comes from a model which saw the recording's group is proved first.
     """
     experiment = Experiment(run)
+    if cycle == 0 and 0 not in experiment.task.revised_cycles:
+        raise CanopyError(
+            f"--cycle is 0, but task {run.config.task} makes labels for cycles from 1 on: cycle 0 "
+            "knows true labels only"
+        )
     config = run.config.relabel
     before, folder = max(0, cycle - 1), run.cycle(cycle)
     seen = [run.fold(before, fold) / "seen.csv" for fold in experiment.folds]

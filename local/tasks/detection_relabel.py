@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from local.inference.scores import Scores
-from local.io.errors import CanopyError
 from local.io.files import write_csv
 from local.io.limits import spreadsheet_safe
 from local.relabel.pseudo_labels import bound_by_prevalence, make_pseudo_events, summarise
@@ -21,8 +20,6 @@ log = logging.getLogger("canopy")
 
 def write_pseudo_events(experiment: "Experiment", cycle: int, scores: Scores) -> list[Path]:
     """Write pseudo_events.csv and pseudo_summary.csv of a cycle; `scores` of the one before."""
-    if cycle == 0:
-        raise CanopyError("stage 4 makes labels for cycles from 1 on: cycle 0 knows true ones only")
     run, folder = experiment.run, experiment.run.cycle(cycle)
     config = run.config.relabel
     shift = None
