@@ -50,19 +50,6 @@ class Scores:
         return Scores(names, self.labels, frames, window, self.hop_s, self.start_s)
 
 
-def join_scores(parts: list[Scores]) -> Scores:
-    """The scores of all recordings of some parts, one after the other."""
-    first = parts[0]
-    return Scores(
-        [name for part in parts for name in part.recording_ids],
-        first.labels,
-        [frames for part in parts for frames in part.frames],
-        np.concatenate([part.window for part in parts]),
-        first.hop_s,
-        first.start_s,
-    )
-
-
 # -------------------------------------------------------------------------------------- averages
 
 

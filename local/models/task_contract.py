@@ -237,7 +237,7 @@ class Task(Protocol):
     def fold_data(self, experiment: Experiment, cycle: int, fold: int) -> FoldData:
         """What a fold learns from in a cycle, and is judged by."""
 
-    # Stage 3. Of a fold: load_model, score, save. Of a cycle: load, combine, join, save.
+    # Stage 3. Of a fold: load_model, score, save. Of a cycle: load, combine, save.
 
     def load_model(self, experiment: Experiment, path: Path) -> nn.Module:
         """The model of a `best.pt`, on the device and in evaluation mode."""
@@ -265,9 +265,6 @@ class Task(Protocol):
 
     def combine(self, parts: list[Outputs]) -> Outputs:
         """One output a recording from those of several models for the same recordings."""
-
-    def join(self, parts: list[Outputs]) -> Outputs:
-        """Outputs for all recordings of some parts, one part after the other."""
 
     def further(self, experiment: Experiment, cycle: int, fold: int) -> Path | None:
         """A file that stage 3 makes with a fold's model beside its outputs; None: there is none."""

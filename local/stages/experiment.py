@@ -215,14 +215,14 @@ class Experiment:
             for name in self.dump_ids
         }
         names = [name for name in self.dump_ids if chosen[name]]
-        merged = [next(iter(parts.values())).take([])]
+        none, merged = next(iter(parts.values())).take([]), []
         for folds in sorted({chosen[name] for name in names}):
             group = [name for name in names if chosen[name] == folds]
             merged.append(self.task.combine([parts[fold].take(group) for fold in folds]))
         used = np.zeros((len(names), len(self.folds)), dtype=bool)
         for row, name in enumerate(names):
             used[row, list(chosen[name])] = True
-        return self.task.join(merged).take(names), used
+        return none.join(merged).take(names), used
 
     def merge_test(self, parts: "dict[int, Outputs]") -> "Outputs":
         """What all folds say together of the test recordings; of none where there are none."""

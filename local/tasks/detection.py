@@ -129,12 +129,6 @@ class Detection:
 
         return average_scores(parts)
 
-    def join(self, parts: "list[Scores]") -> "Scores":
-        """One part after the other."""
-        from local.inference.scores import join_scores
-
-        return join_scores(parts)
-
     def further(self, experiment: "Experiment", cycle: int, fold: int) -> Path | None:
         """Scores of inserted calls, where prevalence is estimated with them."""
         from local.tasks.detection_evidence import inserted_path

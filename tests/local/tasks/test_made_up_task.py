@@ -62,6 +62,11 @@ class Levels:
         rows = [self.recording_ids.index(name) for name in names]
         return Levels(list(names), self.level[rows])
 
+    def join(self, others):
+        parts = [self, *others]
+        names = [name for part in parts for name in part.recording_ids]
+        return Levels(names, np.concatenate([part.level for part in parts]))
+
 
 def true_levels(dump, names):
     return np.array([dump.crop(name, 0, dump.n_frames(name)).mean() for name in names])
@@ -122,9 +127,6 @@ class LevelFold:
 
     def score(self, model, shard=None):
         return score(model, self.dump, self.held_out, 2)
-
-    def join(self, parts):
-        return self.task.join(parts)
 
     def measure(self, outputs):
         if outputs is None:
@@ -196,10 +198,6 @@ class LevelTask:
 
     def combine(self, parts):
         return Levels(parts[0].recording_ids, np.mean([part.level for part in parts], axis=0))
-
-    def join(self, parts):
-        names = [name for part in parts for name in part.recording_ids]
-        return Levels(names, np.concatenate([part.level for part in parts]))
 
     def further(self, experiment, cycle, fold):
         return None
