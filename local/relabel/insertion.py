@@ -4,8 +4,8 @@ To tell how common a class is among unlabelled recordings one must know how a mo
 them that have it. Confirmed calls are few, and come from other sites. So each is cut out of its own
 recording and laid into recordings drawn from the unlabelled ones, at the same level over the
 background as it had: what the model then says is how it scores a recording there that has the
-class. Only calls that the model's training did not see are used. `mixtures.estimate_mixture` and
-`priors.estimate_tail` compare these scores with those of the recordings as they are.
+class. Only calls that the model's training did not see are used. `prevalence_mixture` and
+`prevalence.estimate_tail` compare these scores with those of the recordings as they are.
 """
 
 from collections.abc import Iterator

@@ -20,7 +20,7 @@ from local.labels.windows import window_frames
 from local.models import SedModel, create_model, without_pretrained
 from local.models.checkpoint import load_initial, load_weights
 from local.models.task_contract import Trial
-from local.relabel.priors import read_prevalence
+from local.relabel.prevalence import read_prevalence
 from local.scoring.metrics.clip_metrics import METRICS
 from local.training.augment.input_kind import check_augment
 from local.training.losses.objective import check_labels, check_output

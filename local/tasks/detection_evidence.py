@@ -13,7 +13,7 @@ from local.io.archives import UNREADABLE, read_npz
 from local.io.errors import CanopyError
 from local.io.files import write_npz
 from local.io.seeds import generator
-from local.relabel.priors import FoldScores
+from local.relabel.fold_scores import FoldScores
 from local.scoring.known_labels import known_positives, known_rows, span_scores
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import numpy as np
 
 from local.inference.score_files import load_scores
 from local.inference.scores import Scores
-from local.relabel.correction import Correction, prior_correction
+from local.relabel.prior_correction import Correction, prior_correction
 from local.scoring.known_labels import known_positives, read_truth, score_against, score_known
 from local.tasks.detection_evidence import fold_evidence
 from local.tasks.submission import merge_columns, read_columns

@@ -15,7 +15,7 @@ from local.inference.scores import Scores
 from local.io.errors import CanopyError
 from local.io.files import write_csv, write_json
 from local.io.seeds import generator
-from local.relabel.correction import Correction, prior_correction
+from local.relabel.prior_correction import Correction, prior_correction
 from local.scoring.known_labels import known_positives, score_known
 from local.scoring.metrics.clip_metrics import paired_difference_interval
 from local.stages.run_record import environment_record

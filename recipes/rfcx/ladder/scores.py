@@ -17,7 +17,7 @@ from local.inference.score_files import (
 from local.io.errors import CanopyError
 from local.io.files import read_json
 from local.io.seeds import generator
-from local.relabel.priors import odds_shift
+from local.relabel.prior_correction import odds_shift
 from local.scoring.known_labels import read_truth
 from local.scoring.metrics.bootstrap import percentiles, resample_counts
 from local.scoring.metrics.clip_metrics import chance_score, constant_row_score

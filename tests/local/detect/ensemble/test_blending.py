@@ -24,7 +24,7 @@ from local.inference.scores import (
 )
 from local.io.files import read_json, write_csv, write_json, write_text
 from local.jobs.exit_codes import run_script
-from local.relabel.correction import prior_correction
+from local.relabel.prior_correction import prior_correction
 from local.report.ledger import COLUMNS, fill_in, read_ledger
 from local.scoring.metrics.lwlrap import lwlrap
 from local.stages.experiment import Experiment

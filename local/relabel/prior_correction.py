@@ -1,4 +1,14 @@
-"""Correction of test scores for the prevalence that they are used at."""
+"""Correction of class priors: what a shifted prevalence does to the odds of each class.
+
+A model trained where a class has prevalence pi answers with odds that carry pi. Where the
+prevalence is pi' instead, and the sounds of a class are the same (label shift), the right odds are
+
+    p' / (1 - p') = p / (1 - p) * f,   f = [pi' / (1 - pi')] / [pi / (1 - pi)],
+
+one additive constant ln f a class on logits (Saerens, Latinne, Decaestecker 2002, each class taken
+as a two-class problem). It never changes the order of recordings within a class, only the order of
+classes within a recording.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,26 +16,15 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
+from scipy.special import logit as logit_of
 
 from local.config import Config
 from local.data.tables import Tables
+from local.io.errors import CanopyError
 from local.labels.targets import PSEUDO
-from local.relabel.mixtures import estimate_combined, estimate_mixture
-from local.relabel.priors import (
-    FoldScores,
-    estimate_em,
-    estimate_mean,
-    estimate_tail,
-    odds_shift,
-    read_prevalence,
-)
-
-_FROM_FOLDS = {
-    "combined": estimate_combined,
-    "mixture": estimate_mixture,
-    "tail": estimate_tail,
-    "mean": estimate_mean,
-}
+from local.relabel.fold_scores import FoldScores
+from local.relabel.prevalence import checked_prior, estimate_prevalence, read_prevalence
 
 
 @dataclass(frozen=True)
@@ -78,17 +77,43 @@ def prior_correction(
         return Correction(source, source, np.zeros(len(labels)))
     if settings.method == "given":
         target = read_prevalence(datadir / str(settings.given), labels)
-    elif settings.estimator == "em":
-        target = estimate_em(test_logit, source)
     else:
-        estimate = _FROM_FOLDS[settings.estimator](list(folds))
-        target = _within_reach(estimate, len(test_logit))
+        target = estimate_prevalence(settings.estimator, test_logit, source, folds)
     shift = odds_shift(source, target, settings.strength, settings.max_odds_ratio)
     return Correction(source, target, shift)
 
 
-def _within_reach(target: np.ndarray, n_recordings: int) -> np.ndarray:
-    """N recordings cannot show less than half a recording; what is unknown takes the median."""
-    half = 0.5 / n_recordings
-    middle = np.nanmedian(target) if np.isfinite(target).any() else 0.5
-    return np.clip(np.where(np.isnan(target), middle, target), half, 1 - half)
+def odds_shift(
+    source_prior: ArrayLike,
+    target_prior: ArrayLike,
+    strength: float = 1.0,
+    max_ratio: float = 1000.0,
+) -> np.ndarray:
+    """What to add to the logits (C,): `strength` * ln of the ratio of prior odds, bounded.
+
+    Parameters
+    ----------
+    source_prior : (C,)
+        Prevalence that the scores carry, in (0, 1).
+    target_prior : (C,)
+        Prevalence where they are used, in [0, 1].
+    strength : float
+        Exponent of the ratio: 1 is exact under label shift, less is cautious, 0 does nothing.
+    max_ratio : float
+        Above 1. The factor on the odds, `strength` included, stays in [1/max_ratio, max_ratio].
+    """
+    source = checked_prior(source_prior, "source prior")
+    target = checked_prior(target_prior, "target prior", closed=True)
+    if source.shape != target.shape:
+        raise CanopyError(
+            f"source prior has shape {source.shape} and target prior {target.shape}; both need "
+            "one value a class"
+        )
+    if not 0 <= strength < np.inf:
+        raise CanopyError(f"prior.strength is {strength}; it must be 0 or more, 1 being exact")
+    if not 1 < max_ratio < np.inf:
+        raise CanopyError(f"prior.max_odds_ratio is {max_ratio}; it must be above 1 and finite")
+    if strength == 0:
+        return np.zeros(source.shape)
+    bound = np.log(max_ratio)
+    return np.clip(strength * (logit_of(target) - logit_of(source)), -bound, bound)

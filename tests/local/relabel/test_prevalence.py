@@ -1,4 +1,4 @@
-"""Prior correction: exact under label shift, recovers known prevalences, stable at the ends."""
+"""Estimators of prevalence: known ones are recovered, and the shift they give is exact."""
 
 from dataclasses import replace
 
@@ -9,7 +9,14 @@ from scipy.special import expit
 from scipy.special import logit as logit_of
 
 from local.io.errors import CanopyError
-from local.relabel import priors
+from local.relabel.fold_scores import FoldScores
+from local.relabel.prevalence import (
+    estimate_em,
+    estimate_mean,
+    estimate_tail,
+    read_prevalence,
+)
+from local.relabel.prior_correction import odds_shift
 from local.scoring.metrics.lwlrap import lwlrap
 
 SOURCE = np.array([1 / 7, 1 / 7, 0.5])
@@ -28,51 +35,30 @@ def test_shift_is_the_exact_rule_of_bayes():
     likelihood_ratio = 2.5
     before = SOURCE * likelihood_ratio / (SOURCE * likelihood_ratio + 1 - SOURCE)
     after = TARGET * likelihood_ratio / (TARGET * likelihood_ratio + 1 - TARGET)
-    shift = priors.odds_shift(SOURCE, TARGET)
-    np.testing.assert_allclose(expit(priors.apply_shift(logit_of(before)[None], shift)[0]), after)
+    shift = odds_shift(SOURCE, TARGET)
+    np.testing.assert_allclose(expit(logit_of(before) + shift), after)
 
 
 def test_strength_and_bound():
-    full = priors.odds_shift(SOURCE, TARGET)
-    np.testing.assert_allclose(priors.odds_shift(SOURCE, TARGET, strength=0.5), full / 2)
-    np.testing.assert_array_equal(priors.odds_shift(SOURCE, TARGET, strength=0), 0)
+    full = odds_shift(SOURCE, TARGET)
+    np.testing.assert_allclose(odds_shift(SOURCE, TARGET, strength=0.5), full / 2)
+    np.testing.assert_array_equal(odds_shift(SOURCE, TARGET, strength=0), 0)
     np.testing.assert_allclose(
-        priors.odds_shift(SOURCE, TARGET, max_ratio=3.0), np.clip(full, -np.log(3), np.log(3))
+        odds_shift(SOURCE, TARGET, max_ratio=3.0), np.clip(full, -np.log(3), np.log(3))
     )
-    ends = priors.odds_shift([0.5, 0.5], [0.0, 1.0], max_ratio=100.0)
+    ends = odds_shift([0.5, 0.5], [0.0, 1.0], max_ratio=100.0)
     np.testing.assert_allclose(ends, [-np.log(100), np.log(100)])
-    np.testing.assert_array_equal(priors.odds_shift([0.5, 0.5], [0.0, 1.0], strength=0), 0)
-
-
-def test_order_within_a_class_stays_and_0_and_1_are_fixed():
-    logit = np.array([[-np.inf, np.inf], [-1e4, 1e4], [0.0, 1.0], [3.0, 2.0]])
-    moved = priors.apply_shift(logit, np.array([5.0, -5.0]))
-    assert moved.dtype == np.float64
-    np.testing.assert_array_equal(np.argsort(moved, axis=0), np.argsort(logit, axis=0))
-    assert moved[0].tolist() == [-np.inf, np.inf]
-    assert expit(moved[1]).tolist() == [0, 1]
-
-
-def test_float32_logits_are_shifted_in_float64():
-    logit = np.array([[20_000.0, 20_000.001]], dtype=np.float32)
-    moved = priors.apply_shift(logit, np.array([1e-6, 0.0]))
-    assert moved[0, 0] - np.float64(logit[0, 0]) == pytest.approx(1e-6, rel=1e-3)
-
-
-def test_mean_probability_is_stable():
-    logit = np.array([[1e4, -1e4], [-1e4, -1e4], [0.0, -np.inf], [0.0, -1e4]])
-    with np.errstate(all="raise", under="ignore"):
-        assert priors.mean_probability(logit).tolist() == [0.5, 0.0]
+    np.testing.assert_array_equal(odds_shift([0.5, 0.5], [0.0, 1.0], strength=0), 0)
 
 
 def test_em_recovers_known_prevalences():
     prevalence = np.array([0.92, 0.02, 0.3, 1 / 7])
     source = np.full(4, 1 / 7)
     truth, logit = calibrated(prevalence, source)
-    estimate = priors.estimate_em(logit, source)
+    estimate = estimate_em(logit, source)
     np.testing.assert_allclose(estimate, truth.mean(axis=0), atol=0.015)
     # Much nearer than the mean of the uncorrected probabilities.
-    plain = priors.mean_probability(logit)
+    plain = expit(logit).mean(axis=0)
     assert np.abs(plain - truth.mean(axis=0))[0] > 0.1
 
 
@@ -86,45 +72,44 @@ def test_em_is_the_maximum_of_the_likelihood(seed):
         return -np.log(prior * ratio + 1 - prior).sum()
 
     best = minimize_scalar(loss, bounds=(1e-6, 1 - 1e-6), method="bounded", options={"xatol": 1e-9})
-    assert priors.estimate_em(logit, source)[0] == pytest.approx(best.x, abs=1e-4)
+    assert estimate_em(logit, source)[0] == pytest.approx(best.x, abs=1e-4)
 
 
 def test_em_damping_changes_the_way_and_not_the_end():
     source = np.array([0.01])
     _, logit = calibrated(np.array([0.8]), source)
-    slow = priors.estimate_em(logit, source, max_step=0.05)
-    assert slow == pytest.approx(priors.estimate_em(logit, source, max_step=50.0), abs=1e-5)
+    slow = estimate_em(logit, source, max_step=0.05)
+    assert slow == pytest.approx(estimate_em(logit, source, max_step=50.0), abs=1e-5)
     # One damped step goes no farther than it may.
-    step = logit_of(priors.estimate_em(logit, source, max_step=0.05, max_iterations=1))
+    step = logit_of(estimate_em(logit, source, max_step=0.05, max_iterations=1))
     assert step - logit_of(source) == pytest.approx(0.05)
 
 
 def test_em_leaves_a_class_with_almost_no_mass_at_its_source(caplog):
     source = np.array([1 / 7, 1 / 7])
     _, logit = calibrated(np.array([0.0, 0.5]), source, n=500, separation=4.0)
-    estimate = priors.estimate_em(logit, source)
+    estimate = estimate_em(logit, source)
     assert estimate[0] == source[0]
     assert estimate[1] == pytest.approx(0.5, abs=0.05)
     assert "number 0 not estimated" in caplog.text
-    assert priors.is_thin([0.001, 0.5], 500).tolist() == [True, False]
 
 
 def test_em_at_the_ends_is_finite():
     logit = np.array([[1e4, -1e4, np.inf], [1e4, -1e4, np.inf]])
     with np.errstate(over="raise", invalid="raise"):
-        estimate = priors.estimate_em(logit, [0.2, 0.2, 0.2])
+        estimate = estimate_em(logit, [0.2, 0.2, 0.2])
     # Everywhere: held at what two recordings can show. Nowhere: not corrected.
     np.testing.assert_allclose(estimate, [0.5, 0.2, 0.5])
     # A source prior beyond that is not pulled down by the bound.
-    np.testing.assert_allclose(priors.estimate_em(logit, [0.9, 0.2, 0.2])[0], 0.9)
+    np.testing.assert_allclose(estimate_em(logit, [0.9, 0.2, 0.2])[0], 0.9)
 
 
 def test_correction_lifts_the_ranking():
     prevalence = np.array([0.9, 0.2, 0.05, 0.5, 0.01, 0.1])
     source = np.full(6, 1 / 7)
     truth, logit = calibrated(prevalence, source, separation=2.0)
-    for target, gain in ((prevalence, 0.05), (priors.estimate_em(logit, source), 0.05)):
-        corrected = priors.apply_shift(logit, priors.odds_shift(source, target))
+    for target, gain in ((prevalence, 0.05), (estimate_em(logit, source), 0.05)):
+        corrected = logit + odds_shift(source, target)
         assert lwlrap(truth, corrected) > lwlrap(truth, logit) + gain
 
 
@@ -145,13 +130,13 @@ def test_tail_against_its_formula(n_inserted):
     for n in (5, 9):
         known, target = rng.normal(2, 1, (n, 1)), rng.normal(0.5, 1.5, (40, 1))
         inserted = rng.normal(1.5, 1, (n_inserted, 1)) if n_inserted else None
-        folds.append(priors.FoldScores(known, np.ones((n, 1)), target, inserted))
+        folds.append(FoldScores(known, np.ones((n, 1)), target, inserted))
         share = 100 / (14 + 100) if n_inserted else 0.0
         mass = [np.full(n, (1 - share) / n), np.full(n_inserted, share / max(1, n_inserted))]
         scores = known[:, 0] if inserted is None else np.concatenate([known, inserted])[:, 0]
         expected.append((n, tail_by_hand(target[:, 0], scores, np.concatenate(mass), 0.3)))
     wanted = sum(n * value for n, value in expected) / sum(n for n, _ in expected)
-    np.testing.assert_allclose(priors.estimate_tail(folds), [wanted])
+    np.testing.assert_allclose(estimate_tail(folds), [wanted])
 
 
 def test_tail_finds_the_prevalence_where_confirmed_calls_are_few_and_of_other_sites():
@@ -164,18 +149,18 @@ def test_tail_finds_the_prevalence_where_confirmed_calls_are_few_and_of_other_si
         target = np.where(present, 3.0, -2.0) + rng.normal(size=present.shape)
         known = 4.5 + rng.normal(size=(2, 4))
         inserted = np.maximum(3.0 + rng.normal(size=(100, 4)), target[rng.integers(400, size=100)])
-        folds.append(priors.FoldScores(known, np.ones((2, 4)), target, inserted))
-    few = priors.estimate_tail([replace(fold, inserted=None) for fold in folds])
-    mended = priors.estimate_tail(folds)
+        folds.append(FoldScores(known, np.ones((2, 4)), target, inserted))
+    few = estimate_tail([replace(fold, inserted=None) for fold in folds])
+    mended = estimate_tail(folds)
     error = [np.abs(np.log(found / prevalence)).max() for found in (few, mended)]
     assert error[1] < error[0] / 2
 
 
 def test_tail_of_a_class_without_a_confirmed_positive_is_nan():
-    fold = priors.FoldScores(
+    fold = FoldScores(
         np.zeros((3, 2)), np.array([[1, 0]] * 3), np.zeros((5, 2)), np.full((4, 2), np.nan)
     )
-    found = priors.estimate_tail([fold, fold])
+    found = estimate_tail([fold, fold])
     assert found[0] == 1.0
     assert np.isnan(found[1])
 
@@ -187,26 +172,23 @@ def test_mean_is_of_calibrated_probabilities():
     verdict = rng.random(honest.shape) < expit(honest)
     model = 0.3 * honest - 5.0
     spans = np.column_stack([model.ravel(), verdict.ravel()]).astype(float)
-    fold = priors.FoldScores(model, verdict, model, spans=spans)
-    np.testing.assert_allclose(priors.estimate_mean([fold]), verdict.mean(axis=0), atol=0.02)
+    fold = FoldScores(model, verdict, model, spans=spans)
+    np.testing.assert_allclose(estimate_mean([fold]), verdict.mean(axis=0), atol=0.02)
     bare = replace(fold, spans=spans[spans[:, 1] == 1])
-    np.testing.assert_allclose(priors.estimate_mean([bare]), expit(model).mean(axis=0))
+    np.testing.assert_allclose(estimate_mean([bare]), expit(model).mean(axis=0))
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: priors.odds_shift([0.5, 0.0], [0.5, 0.5]), "source prior .* found 0"),
-        (lambda: priors.odds_shift([0.5], [1.5]), "target prior .* found 1.5"),
-        (lambda: priors.odds_shift([0.5], [np.nan]), "target prior .* found nan"),
-        (lambda: priors.odds_shift([0.5], [0.5, 0.5]), r"\(1,\).*\(2,\)"),
-        (lambda: priors.odds_shift([0.5], [0.5], strength=-1), "strength is -1"),
-        (lambda: priors.odds_shift([0.5], [0.5], max_ratio=1), "max_odds_ratio is 1"),
-        (lambda: priors.apply_shift(np.zeros((2, 3)), np.zeros(2)), r"\(2,\); expected \(3,\)"),
-        (lambda: priors.apply_shift([[0.0]], [np.inf]), "finite"),
-        (lambda: priors.apply_shift([[0.0, np.nan]], [0, 0]), "row 0, class 1 is NaN"),
-        (lambda: priors.mean_probability(np.zeros((0, 2))), r"\(0, 2\)"),
-        (lambda: priors.estimate_em(np.zeros((2, 2)), [0.5]), r"\(1,\).*\(2, 2\)"),
+        (lambda: odds_shift([0.5, 0.0], [0.5, 0.5]), "source prior .* found 0"),
+        (lambda: odds_shift([0.5], [1.5]), "target prior .* found 1.5"),
+        (lambda: odds_shift([0.5], [np.nan]), "target prior .* found nan"),
+        (lambda: odds_shift([0.5], [0.5, 0.5]), r"\(1,\).*\(2,\)"),
+        (lambda: odds_shift([0.5], [0.5], strength=-1), "strength is -1"),
+        (lambda: odds_shift([0.5], [0.5], max_ratio=1), "max_odds_ratio is 1"),
+        (lambda: estimate_em(np.zeros((0, 2)), [0.5, 0.5]), r"\(0, 2\)"),
+        (lambda: estimate_em(np.zeros((2, 2)), [0.5]), r"\(1,\).*\(2, 2\)"),
     ],
 )
 def test_refusals(call, message):
@@ -217,7 +199,7 @@ def test_refusals(call, message):
 def test_prevalence_is_read_in_the_order_of_labels(tmp_path):
     path = tmp_path / "prevalence.csv"
     path.write_text("label,prevalence,note\nNA,0.25,x\na,0.5,\n", encoding="utf-8")
-    assert priors.read_prevalence(path, ["a", "NA"]).tolist() == [0.5, 0.25]
+    assert read_prevalence(path, ["a", "NA"]).tolist() == [0.5, 0.25]
 
 
 @pytest.mark.parametrize(
@@ -238,7 +220,7 @@ def test_faulty_prevalence_files_are_refused(tmp_path, text, message):
     path = tmp_path / "prevalence.csv"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(CanopyError, match=message) as caught:
-        priors.read_prevalence(path, ["a", "b"])
+        read_prevalence(path, ["a", "b"])
     assert str(path) in str(caught.value)
     with pytest.raises(CanopyError, match="no such file"):
-        priors.read_prevalence(tmp_path / "none.csv", ["a"])
+        read_prevalence(tmp_path / "none.csv", ["a"])

@@ -12,12 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.interpolate import CubicSpline
 from scipy.special import expit, logsumexp
-from scipy.special import logit as logit_of
 
-from local.relabel.priors import FoldScores, estimate_tail
+from local.relabel.fold_scores import FoldScores
 
-# So many target recordings tell as much by the tail of their scores as by the mixture.
-_EVEN_COUNT = 100.0
 # How far, in logits, a kind may lie from where it is expected (standard deviation): a factor of two
 # in odds.
 _TOLERANCE = np.log(2.0)
@@ -47,28 +44,6 @@ class _Expected:
     present: np.ndarray
     absent: np.ndarray
     variance: np.ndarray
-
-
-def estimate_combined(folds: list[FoldScores]) -> np.ndarray:
-    """Prevalence (C,): the mean, in ln odds, of `estimate_mixture` and `priors.estimate_tail`.
-
-    The two err by different things. That scores are not normal does the mixture the same harm
-    however many recordings there are, while what few recordings leave open does the tail harm in
-    variance as 1 / N; so by inverse variance the mixture weighs w = c / (N + c) of N recordings,
-    with c = 100. The tail is an upper bound but for known calls that are plainer than most. Where
-    the mixture says more than it, that has to be so, and the mixture right: it weighs w^2.
-    Prevalences below half a recording, or above all but half a one, count as these.
-
-    A class without a confirmed positive in any fold is NaN.
-    """
-    n = np.mean([len(fold.target) for fold in folds])
-    reach = 0.5 / n
-    tail, mixture = (
-        logit_of(np.clip(estimate(folds), reach, 1 - reach))
-        for estimate in (estimate_tail, estimate_mixture)
-    )
-    share = _EVEN_COUNT / (n + _EVEN_COUNT)
-    return expit(tail + np.where(mixture > tail, share**2, share) * (mixture - tail))
 
 
 def estimate_mixture(folds: list[FoldScores]) -> np.ndarray:

@@ -1,21 +1,12 @@
-"""Correction of class priors: what a shifted prevalence does to the odds of each class.
+"""Prevalence: in what share of recordings does a class sound, where nobody labelled them?
 
-A model trained where a class has prevalence pi answers with odds that carry pi. Where the
-prevalence is pi' instead, and the sounds of a class are the same (label shift), the right odds are
-
-    p' / (1 - p') = p / (1 - p) * f,   f = [pi' / (1 - pi')] / [pi / (1 - pi)],
-
-one additive constant ln f a class on logits (Saerens, Latinne, Decaestecker 2002, each class taken
-as a two-class problem). It never changes the order of recordings within a class, only the order of
-classes within a recording. p = 0 and p = 1 (logits of -inf and +inf) stay what they are.
-
-`odds_shift` gives ln f, `apply_shift` adds it; the target prevalence comes from `read_prevalence`
-or, without any label of the target, from `mixtures.estimate_combined`, or from `estimate_tail`,
-`estimate_em` or `estimate_mean`.
+`estimate_prevalence` asks the estimator that section `prior` names: `combined`, `mixture` (of
+`prevalence_mixture`), `tail` and `mean` go by out-of-fold scores, `em` by the scores themselves.
+`read_prevalence` reads what a person knows.
 """
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,59 +17,61 @@ from scipy.special import logit as logit_of
 
 from local.io.cells import read_cells
 from local.io.errors import CanopyError
+from local.relabel.fold_scores import FoldScores
+from local.relabel.prevalence_mixture import estimate_mixture
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger("canopy")
+
+# So many target recordings tell as much by the tail of their scores as by the mixture.
+_EVEN_COUNT = 100.0
 
 
-def odds_shift(
-    source_prior: ArrayLike,
-    target_prior: ArrayLike,
-    strength: float = 1.0,
-    max_ratio: float = 1000.0,
+def estimate_prevalence(
+    estimator: str, logit: np.ndarray, source_prior: np.ndarray, folds: Sequence[FoldScores]
 ) -> np.ndarray:
-    """What to add to the logits (C,): `strength` * ln of the ratio of prior odds, bounded.
+    """Prevalence (C,) in (0, 1) by the estimator of that name.
 
     Parameters
     ----------
-    source_prior : (C,)
-        Prevalence that the scores carry, in (0, 1).
-    target_prior : (C,)
-        Prevalence where they are used, in [0, 1].
-    strength : float
-        Exponent of the ratio: 1 is exact under label shift, less is cautious, 0 does nothing.
-    max_ratio : float
-        Above 1. The factor on the odds, `strength` included, stays in [1/max_ratio, max_ratio].
+    logit : (N, C) clip scores of the recordings whose prevalence is wanted.
+    source_prior : (C,) prevalence that the scores carry, for `em`.
+    folds : out-of-fold evidence, for all others. What they leave open takes the median of classes,
+        and N recordings show no less than half a recording, and no more than all but half a one.
     """
-    source = _checked_prior(source_prior, "source prior")
-    target = _checked_prior(target_prior, "target prior", closed=True)
-    if source.shape != target.shape:
-        raise CanopyError(
-            f"source prior has shape {source.shape} and target prior {target.shape}; both need "
-            "one value a class"
-        )
-    if not 0 <= strength < np.inf:
-        raise CanopyError(f"prior.strength is {strength}; it must be 0 or more, 1 being exact")
-    if not 1 < max_ratio < np.inf:
-        raise CanopyError(f"prior.max_odds_ratio is {max_ratio}; it must be above 1 and finite")
-    if strength == 0:
-        return np.zeros(source.shape)
-    bound = np.log(max_ratio)
-    return np.clip(strength * (logit_of(target) - logit_of(source)), -bound, bound)
+    if estimator == "em":
+        return estimate_em(logit, source_prior)
+    by_name = {
+        "combined": estimate_combined,
+        "mixture": estimate_mixture,
+        "tail": estimate_tail,
+        "mean": estimate_mean,
+    }
+    found = by_name[estimator](list(folds))
+    half = 0.5 / len(logit)
+    middle = np.nanmedian(found) if np.isfinite(found).any() else 0.5
+    return np.clip(np.where(np.isnan(found), middle, found), half, 1 - half)
 
 
-def apply_shift(logit: ArrayLike, shift: ArrayLike) -> np.ndarray:
-    """Logits (N, C) with the shift (C,) added, in float64; infinite logits stay as they are."""
-    logit, shift = _checked_logit(logit), np.asarray(shift, dtype=np.float64)
-    if shift.shape != logit.shape[1:] or not np.isfinite(shift).all():
-        raise CanopyError(
-            f"shift has shape {shift.shape}; expected {logit.shape[1:]} finite values, one a class"
-        )
-    return logit + shift
+def estimate_combined(folds: list[FoldScores]) -> np.ndarray:
+    """Prevalence (C,): the mean, in ln odds, of `estimate_mixture` and `estimate_tail`.
 
+    The two err by different things. That scores are not normal does the mixture the same harm
+    however many recordings there are, while what few recordings leave open does the tail harm in
+    variance as 1 / N; so by inverse variance the mixture weighs w = c / (N + c) of N recordings,
+    with c = 100. The tail is an upper bound but for known calls that are plainer than most. Where
+    the mixture says more than it, that has to be so, and the mixture right: it weighs w^2.
+    Prevalences below half a recording, or above all but half a one, count as these.
 
-def mean_probability(logit: ArrayLike) -> np.ndarray:
-    """Mean over recordings (C,) of the probabilities of logits (N, C), in float64."""
-    return expit(_checked_logit(logit)).mean(axis=0)
+    A class without a confirmed positive in any fold is NaN.
+    """
+    n = np.mean([len(fold.target) for fold in folds])
+    reach = 0.5 / n
+    tail, mixture = (
+        logit_of(np.clip(estimate(folds), reach, 1 - reach))
+        for estimate in (estimate_tail, estimate_mixture)
+    )
+    share = _EVEN_COUNT / (n + _EVEN_COUNT)
+    return expit(tail + np.where(mixture > tail, share**2, share) * (mixture - tail))
 
 
 def estimate_em(
@@ -106,9 +99,8 @@ def estimate_em(
     min_count : float
         A class whose estimate stands for fewer recordings than this has almost no mass: nothing
         tells "absent" from "badly calibrated", and the estimate would run on towards 0. It keeps
-        its source prior, that is, it is not corrected, and a warning is logged (`is_thin` says
-        which). At the other end the estimate is held at 1 - min_count / N: N recordings cannot
-        show more.
+        its source prior, that is, it is not corrected, and a warning is logged. At the other end
+        the estimate is held at 1 - min_count / N: N recordings cannot show more.
     max_step : float
         Largest change of ln odds of pi' in one step, so that a poor start cannot overshoot.
     tolerance : float
@@ -117,16 +109,16 @@ def estimate_em(
         The last value is taken then.
     """
     logit = _checked_logit(logit)
-    source = _checked_prior(source_prior, "source prior")
+    source = checked_prior(source_prior, "source prior")
     if source.shape != logit.shape[1:]:
         raise CanopyError(
             f"source prior has shape {source.shape} and logits {logit.shape}; expected one value "
             "a class"
         )
     estimate = _iterate(logit, logit_of(source), max_step, tolerance, max_iterations)
-    thin = is_thin(estimate, len(logit), min_count)
+    thin = estimate * len(logit) < min_count
     if thin.any():
-        _log.warning(
+        log.warning(
             "prevalence of class(es) number %s not estimated, almost no mass in %d recordings; "
             "they keep their source prior",
             ", ".join(str(index) for index in np.flatnonzero(thin)),
@@ -134,24 +126,6 @@ def estimate_em(
         )
     ceiling = np.maximum(1 - min_count / len(logit), source)
     return np.where(thin, source, np.minimum(estimate, ceiling))
-
-
-@dataclass(frozen=True)
-class FoldScores:
-    """Scores of one model for recordings it never saw, on a scale that is its own.
-
-    known: (M, C) scores of held-out labelled recordings; positive: (M, C) 1 where a person
-    confirmed the class; target: (N, C) scores of the recordings whose prevalence is wanted;
-    inserted: (K, C) scores of target recordings in which a held-out call of the class was inserted
-    (`insertion.insert_calls`), NaN where there was none, or None; spans: (S, 3) scores of held-out
-    spans that people looked at, 1 where they confirmed the class, and its number, or None.
-    """
-
-    known: np.ndarray
-    positive: np.ndarray
-    target: np.ndarray
-    inserted: np.ndarray | None = None
-    spans: np.ndarray | None = None
 
 
 def estimate_tail(
@@ -231,13 +205,8 @@ def estimate_mean(folds: list[FoldScores]) -> np.ndarray:
         if len(np.unique(spans[:, 1])) == 2:
             line = LogisticRegression(C=1e6).fit(spans[:, :1], spans[:, 1])
             logit = logit * line.coef_[0, 0] + line.intercept_[0]
-        estimates.append(mean_probability(logit))
+        estimates.append(expit(logit).mean(axis=0))
     return np.mean(estimates, axis=0)
-
-
-def is_thin(prevalence: ArrayLike, n_recordings: int, min_count: float = 1.0) -> np.ndarray:
-    """Classes (C,) bool whose prevalence stands for fewer than `min_count` recordings."""
-    return np.asarray(prevalence, dtype=np.float64) * n_recordings < min_count
 
 
 def _iterate(
@@ -321,7 +290,8 @@ def _checked_logit(logit: ArrayLike) -> np.ndarray:
     return logit
 
 
-def _checked_prior(prior: ArrayLike, name: str, closed: bool = False) -> np.ndarray:
+def checked_prior(prior: ArrayLike, name: str, closed: bool = False) -> np.ndarray:
+    """One probability a class (C,) as float64; `closed` lets 0 and 1 pass."""
     prior = np.asarray(prior, dtype=np.float64)
     inside = (prior >= 0) & (prior <= 1) if closed else (prior > 0) & (prior < 1)
     if prior.ndim != 1 or not inside.all():

@@ -8,9 +8,10 @@ from scipy.special import expit, logsumexp
 from scipy.special import logit as logit_of
 from scipy.stats import norm
 
-from local.relabel import mixtures
-from local.relabel.mixtures import estimate_combined, estimate_mixture
-from local.relabel.priors import FoldScores, estimate_tail
+from local.relabel import prevalence_mixture
+from local.relabel.fold_scores import FoldScores
+from local.relabel.prevalence import estimate_combined, estimate_tail
+from local.relabel.prevalence_mixture import estimate_mixture
 from local.scoring.metrics.lwlrap import lwlrap
 
 PREVALENCE = np.array([0.9, 0.6, 0.25, 0.1, 0.03])
@@ -153,7 +154,7 @@ def posterior_by_hand(scores, expected, offset):
     means = np.linspace(-4, 4, 41)
     m1, m0 = np.meshgrid(means, means, indexing="ij")
     result = []
-    for log_odds in mixtures._LOG_ODDS:
+    for log_odds in prevalence_mixture._LOG_ODDS:
         p = expit(log_odds)
         best = np.full(m1.shape, -np.inf)
         for v in np.linspace(0.5, 2.5, 21):
@@ -172,12 +173,14 @@ def test_posterior_against_its_formula(seed):
     rng = np.random.default_rng(seed)
     scores = np.where(rng.random(40) < 0.3, 1.5, -1.5) + rng.normal(size=40)
     expected = (1.2, -1.8, 1.1)
-    mixture = mixtures._Mixture(
-        scores[:, None], 40.0, mixtures._Expected(*(np.array([value]) for value in expected))
+    mixture = prevalence_mixture._Mixture(
+        scores[:, None],
+        40.0,
+        prevalence_mixture._Expected(*(np.array([value]) for value in expected)),
     )
-    found = expit(mixtures._FINE_LOG_ODDS) @ mixture.posterior()[:, 0]
+    found = expit(prevalence_mixture._FINE_LOG_ODDS) @ mixture.posterior()[:, 0]
     by_hand = posterior_by_hand(scores, expected, mixture._offset)
-    assert found == pytest.approx(expit(mixtures._LOG_ODDS) @ by_hand, rel=0.08)
+    assert found == pytest.approx(expit(prevalence_mixture._LOG_ODDS) @ by_hand, rel=0.08)
 
 
 def drawn_competition(n, prevalence, n_confirmed, n_folds, seed):
