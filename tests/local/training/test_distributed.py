@@ -19,13 +19,11 @@ from local.io.errors import CanopyError
 from local.jobs.interruption import Interrupted, forget, listen
 from local.models import create_model
 from local.models.checkpoint import load_checkpoint, load_model
-from local.stages.experiment import Experiment
-from local.tasks.detection_fold import DetectionFold
-from local.training.epoch_plan import make_training_set
 from local.training.examples import WindowDataset
 from local.training.fold_loop import Trainer
 from local.training.launching import LaunchConfig, run_ranks
 from local.training.ranks import Ranks, normalise_together
+from tests.local.training.test_training import task_of
 
 ROOT = Path(__file__).resolve().parents[3]
 ENVIRONMENT = os.environ | {
@@ -81,24 +79,6 @@ def launch(work, n, folder):
     for process in processes:
         process.join()
     return [process.exitcode for process in processes]
-
-
-def task_of(made, folder, fold=0):
-    experiment = Experiment(made.run)
-    names = experiment.training_ids(0, fold)
-    folder.mkdir(parents=True, exist_ok=True)
-    return DetectionFold(
-        name=f"cycle0/fold{fold}",
-        training_set=make_training_set(
-            experiment.tables, experiment.tables.events, names, experiment.dump
-        ),
-        held_out=experiment.held_out_ids(fold),
-        events=experiment.tables.events,
-        labels=experiment.tables.labels,
-        dump=experiment.dump,
-        folder=folder,
-        device="cpu",
-    )
 
 
 def train(made, folder, n=1):
