@@ -249,7 +249,7 @@ def write_text(target: Path | str, text: str) -> None:
 
 def write_json(target: Path | str, value: Any) -> None:
     """Write `value` as indented JSON atomically; NaN and infinity become null."""
-    write_text(target, json.dumps(_jsonable(value), indent=1, allow_nan=False) + "\n")
+    write_text(target, json.dumps(plain_json(value), indent=1, allow_nan=False) + "\n")
 
 
 def read_json(path: Path | str) -> Any:
@@ -310,20 +310,20 @@ def file_digest(path: Path | str) -> str:
 
 def fingerprint(value: Any) -> str:
     """Hex digest of settings: the same for the same values, whatever the order of keys."""
-    canonical = json.dumps(_jsonable(value), sort_keys=True, separators=(",", ":"))
+    canonical = json.dumps(plain_json(value), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def _jsonable(value: Any) -> Any:
-    """Plain JSON types out of numpy scalars, arrays, paths and non-finite numbers."""
+def plain_json(value: Any) -> Any:
+    """Plain JSON types out of numpy scalars, arrays, paths and non-finite numbers (None)."""
     if isinstance(value, dict):
-        return {str(key): _jsonable(item) for key, item in value.items()}
+        return {str(key): plain_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set):
-        return [_jsonable(item) for item in (sorted(value) if isinstance(value, set) else value)]
+        return [plain_json(item) for item in (sorted(value) if isinstance(value, set) else value)]
     if isinstance(value, np.ndarray):
-        return _jsonable(value.tolist())
+        return plain_json(value.tolist())
     if isinstance(value, np.generic):
-        return _jsonable(value.item())
+        return plain_json(value.item())
     if isinstance(value, float):
         return value if np.isfinite(value) else None
     if isinstance(value, Path):

@@ -104,6 +104,18 @@ def clear_folder(folder: Path) -> None:
             path.unlink()
 
 
+def move_aside(folder: Path) -> Path:
+    """Move all that is in a folder but its lock to `<folder>.old-<n>`, n counting up; that path."""
+    n = 1
+    while (aside := folder.with_name(f"{folder.name}.old-{n}")).exists():
+        n += 1
+    make_folder(aside)
+    for path in sorted(folder.iterdir()):
+        if path.name != LOCK_NAME:
+            os.rename(path, aside / path.name)
+    return aside
+
+
 def inherited() -> tuple[dict[str, str], tuple[int, ...]]:
     """What hands this process's locks on: environment and open descriptors of a new process."""
     descriptors = tuple(dict.fromkeys([*_handed.values(), *_held.values()]))

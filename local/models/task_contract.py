@@ -5,7 +5,7 @@ themselves are in `local.tasks`. What a batch, an output or the outputs of recor
 to the task alone: whoever calls it hands them on.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from local.config import Config
+from local.config.matters import Dependencies
 from local.jobs.shards import Shard
 
 
@@ -219,6 +220,13 @@ class ReportSection(NamedTuple):
 
 class Task(Protocol):
     """What is learned and what becomes of it; made of a configuration, whose `task` names it."""
+
+    @property
+    def dependencies(self) -> Mapping[str, Dependencies]:
+        """What stages of this task depend on, where that differs from `local.stages.dependencies`.
+
+        By the name of the stage; `further` is the file of `write_further`, `relabel` is `revise`.
+        """
 
     def check_config(self) -> None:
         """Refuse, by a CanopyError, settings that do not fit each other; there are no data yet."""

@@ -14,10 +14,10 @@ import pandas as pd
 from local.data.folds import read_folds
 from local.data.reviewed import merge_reviewed, read_reviewed
 from local.data.tables import EVENT_COLUMNS, Tables, check_events, read_table, read_tables
-from local.features.npz import stretched_folder
 from local.features.store import FeatureStore
 from local.io.errors import CanopyError
 from local.io.files import as_written, file_digest, read_json, write_csv
+from local.stages.inputs import stage_stamp
 from local.stages.places import Run
 from local.stages.stamps import Stamp
 from local.tasks.task_registry import create_task
@@ -26,19 +26,6 @@ if TYPE_CHECKING:
     from local.models.task_contract import Outputs, Task
 
 log = logging.getLogger("canopy")
-
-# Sections of the configuration that a trained model depends on.
-TRAINING_SECTIONS = (
-    "audio",
-    "features",
-    "data",
-    "split",
-    "window",
-    "model",
-    "loss",
-    "augment",
-    "train",
-)
 
 
 @dataclass(frozen=True)
@@ -91,12 +78,6 @@ class Experiment:
     def reviewed_paths(self) -> list[Path]:
         """Files of reviewed rows."""
         return [self.run.datadir / name for name in self.run.config.data.reviewed]
-
-    @property
-    def reviewed_settings(self) -> dict[str, Any]:
-        """What a result depends on beside the content of `reviewed_paths`; empty without any."""
-        subsets = list(self.run.config.data.reviewed_subsets)
-        return {"reviewed_subsets": subsets} if self.reviewed_paths else {}
 
     @cached_property
     def reviewed(self) -> pd.DataFrame:
@@ -177,13 +158,18 @@ class Experiment:
 
     def seen_groups(self, cycle: int, fold: int) -> set[str]:
         """Groups that a fold's model saw, and those its starting weights saw."""
-        groups = _read_seen(self.run.fold(cycle, fold))
+        folders = self.seen_folders(cycle, fold).values()
+        return set[str]().union(*map(_read_seen, folders))
+
+    def seen_folders(self, cycle: int, fold: int) -> dict[str, Path]:
+        """Folders whose `seen.csv` lists what a fold's model and its starting weights saw."""
+        folders = {"own": self.run.fold(cycle, fold)}
         if cycle > 0 and self.run.config.relabel.start == "cycle0":
-            return groups | self.seen_groups(0, fold)
-        for path in self.first_weights(fold).values():
+            return {**self.seen_folders(0, fold), "cycle0": self.run.fold(0, fold), **folders}
+        for key, path in self.first_weights(fold).items():
             if (path.parent / "seen.csv").is_file():
-                groups |= _read_seen(path.parent)
-        return groups
+                folders[key] = path.parent
+        return folders
 
     def first_weights(self, fold: int) -> dict[str, Path]:
         """Files that a fold takes first weights from, by the key that names them."""
@@ -242,73 +228,19 @@ class Experiment:
             done.append(cycle)
         return done
 
-    # ------------------------------------------------------------------------------ fingerprints
+    # ------------------------------------------------------------------------------------ stamps
 
-    def training_settings(self, cycle: int, fold: int) -> dict[str, Any]:
-        """What a fold's model depends on beside its input files."""
-        config = self.run.config.model_dump(mode="json")
-        settings: dict[str, Any] = {name: config[name] for name in TRAINING_SECTIONS}
-        # How often the state is saved changes no model.
-        settings["train"] = {k: v for k, v in config["train"].items() if k != "save_minutes"}
-        settings |= {"seed": config["seed"], "cycle": cycle, "fold": fold}
-        # The files' content is among the inputs; where they lie is nothing a model depends on.
-        data = config["data"].items()
-        settings["data"] = {key: value for key, value in data if not key.startswith("reviewed")}
-        settings |= self.reviewed_settings
-        settings["features_id"] = self.run.features.name
-        if cycle > 0:
-            settings["start"] = config["relabel"]["start"]
-        if self.run.config.window.p_stretched == 0:
-            # Dumps that only inference looks at.
-            settings["features"] = {**settings["features"], "stretches": []}
-        if self.run.config.train.select == "best":
-            settings["inference"] = config["inference"]
-        return settings
-
-    def training_stamp(self, cycle: int, fold: int) -> Stamp:
-        """The mark that a fold's model was trained with these settings on these inputs."""
-        return Stamp(
-            self.run.fold(cycle, fold) / "train.done.json",
-            self.training_settings(cycle, fold),
-            self.training_inputs(cycle, fold),
-        )
-
-    def stretched_manifests(self, factors: tuple[float, ...]) -> list[Path]:
-        """What says which recordings the dumps of these stretch factors hold."""
-        return [stretched_folder(self.run.features, f) / "manifest.csv" for f in factors]
+    def stamp(self, stage: str, cycle: int = 0, fold: int = 0, **parts: Any) -> Stamp:
+        """The mark that a stage is done with these settings and inputs; see `stage_stamp`."""
+        return stage_stamp(self, stage, cycle, fold, **parts)
 
     def require_trained(self, cycle: int, fold: int) -> None:
         """Refuse a model that is not there, or was trained with other settings or tables."""
-        if not self.training_stamp(cycle, fold).matches():
+        if not self.stamp("train", cycle, fold).matches():
             raise CanopyError(
                 f"{self.run.fold(cycle, fold)}: no model that was trained with these settings on "
                 "these tables; run stage 2 first"
             )
-
-    def training_inputs(self, cycle: int, fold: int) -> list[Path]:
-        """Files a fold's model is made from."""
-        names = ("recordings", "events", "classes")
-        inputs = [self.run.tables / f"{name}.csv" for name in names]
-        inputs += [self.run.features / "manifest.csv", self.run.exp / "folds.csv"]
-        inputs += self.reviewed_paths
-        config = self.run.config
-        if config.window.p_stretched > 0:
-            inputs += self.stretched_manifests(config.features.stretches)
-        if config.train.select == "best":
-            inputs += self.stretched_manifests(config.inference.tta.stretches)
-        if cycle > 0:
-            inputs.append(self.run.cycle(cycle) / "pseudo_events.csv")
-        if cycle > 0 and self.run.config.relabel.start == "cycle0":
-            inputs.append(self.run.fold(0, fold) / "best.pt")
-            return inputs
-        for key, path in self.first_weights(fold).items():
-            if not path.is_file():
-                raise CanopyError(
-                    f"{key}: {path} is missing; put the file there, for a model depends on what it "
-                    "began from"
-                )
-            inputs.append(path)
-        return inputs
 
 
 def _follows(folder: Path, before: Path) -> bool:

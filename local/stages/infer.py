@@ -17,7 +17,7 @@ from local.stages.experiment import Experiment
 from local.stages.fold_processes import run_folds
 from local.stages.options import chosen_folds
 from local.stages.places import Run
-from local.stages.stamps import Stamp
+from local.stages.run_record import note_work
 
 if TYPE_CHECKING:
     from torch import nn
@@ -51,57 +51,33 @@ def infer_folds(run: Run, args: Namespace, argv: list[str]) -> None:
 
 
 def _is_done(experiment: Experiment, cycle: int, fold: int) -> bool:
-    scored = _stamp(experiment, cycle, fold).is_done(experiment.run.force)
+    scored = experiment.stamp("infer", cycle, fold).is_done(experiment.run.force)
     return scored and _has_further(experiment, cycle, fold)
-
-
-def _stamp(experiment: Experiment, cycle: int, fold: int) -> Stamp:
-    run = experiment.run
-    folder = run.fold(cycle, fold)
-    settings = {
-        "inference": run.config.inference.model_dump(mode="json", exclude={"pool", "keep_frames"}),
-        "window": run.config.window.model_dump(mode="json"),
-    }
-    inputs = [folder / "best.pt", folder / "seen.csv", run.features / "manifest.csv"]
-    inputs += experiment.stretched_manifests(run.config.inference.tta.stretches)
-    return Stamp(folder / "infer.done.json", settings, inputs)
-
-
-def _further_stamp(experiment: Experiment, cycle: int, fold: int) -> Stamp:
-    run = experiment.run
-    folder = run.fold(cycle, fold)
-    settings = {
-        "n_insertions": run.config.prior.n_insertions,
-        "pool": run.config.inference.pool.model_dump(mode="json"),
-        "seed": run.config.seed,
-    }
-    inputs = [folder / "best.pt", folder / "scores.npz", run.tables / "events.csv"]
-    return Stamp(folder / "further.done.json", settings, inputs)
 
 
 def _has_further(experiment: Experiment, cycle: int, fold: int) -> bool:
     """Whether the task's further file of a fold is there, or there is to be none."""
     if experiment.task.further(experiment, cycle, fold) is None:
         return True
-    scores = experiment.run.fold(cycle, fold) / "scores.npz"
-    return scores.is_file() and _further_stamp(experiment, cycle, fold).is_done(
-        experiment.run.force
-    )
+    run = experiment.run
+    scores = run.fold(cycle, fold) / "scores.npz"
+    return scores.is_file() and experiment.stamp("further", cycle, fold).is_done(run.force)
 
 
 def infer_fold(run: Run, cycle: int, fold: int, shard: Shard | None = None) -> None:
     """Score with one fold's model, then make the task's further file, if it has one."""
     experiment = Experiment(run)
     model = experiment.task.load_model(experiment, run.fold(cycle, fold) / "best.pt")
-    if not _stamp(experiment, cycle, fold).is_done(run.force):
+    if not experiment.stamp("infer", cycle, fold).is_done(run.force):
         score_fold(experiment, cycle, fold, model, shard)
     if shard is None and not _has_further(experiment, cycle, fold):
         _make_further(experiment, cycle, fold, model)
 
 
 def _make_further(experiment: Experiment, cycle: int, fold: int, model: "nn.Module") -> None:
-    task, stamp = experiment.task, _further_stamp(experiment, cycle, fold)
+    task, stamp = experiment.task, experiment.stamp("further", cycle, fold)
     stamp.clear()
+    note_work(experiment.run, "infer")
     task.write_further(experiment, cycle, fold, model)
     stamp.write([path for path in [task.further(experiment, cycle, fold)] if path is not None])
 
@@ -112,8 +88,9 @@ def score_fold(
     """Score all that a fold's model may score, or a share of it."""
     run, task = experiment.run, experiment.task
     folder = run.fold(cycle, fold)
-    stamp = _stamp(experiment, cycle, fold)
+    stamp = experiment.stamp("infer", cycle, fold)
     stamp.clear()
+    note_work(run, "infer")
     names = experiment.scored_ids(cycle, fold)
     progress = f"infer cycle{cycle}/fold{fold}"
     # The number of threads decides the last digits, as it does from one run to another.
@@ -134,12 +111,11 @@ def merge(experiment: Experiment, cycle: int, folds: list[int]) -> None:
     """Write the out-of-fold and test scores of a cycle."""
     run, task, folder = experiment.run, experiment.task, experiment.run.cycle(cycle)
     paths = [run.fold(cycle, fold) / "scores.npz" for fold in folds]
-    seen = [run.fold(cycle, fold) / "seen.csv" for fold in folds]
-    settings = {"inference": run.config.inference.model_dump(mode="json"), "folds": folds}
-    stamp = Stamp(folder / "merge.done.json", settings, [*paths, *seen])
+    stamp = experiment.stamp("merge", cycle, folds=folds)
     if stamp.is_done(run.force):
         return
     stamp.clear()
+    note_work(run, "infer")
     parts = {fold: task.load(path)[0] for fold, path in zip(folds, paths, strict=True)}
     unseen, used = experiment.merge_unseen(cycle, parts)
     task.save(folder / "oof.npz", unseen, merged=True, used=used)

@@ -19,6 +19,7 @@ class Run:
     nj: int
     force: bool
     cache: Path | None = None
+    recipe: str = "demo"
 
     @property
     def tables(self) -> Path:

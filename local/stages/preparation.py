@@ -11,7 +11,9 @@ from typing import Any
 from local.config import Config, load_config
 from local.data.tables import check_source
 from local.io.errors import CanopyError
+from local.io.files import fingerprint
 from local.jobs.locks import lock_folder
+from local.stages.dependencies import STAGES
 from local.stages.logs import start_log
 from local.stages.stamps import Stamp
 
@@ -37,6 +39,7 @@ def prepare_arguments(description: str | None, argv: list[str] | None = None) ->
 def prepare_tables(
     args: Any,
     *,
+    version: int,
     settings: dict[str, Any],
     inputs: list[Path],
     folders: list[Path],
@@ -44,6 +47,7 @@ def prepare_tables(
 ) -> int:
     """Call `convert` unless the tables in `args.out` were made from the same data and settings.
 
+    `version` is the recipe's own, raised whenever `convert` makes other tables of the same.
     `inputs` are annotation files (compared by content), `folders` hold recordings (compared by
     name, size and time of change, because reading a corpus to see that it is unchanged takes long).
     """
@@ -53,7 +57,10 @@ def prepare_tables(
     if absent:
         raise CanopyError(f"{absent[0]}: no such file; complete the data or check --datadir")
     listings = {folder.name: _listing(folder) for folder in folders}
-    stamp = Stamp(args.out / "prepare.done.json", {**settings, "files": listings}, inputs)
+    settings = {**settings, "recipe's version": version, "files": fingerprint(listings)}
+    named = {_name(n, path, args.datadir): path for n, path in enumerate(inputs)}
+    own = STAGES["prepare"].version
+    stamp = Stamp(args.out / "prepare.done.json", own, settings, named)
     # Runs of other tags may share the tables: the second finds them made.
     with lock_folder(args.out, "this folder of tables", wait_s=math.inf):
         if stamp.is_done(args.force):
@@ -63,6 +70,12 @@ def prepare_tables(
         stamp.write([args.out / f"{name}.csv" for name in ("recordings", "events", "classes")])
     log.info("tables of %s written to %s", args.datadir, args.out)
     return 0
+
+
+def _name(number: int, path: Path, datadir: Path) -> str:
+    """What an input is called in the stamp: the same wherever the data folder lies."""
+    inside = path.is_relative_to(datadir)
+    return path.relative_to(datadir).as_posix() if inside else f"{number}: {path.name}"
 
 
 def _listing(folder: Path) -> list[tuple[str, int, int]]:

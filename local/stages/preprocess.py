@@ -18,11 +18,14 @@ from local.features.corpus import (
 from local.features.npz import stretched_folder
 from local.features.pack import remove_packs
 from local.io.errors import CanopyError
-from local.io.files import write_csv, write_json
+from local.io.files import fingerprint, write_csv, write_json
 from local.jobs.locks import lock_folder
 from local.jobs.shards import Shard
 from local.stages.checks import check_data
+from local.stages.dependencies import STAGES
+from local.stages.inputs import stage_settings
 from local.stages.places import Run
+from local.stages.run_record import note_work
 from local.stages.stamps import Stamp
 
 log = logging.getLogger("canopy")
@@ -40,20 +43,29 @@ def preprocess(run: Run, shard: Shard | None) -> None:
             make_dump(run, tables, folder, factor, shard)
 
 
-def make_dump(run: Run, tables: Tables, folder: Path, factor: float, shard: Shard | None) -> None:
-    """Make the dump of the recordings played `factor` times as long, unless it is there."""
+def dump_stamp(run: Run, tables: Tables, folder: Path, factor: float) -> Stamp:
+    """The mark that a dump was made of these recordings, known by size and time of change."""
     sources = [source_path(run.datadir, path) for path in tables.recordings["path"]]
     files = [
-        (str(path), os.stat(path).st_size, os.stat(path).st_mtime_ns) if path.is_file() else None
+        (os.stat(path).st_size, os.stat(path).st_mtime_ns) if path.is_file() else None
         for path in sources
     ]
-    settings = {"id": folder.name, "files": files, "limit": run.config.audio.max_invalid_share}
-    stamp = Stamp(folder / "preprocess.done.json", settings, [run.tables / "recordings.csv"])
+    needs = STAGES["preprocess"]
+    settings = stage_settings(needs, run.config)
+    settings |= {"stretch": factor, "recordings": fingerprint(files)}
+    inputs = {name: run.dumpdir / name for name in needs.read_files(run.config)}
+    return Stamp(folder / "preprocess.done.json", needs.version, settings, inputs)
+
+
+def make_dump(run: Run, tables: Tables, folder: Path, factor: float, shard: Shard | None) -> None:
+    """Make the dump of the recordings played `factor` times as long, unless it is there."""
+    stamp = dump_stamp(run, tables, folder, factor)
     if all_there(folder) and stamp.is_done(run.force):
         return
     if shard is not None and run.force:
         raise CanopyError("--shard goes with no --force: remove the dump to make it anew")
     stamp.clear()
+    note_work(run, "preprocess")
     check_corpus(tables.recordings, folder, run.config)
     if run.force:
         remove_packs(folder)

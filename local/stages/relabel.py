@@ -5,7 +5,7 @@ from local.io.files import file_digest
 from local.relabel.pseudo_labels import check_provenance
 from local.stages.experiment import Experiment
 from local.stages.places import Run
-from local.stages.stamps import Stamp
+from local.stages.run_record import note_work
 
 
 def relabel(run: Run, cycle: int) -> None:
@@ -19,24 +19,12 @@ def relabel(run: Run, cycle: int) -> None:
             f"--cycle is 0, but task {run.config.task} makes labels for cycles from 1 on: cycle 0 "
             "knows true labels only"
         )
-    config = run.config.relabel
-    before, folder = max(0, cycle - 1), run.cycle(cycle)
-    seen = [run.fold(before, fold) / "seen.csv" for fold in experiment.folds]
-    needs_prior = config.use_prior or config.prevalence_share is not None
-    settings = {
-        "relabel": config.model_dump(mode="json", exclude={"n_cycles", "start"}),
-        "prior": run.config.prior.model_dump(mode="json") if needs_prior else None,
-        **experiment.reviewed_settings,
-    }
-    inputs = [run.cycle(before) / "oof.npz", *seen, run.tables / "events.csv"]
-    inputs += experiment.reviewed_paths
-    if needs_prior:
-        inputs.append(run.cycle(before) / "test.npz")
-        inputs += [run.datadir / run.config.prior.given] if run.config.prior.given else []
-    stamp = Stamp(folder / "relabel.done.json", settings, inputs)
+    before = max(0, cycle - 1)
+    stamp = experiment.stamp("relabel", cycle)
     if stamp.is_done(run.force):
         return
     stamp.clear()
+    note_work(run, "relabel")
     outputs, arrays = experiment.task.load(run.cycle(before) / "oof.npz")
     check_provenance(
         outputs.recording_ids,

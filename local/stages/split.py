@@ -4,8 +4,9 @@ import logging
 
 from local.data.folds import assign_folds, write_folds
 from local.data.tables import read_tables
+from local.stages.experiment import Experiment
 from local.stages.places import Run
-from local.stages.stamps import Stamp
+from local.stages.run_record import note_work
 
 log = logging.getLogger("canopy")
 
@@ -13,15 +14,13 @@ log = logging.getLogger("canopy")
 def split(run: Run) -> None:
     """Write folds.csv, unless it is there of these tables and settings."""
     tables = read_tables(run.tables)
-    names = ("recordings", "events", "classes")
-    settings = {"n_folds": run.config.split.n_folds, "seed": run.config.seed}
-    stamp = Stamp(
-        run.exp / "split.done.json", settings, [run.tables / f"{name}.csv" for name in names]
-    )
+    stamp = Experiment(run).stamp("split")
     if stamp.is_done(run.force):
         return
     stamp.clear()
-    folds = assign_folds(tables.recordings, tables.events, tables.labels, **settings)
+    note_work(run, "split")
+    n_folds, seed = run.config.split.n_folds, run.config.seed
+    folds = assign_folds(tables.recordings, tables.events, tables.labels, n_folds, seed)
     write_folds(run.exp / "folds.csv", folds)
     stamp.write([run.exp / "folds.csv"])
     sizes = ", ".join(str(n) for n in folds["fold"].value_counts().sort_index())

@@ -1,4 +1,4 @@
-"""From a command line to a run that holds its folder, with its log open and its record written."""
+"""From a command line to a run that holds its folder, with its log open."""
 
 import argparse
 from collections.abc import Iterator
@@ -9,14 +9,13 @@ from pathlib import Path
 from local.config import dump_config, load_config
 from local.data.tables import check_source
 from local.io.errors import CanopyError
-from local.io.files import write_json, write_text
+from local.io.files import write_text
 from local.io.limits import safe_name
 from local.jobs.devices import choose_device
 from local.jobs.locks import lock_folder
 from local.stages.logs import start_log
 from local.stages.options import chosen_cache
 from local.stages.places import Run
-from local.stages.run_record import environment_record
 
 
 @contextmanager
@@ -27,12 +26,12 @@ def started(args: argparse.Namespace, stage: str, *, shared: bool = False) -> It
     """
     run = plan(args, stage)
     with lock_folder(run.exp, "this experiment", shared=shared):
-        yield _begin(run, args, stage)
+        yield _begin(run, stage)
 
 
 def start(args: argparse.Namespace, stage: str) -> Run:
     """Load the configuration, choose the device, open the log file of the stage."""
-    return _begin(plan(args, stage), args, stage)
+    return _begin(plan(args, stage), stage)
 
 
 def plan(args: argparse.Namespace, stage: str) -> Run:
@@ -60,13 +59,11 @@ def run_of(args: argparse.Namespace) -> Run:
         nj=args.nj,
         force=args.force,
         cache=chosen_cache(getattr(args, "cache", None)),
+        recipe=args.recipe,
     )
 
 
-def _begin(run: Run, args: argparse.Namespace, stage: str) -> Run:
+def _begin(run: Run, stage: str) -> Run:
     start_log(run.exp / "logs" / f"{stage}.log")
     write_text(run.exp / "config.yaml", dump_config(run.config))
-    places = {name: str(getattr(run, name).resolve()) for name in ("datadir", "dumpdir")}
-    record = environment_record(run.config, run.device) | {"recipe": args.recipe} | places
-    write_json(run.exp / "run.json", record)
     return run

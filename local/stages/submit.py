@@ -8,8 +8,7 @@ from local.io.errors import CanopyError
 from local.io.files import write_json
 from local.stages.experiment import Experiment
 from local.stages.places import Run
-from local.stages.run_record import environment_record
-from local.stages.stamps import Stamp
+from local.stages.run_record import environment_record, note_work
 
 
 def submit(run: Run, write_page: Callable[[Experiment, dict[str, Any]], list[Path]]) -> None:
@@ -21,9 +20,10 @@ def submit(run: Run, write_page: Callable[[Experiment, dict[str, Any]], list[Pat
     cycles = experiment.cycles_done()
     if not cycles:
         raise CanopyError(f"{run.cycle(0)}: no scores yet; run stages 2 and 3 first")
-    stamp = _stamp(experiment, cycles)
+    stamp = experiment.stamp("submit", cycles[-1], cycles=cycles)
     if not stamp.is_done(run.force):
         stamp.clear()
+        note_work(run, "submit")
         found = experiment.task.submit(experiment, cycles)
         # The command names folders, and a run gives the same bytes wherever it lies: see run.json.
         made = environment_record(run.config, run.device)
@@ -32,19 +32,3 @@ def submit(run: Run, write_page: Callable[[Experiment, dict[str, Any]], list[Pat
         pages = write_page(experiment, results)
         print(found.table)
         stamp.write([*found.files, run.exp / "results.json", *pages])
-
-
-def _stamp(experiment: Experiment, cycles: list[int]) -> Stamp:
-    run = experiment.run
-    inputs = [run.cycle(cycle) / name for cycle in cycles for name in ("oof.npz", "test.npz")]
-    inputs += [run.tables / "events.csv", run.tables / "classes.csv"]
-    score = run.config.score
-    given = (score.test_truth, score.train_truth, score.test_events, run.config.prior.given)
-    optional = [run.datadir / name for name in given if name]
-    optional += [run.tables / f"{name}.csv" for name in ("sample_submission", "submission_columns")]
-    inputs += [path for path in optional if path.is_file()]
-    inputs += experiment.reviewed_paths
-    sections = ("prior", "score", "events", "report", "relabel")
-    settings = {name: run.config.model_dump(mode="json")[name] for name in sections}
-    settings |= experiment.reviewed_settings
-    return Stamp(run.exp / "submit.done.json", settings, inputs)

@@ -8,17 +8,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from local.io.errors import CanopyError
-from local.io.files import read_json, write_json
+from local.io.files import write_json
 from local.jobs.devices import set_threads
 from local.jobs.interruption import Interrupted
-from local.jobs.locks import clear_folder, lock_folder
+from local.jobs.locks import clear_folder, lock_folder, move_aside
 from local.models.checkpoint import load_checkpoint
 from local.stages.experiment import Experiment
 from local.stages.fold_processes import run_folds
 from local.stages.logs import start_log
 from local.stages.options import chosen_folds
 from local.stages.places import Run
-from local.stages.run_record import environment_record
+from local.stages.run_record import environment_record, note_work
 from local.stages.stamps import Stamp
 from local.stages.starting import plan, started
 from local.training.fold_loop import Trainer
@@ -71,7 +71,7 @@ def train_folds(run: Run, args: Namespace, argv: list[str]) -> None:
     experiment.dump.check_lengths()
     folds = chosen_folds(args.folds, run.config.split.n_folds)
     waiting = [
-        fold for fold in folds if not experiment.training_stamp(args.cycle, fold).is_done(run.force)
+        fold for fold in folds if not experiment.stamp("train", args.cycle, fold).is_done(run.force)
     ]
     if args.n_nodes > 1:
         # All that the nodes have is one fold's.
@@ -86,7 +86,7 @@ def train_in_ranks(run: Run, args: Namespace, launch: LaunchConfig, argv: list[s
     fold = _only_fold(run, args)
     note = run.exp / "logs" / f"cycle{args.cycle}-fold{fold}.fault.txt"
     run_ranks(Path(sys.argv[0]).resolve(), argv, launch, note)
-    if not Experiment(run).training_stamp(args.cycle, fold).matches():
+    if not Experiment(run).stamp("train", args.cycle, fold).matches():
         raise Interrupted("a signal to one of its ranks", f"fold {fold}")
 
 
@@ -130,7 +130,7 @@ def train_fold(run: Run, cycle: int, fold: int, ranks: Ranks | None = None) -> N
     ranks = ranks or Ranks()
     experiment = Experiment(run)
     folder = run.fold(cycle, fold)
-    stamp = experiment.training_stamp(cycle, fold)
+    stamp = experiment.stamp("train", cycle, fold)
     if ranks.any(ranks.first and stamp.is_done(run.force))[0]:
         return
     initial = None
@@ -139,8 +139,9 @@ def train_fold(run: Run, cycle: int, fold: int, ranks: Ranks | None = None) -> N
     elif (path := run.config.model.init_of(fold)) is not None:
         initial = experiment.task.load_initial(experiment, path)
     if ranks.first:
-        _clear_stale(run, stamp, folder)
+        _make_room(run, stamp, folder)
         stamp.clear()
+        note_work(run, "train")
         seen = experiment.write_seen(cycle, fold)
         write_json(folder / "run.json", environment_record(run.config, run.device))
     fold_data = experiment.task.fold_data(experiment, cycle, fold)
@@ -150,15 +151,24 @@ def train_fold(run: Run, cycle: int, fold: int, ranks: Ranks | None = None) -> N
         log.info("%s: trained, %s", fold_data.name, folder / "best.pt")
 
 
-def _clear_stale(run: Run, stamp: Stamp, folder: Path) -> None:
-    """Take away what another configuration left; checkpoints of this one are kept to go on from.
+def _make_room(run: Run, stamp: Stamp, folder: Path) -> None:
+    """Move aside what was trained otherwise; checkpoints of this very training are gone on from.
 
-    A stamp that is still there says that the fold was done and lost a file since: nothing is kept.
+    A stamp that is still there says that the fold was done and lost a file since, or is to be
+    trained again.
     """
     mark = folder / "training.json"
-    now = {"fingerprint": stamp.fingerprint}
-    unfinished = mark.is_file() and not stamp.path.exists()
-    if unfinished and not run.force and read_json(mark) == now:
-        return
-    clear_folder(folder)
-    write_json(mark, now)
+    why = "--force" if run.force else ""
+    if not why and stamp.path.exists():
+        why = stamp.changes()
+    if not why and mark.is_file():
+        why = stamp.differences(mark)
+        if not why:
+            return
+    if any(folder.glob("*.pt")):
+        aside = move_aside(folder)
+        why = why or "there is no training.json"
+        log.info("%s: trained before, moved to %s: %s", folder, aside.name, why)
+    else:
+        clear_folder(folder)
+    write_json(mark, stamp.made_of)

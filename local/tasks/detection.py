@@ -8,9 +8,10 @@ PyTorch is imported where it is used: it takes seconds, and a stage with nothing
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from local.config import Config
+from local.config.matters import Dependencies
 from local.io.errors import CanopyError
 
 if TYPE_CHECKING:
@@ -41,6 +42,9 @@ REPORT = (
 
 class Detection:
     """`local.models.task_contract.Task`: sound events from windows of features."""
+
+    # The table of `local.stages.dependencies` is that of detection.
+    dependencies: ClassVar[dict[str, Dependencies]] = {}
 
     def __init__(self, config: Config) -> None:
         self.config = config

@@ -43,6 +43,9 @@ from recipes.bats.simulate import MARKER, simulate
 
 log = logging.getLogger("canopy")
 
+# Raised whenever `convert` makes other tables of the same data and settings.
+VERSION = 1
+
 
 def main(argv: list[str] | None = None) -> int:
     """Simulate where there is nothing, then write the tables unless they are up to date."""
@@ -54,6 +57,7 @@ def main(argv: list[str] | None = None) -> int:
         log.info("simulated a data set of size %s in %s", settings.simulate.size, datadir)
     return prepare_tables(
         args,
+        version=VERSION,
         settings=settings.model_dump(mode="json"),
         inputs=[datadir / FILE_INFO, datadir / ANNOTATIONS],
         folders=[datadir / name for name in settings.noise],

@@ -23,6 +23,9 @@ from recipes.rfcx.prepare import convert
 
 log = logging.getLogger("canopy")
 
+# Raised whenever `convert` makes other tables of the same data and settings.
+VERSION = 1
+
 
 class PrepareConfig(DemoSettings):
     """The `prepare:` section of this recipe: the simulation, and how it becomes tables."""
@@ -45,6 +48,7 @@ def main(argv: list[str] | None = None) -> int:
     names = ("train_tp.csv", "train_fp.csv", "sample_submission.csv", "sites.csv")
     return prepare_tables(
         args,
+        version=VERSION,
         settings=choices,
         inputs=[datadir / name for name in names],
         folders=[datadir / "train", datadir / "test"],

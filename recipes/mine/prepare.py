@@ -36,6 +36,9 @@ from recipes.mine.settings import PrepareConfig
 
 log = logging.getLogger("canopy")
 
+# Raised whenever `convert` makes other tables of the same data and settings.
+VERSION = 1
+
 
 def main(argv: list[str] | None = None) -> int:
     """Prepare the tables unless they are there already and up to date."""
@@ -46,6 +49,7 @@ def main(argv: list[str] | None = None) -> int:
     sounds = find_files(args.datadir, settings.recordings, SOUND_SUFFIXES)
     return prepare_tables(
         args,
+        version=VERSION,
         settings={
             "prepare": settings.model_dump(mode="json"),
             "n_folds": config.split.n_folds,

@@ -29,6 +29,9 @@ from local.jobs.exit_codes import run_script
 from local.stages.preparation import prepare_arguments, prepare_tables
 from recipes.rfcx.download import fetch
 
+# Raised whenever `convert` makes other tables of the same data and settings.
+VERSION = 1
+
 
 class PrepareConfig(Section):
     """The `prepare:` section of this recipe."""
@@ -54,6 +57,7 @@ def main(argv: list[str] | None = None) -> int:
     inputs += [args.datadir / settings.groups] if settings.groups else []
     return prepare_tables(
         args,
+        version=VERSION,
         # How the data came alters no table.
         settings=settings.model_dump(exclude={"download"}),
         inputs=inputs,

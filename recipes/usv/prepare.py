@@ -30,6 +30,9 @@ from recipes.usv.copies import CopyConfig, make_copies
 
 log = logging.getLogger("canopy")
 
+# Raised whenever `convert` makes other tables of the same data and settings.
+VERSION = 1
+
 LABEL = "call"
 # Rounding of an annotation program: so far may a call end after its file.
 _END_SLACK_S = 0.01
@@ -50,6 +53,7 @@ def main(argv: list[str] | None = None) -> int:
     pairs = find_pairs(args.datadir, settings)
     return prepare_tables(
         args,
+        version=VERSION,
         settings={
             "prepare": settings.model_dump(mode="json"),
             "sample_rate": config.audio.sample_rate,

@@ -98,7 +98,8 @@ class Invented:
             prior = {"source": SOURCE, "shift": [0.3, 0.1, -0.1, -0.3]}
             cycles.append({"cycle": cycle, "prior": prior})
         write_json(folder / "results.json", {"cycles": cycles})
-        write_json(folder / "run.json", {"device": "cpu", "cpu_count": 2, "torch": "9.9"})
+        record = {"device": "cpu", "cpu_count": 2, "torch": "9.9"}
+        write_json(folder / "run.json", {"train": record})
 
     def scores(self, folder: Path, tag: str, cycle: int, seed: int) -> None:
         rng = np.random.default_rng([seed, cycle, *map(ord, tag)])
@@ -310,6 +311,7 @@ def test_models_are_copied_once_and_nothing_that_inference_writes(tmp_path):
     source, target = tmp_path / "default", tmp_path / "tta"
     names = ("folds.csv", "cycle0/test.npz", "cycle1/oof.npz", "cycle1/relabel.done.json")
     names += ("cycle1/fold0/best.pt", "cycle1/fold0/last.pt", "cycle1/fold0/infer.done.json")
+    names += ("cycle1/fold0.old-1/best.pt",)
     for name in names:
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         (source / name).write_text(name)

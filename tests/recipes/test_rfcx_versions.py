@@ -219,7 +219,7 @@ def test_every_fold_has_the_same_configuration_and_mixup(bench, monkeypatch):
     options, run = bench.ready(name, [*kept, *small], tag="folds")
     for fold in (0, 1):
         bench.train(options, fold)
-        settings.append(Experiment(run).training_settings(0, fold))
+        settings.append(Experiment(run).stamp("train", 0, fold).made_of["settings"])
         assert settings[fold].pop("fold") == fold
     assert settings[0] == settings[1]
     asked = load_config(ROOT / name).augment

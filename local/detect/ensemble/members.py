@@ -15,6 +15,7 @@ from local.io.files import as_written, read_json
 from local.io.limits import safe_name
 from local.stages.experiment import Experiment
 from local.stages.places import Run
+from local.stages.run_record import read_work
 
 # Sections that decide how known labels are read, scores are measured and priors corrected.
 _SHARED_SECTIONS = ("data", "prior", "score")
@@ -47,9 +48,9 @@ def open_member(
     """
     if not (folder / "config.yaml").is_file():
         raise CanopyError(f"{folder}: has no config.yaml, so it is no run; give folders EXPDIR/TAG")
-    path = folder / "run.json"
-    record = read_json(path)
-    with as_written(path):
+    records = read_work(folder)
+    with as_written(folder / "run.json"):
+        record = list(records.values())[-1]
         recipe = safe_name(record["recipe"], "recipe")
         datadir, dumpdir = datadir or Path(record["datadir"]), dumpdir or Path(record["dumpdir"])
     run = Run(load_config(folder / "config.yaml"), datadir, dumpdir, folder, "cpu", 1, False)

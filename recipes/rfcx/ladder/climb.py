@@ -182,8 +182,11 @@ def inference_folder(source: Path, target: Path, cycle: int) -> None:
     for before in range(cycle):
         _link(target / f"cycle{before}", source / f"cycle{before}")
     trained = source / f"cycle{cycle}"
-    for path in [*sorted(trained.glob("*")), *sorted(trained.glob("fold*/*"))]:
-        if path.is_file() and path.name not in _NOT_COPIED and not is_temporary(path):
+    files = [*sorted(trained.glob("*")), *sorted(trained.glob("fold*/*"))]
+    for path in files:
+        # Folds that were trained anew have left what they were before.
+        aside = ".old-" in path.parent.name
+        if path.is_file() and not aside and path.name not in _NOT_COPIED and not is_temporary(path):
             _copy(path, target / path.relative_to(source))
 
 

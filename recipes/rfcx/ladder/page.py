@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from local.io.errors import CanopyError
-from local.io.files import read_json, write_text
+from local.io.files import write_text
+from local.stages.run_record import read_work
 from recipes.rfcx.ladder.climb import Clock, Plan, commands, data_command, minutes, shown
 from recipes.rfcx.ladder.rungs import Rung
 from recipes.rfcx.ladder.scores import KINDS, Estimate, Measured
@@ -83,9 +84,7 @@ def _preamble(plan: Plan, clock: Clock, command: str) -> str:
 
 def _machine(plan: Plan) -> str:
     for run in plan.chosen:
-        path = plan.folder(run.name, plan.seeds[0]) / "run.json"
-        if path.is_file():
-            record = read_json(path)
+        for record in read_work(plan.folder(run.name, plan.seeds[0])).values():
             device = record.get("gpu", record["device"])
             where = "on the CPU" if device == "cpu" else f"on {device}"
             cores = f"{record['cpu_count']} cores" if record["cpu_count"] != 1 else "1 core"

@@ -107,7 +107,7 @@ def test_another_review_is_another_model_and_its_place_does_not_matter(toy, tmp_
     path = review(tmp_path, ("r00", "c", 0.1, 0.2, 1))
 
     def mark(**changes):
-        return Experiment(toy(**changes).run).training_stamp(0, 0).fingerprint
+        return Experiment(toy(**changes).run).stamp("train").fingerprint
 
     plain, one = mark(), mark(data__reviewed=["events.csv"])
     assert plain != one

@@ -15,7 +15,7 @@ from local.inference.scores import (
     mean_logit,
 )
 from local.io.errors import CanopyError
-from local.io.files import write_csv
+from local.io.files import file_digest, write_csv
 from local.models.checkpoint import load_checkpoint, save_checkpoint
 from local.relabel.pseudo_labels import check_provenance
 from local.stages import train as stage_train
@@ -338,28 +338,6 @@ def test_unreadable_recordings_take_part_in_nothing(toy):
         assert "r00" not in experiment.training_ids(0, fold) + experiment.held_out_ids(fold)
 
 
-def test_what_a_model_depends_on(toy, tmp_path):
-    def settings(**changes):
-        return Experiment(toy(**changes).run).training_settings(1, 0)
-
-    base = settings()
-    for changes in (
-        {"train__lr": 0.1},
-        {"seed": 3},
-        {"relabel__start": "cycle0"},
-        {"loss__frame_weight": 0.1},
-    ):
-        assert settings(**changes) != base
-    for changes in (
-        {"inference__batch_size": 3},
-        {"prior__method": "estimated"},
-        {"report__n_recordings": 0},
-    ):
-        assert settings(**changes) == base
-    best = settings(train__select="best")
-    assert settings(train__select="best", inference__stitch="mean") != best
-
-
 def test_first_weights_are_known_by_their_content(toy, tmp_path):
     """A file in `model.params.weights` that changes makes the model stale, wherever it lies.
 
@@ -386,7 +364,7 @@ def test_first_weights_are_known_by_their_content(toy, tmp_path):
     assert experiment.seen_groups(0, 1) >= groups_trained_on(experiment, 0, 0)
     start.unlink()
     with pytest.raises(CanopyError, match=r"model\.params\.weights: .*start\.pt is missing"):
-        experiment.training_inputs(0, 1)
+        experiment.stamp("train", 0, 1)
 
 
 def test_what_the_first_weights_saw_counts_as_seen(toy, tmp_path):
@@ -403,7 +381,8 @@ def test_what_the_first_weights_saw_counts_as_seen(toy, tmp_path):
     for fold in range(3):
         train_fold(own.run, 0, fold)
         experiment = Experiment(own.run)
-        assert exp / f"first/cycle0/fold{fold}/best.pt" in experiment.training_inputs(0, fold)
+        read = experiment.stamp("train", 0, fold).made_of["inputs"]
+        assert read["model.init"] == file_digest(exp / f"first/cycle0/fold{fold}/best.pt")
         assert experiment.seen_groups(0, fold) == groups_trained_on(experiment, 0, fold)
         assert set(experiment.held_out_ids(fold)) <= set(experiment.scored_ids(0, fold))
     other = toy(**QUICK, model__init=str(exp / "first/cycle0/fold0/best.pt"))

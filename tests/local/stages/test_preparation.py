@@ -24,7 +24,7 @@ def test_preparation_refuses_another_folder_unless_forced(tmp_path):
         for name in ("recordings", "events", "classes"):
             (args.out / f"{name}.csv").write_text("x\n")
 
-    given = {"settings": {}, "inputs": [], "folders": [], "convert": convert}
+    given = {"version": 1, "settings": {}, "inputs": [], "folders": [], "convert": convert}
     with pytest.raises(CanopyError, match="give another --dumpdir"):
         prepare_tables(args, **given)
     args.force = True
@@ -47,10 +47,10 @@ def test_preparation_runs_when_a_recording_changes(tmp_path):
         for name in ("recordings", "events", "classes"):
             (args.out / f"{name}.csv").write_text("x\n")
 
-    def prepare(settings=0):
-        prepare_tables(
-            args, settings={"s": settings}, inputs=[note], folders=[sounds], convert=convert
-        )
+    def prepare(settings=0, version=1):
+        settings = {"s": settings}
+        given = {"settings": settings, "inputs": [note], "folders": [sounds], "convert": convert}
+        prepare_tables(args, version=version, **given)
         return len(made)
 
     assert prepare() == prepare() == 1

@@ -17,8 +17,9 @@ def stage(tmp_path):
     result.parent.mkdir()
     result.write_text("out\n")
 
-    def make(settings=None):
-        return Stamp(tmp_path / "out" / "x.done.json", settings or {"lr": 0.1}, [source])
+    def make(settings=None, version=1):
+        path = tmp_path / "out" / "x.done.json"
+        return Stamp(path, version, settings or {"lr": 0.1}, {"tables/in.csv": source, "b": None})
 
     return make
 
@@ -76,7 +77,7 @@ def test_changed_settings_are_not_trusted(stage, tmp_path, settings):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", "null", "7", '{"fingerprint": 1}', '{"outputs": [], "fingerprint": 0}']
+    "text", ["", "{", "[]", "null", "7", '{"fingerprint": 1}', '{"outputs": [], "settings": 0}']
 )
 def test_a_damaged_stamp_is_not_trusted(stage, tmp_path, text):
     stage().write([tmp_path / "out" / "out.csv"])
@@ -91,6 +92,8 @@ def test_a_damaged_list_of_outputs_is_not_trusted(stage, tmp_path):
     for outputs in (["out.csv"], None, {"out.csv": None}, {"../..": "0"}):
         path.write_text(json.dumps({**stamp, "outputs": outputs}))
         assert not stage().is_done()
+    path.write_text(json.dumps({**stamp, "code": None}))
+    assert not stage().is_done()
 
 
 def test_a_run_that_was_moved_is_still_done(stage, tmp_path):
@@ -98,10 +101,44 @@ def test_a_run_that_was_moved_is_still_done(stage, tmp_path):
     moved = tmp_path / "elsewhere"
     (tmp_path / "out").rename(moved)
     os.renames(tmp_path / "in.csv", tmp_path / "deep" / "in.csv")
-    stamp = Stamp(moved / "x.done.json", {"lr": 0.1}, [tmp_path / "deep" / "in.csv"])
-    assert stamp.is_done()
+    inputs = {"tables/in.csv": tmp_path / "deep" / "in.csv", "b": None}
+    assert Stamp(moved / "x.done.json", 1, {"lr": 0.1}, inputs).is_done()
 
 
 def test_a_missing_input_names_itself(tmp_path):
     with pytest.raises(CanopyError, match=r"gone\.csv is missing; run the stage that writes it"):
-        Stamp(tmp_path / "x.done.json", {}, [tmp_path / "gone.csv"])
+        Stamp(tmp_path / "x.done.json", 1, {}, {"gone": tmp_path / "gone.csv"})
+
+
+def test_a_commit_alone_changes_nothing_and_is_told(stage, tmp_path, caplog):
+    caplog.set_level("INFO")
+    stage().write([tmp_path / "out" / "out.csv"])
+    path = tmp_path / "out" / "x.done.json"
+    stamp = json.loads(path.read_text())
+    path.write_text(
+        json.dumps({**stamp, "code": {"canopy": "0.0.1", "commit": "0123456789abcdef"}})
+    )
+    assert stage().is_done()
+    assert "done before by commit 0123456789ab with the same inputs and settings" in caplog.text
+    assert not stage(version=2).is_done()
+    assert "version 1 -> 2" in caplog.text
+
+
+def test_what_changed_is_told(stage, tmp_path, caplog):
+    caplog.set_level("INFO")
+    stage({"lr": 0.1, "kind": "a", "gone": 1}).write([tmp_path / "out" / "out.csv"])
+    (tmp_path / "in.csv").write_text("other\n")
+    now = stage({"lr": 0.25, "kind": "a", "new": [1, 2]})
+    assert not now.is_done()
+    told = "lr 0.1 -> 0.25, gone is no more, new is new, tables/in.csv has other content"
+    assert f"x.done.json: to be done again: {told}" in caplog.text
+    many = stage({f"k{n}": n for n in range(9)})
+    assert many.changes().endswith(", and 8 more")
+
+
+def test_the_stamp_of_an_earlier_version_is_not_trusted(stage, tmp_path):
+    (tmp_path / "out" / "x.done.json").write_text(
+        '{"fingerprint": "0", "outputs": {}, "notes": {}}'
+    )
+    assert not stage().matches()
+    assert "an earlier version of Canopy" in stage().changes()

@@ -8,6 +8,7 @@ writes a csv. It has no class, no time and no model of the registry.
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ import yaml
 from torch import nn
 
 from local.config import load_config
+from local.config.matters import Dependencies
 from local.data.tables import EVENT_COLUMNS, RECORDING_COLUMNS, Tables, read_table, write_tables
 from local.features.store import FeatureStore
 from local.io.archives import read_npz
@@ -146,6 +148,17 @@ def score(model, dump, names, n_windows):
 
 
 class LevelTask:
+    # Its stage 4 goes by no threshold; of the other stages it has nothing else to say.
+    dependencies: ClassVar = {
+        "relabel": Dependencies(
+            version=1,
+            matters="task task_params",
+            unread="""seed prepare audio features data split window model loss augment train
+                inference relabel prior score events report""",
+            files="before/oof.npz features/manifest.csv",
+        )
+    }
+
     def __init__(self, config):
         self.config = config
         self.n_windows = config.task_params.get("n_windows", 2)
@@ -307,6 +320,9 @@ def test_all_stages(stage, tmp_path):
     assert stage("sed_infer", "--worker") == 0
     assert stage("sed_infer") == 0
     assert stage("relabel", "--cycle", "0") == 0
+    before = (tmp_path / "exp/level/cycle0/relabel.done.json").stat().st_mtime_ns
+    assert stage("relabel", "--cycle", "0", "--set", "relabel.threshold=0.3") == 0
+    assert (tmp_path / "exp/level/cycle0/relabel.done.json").stat().st_mtime_ns == before
     assert stage("submit") == 0
     exp = tmp_path / "exp" / "level"
     # Out-of-fold: of each recording by the fold that did not see its group.

@@ -29,6 +29,7 @@ from local.report.ledger import COLUMNS, fill_in, read_ledger
 from local.scoring.metrics.lwlrap import lwlrap
 from local.stages.experiment import Experiment
 from local.stages.options import stage_parser
+from local.stages.run_record import note_work
 from local.stages.starting import start
 from local.tasks.detection_evidence import fold_evidence
 from local.tasks.detection_results import collect, corrected_test
@@ -50,6 +51,7 @@ def runs(toy, tmp_path):
         folders = []
         for seed, name in enumerate(names):
             run = start(stage_parser(None).parse_args([*made.options, "--tag", name]), "test")
+            note_work(run, "infer")
             folder = run.exp
             config = run.config.model_copy(update=changes)
             write_text(folder / "config.yaml", dump_config(config))
@@ -295,7 +297,8 @@ def test_faults_of_the_runs_are_one_sentence_and_write_nothing(main, runs, capsy
     other = tmp_path / "dump2"
     shutil.copytree(runs.made.run.dumpdir, other)
     record = json.loads((second / "run.json").read_text())
-    write_json(second / "run.json", record | {"dumpdir": str(other)})
+    elsewhere = {stage: one | {"dumpdir": str(other)} for stage, one in record.items()}
+    write_json(second / "run.json", elsewhere)
     events = read_table(other / "tables" / "events.csv", ("label",))
     write_csv(other / "tables" / "events.csv", events.iloc[:-1])
     assert "differs from" in fault()
@@ -344,6 +347,14 @@ def test_like_says_whose_settings_hold(main, runs, capsys):
     assert call(main, capsys, first, second, "--out", runs.out)[0] == 1
     assert call(main, capsys, first, second, "--out", runs.out, "--like", second)[0] == 0
     assert read_json(runs.out / "blend.json")["settings_of"] == str(second)
+
+
+def test_runs_of_an_earlier_version_say_their_places_as_well(main, runs, capsys):
+    folders = runs("one", "two")
+    for folder in folders:
+        (record,) = read_json(folder / "run.json").values()
+        write_json(folder / "run.json", record)
+    assert call(main, capsys, *folders, "--out", runs.out)[0] == 0
 
 
 def test_a_blend_is_noted_where_its_runs_are(main, runs, capsys):

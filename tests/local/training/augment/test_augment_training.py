@@ -241,17 +241,6 @@ def test_the_model_gets_the_mix(corpus, tmp_path, monkeypatch):
     assert given == [True] * 3
 
 
-def test_a_dump_that_only_inference_looks_at_trains_nothing_anew(corpus):
-    """Adding stretched views afterwards keeps the trained folds."""
-    before = Experiment(corpus(window__p_stretched=0.0)).training_settings(0, 0)
-    after = Experiment(
-        corpus(window__p_stretched=0.0, features__stretches=[1.1])
-    ).training_settings(0, 0)
-    assert before == after
-    used = Experiment(corpus()).training_settings(0, 0)
-    assert used["features"]["stretches"] == [0.9, 1.1]
-
-
 @pytest.mark.parametrize(
     ("changes", "word"),
     [
