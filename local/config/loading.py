@@ -127,8 +127,9 @@ def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     merged = dict(below)
     for key, value in above.items():
         under = merged.get(key)
-        both = isinstance(value, dict) and isinstance(under, dict)
-        merged[key] = _merge(under, value) if both else value
+        if isinstance(value, dict) and isinstance(under, dict):
+            value = _merge(under, value)
+        merged[key] = value
     return merged
 
 

@@ -41,7 +41,7 @@ class _StrictLoader(yaml.SafeLoader):
         self._depth += 1
         if self._depth > MAX_YAML_DEPTH:
             raise _RefusedError(f"line {line} is deeper than {MAX_YAML_DEPTH}; flatten it")
-        node = super().compose_node(parent, index)
+        node: Any = super().compose_node(parent, index)
         self._depth -= 1
         if isinstance(event, yaml.AliasEvent) and id(node) not in self._sizes:
             raise _RefusedError(
@@ -65,7 +65,7 @@ class _StrictLoader(yaml.SafeLoader):
         return 1 + sum(self._sizes[id(part)] for part in parts)
 
 
-def _strict_mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict[str, Any]:
+def _strict_mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
     seen: set[str] = set()
     for key_node, _ in node.value:
         key = str(loader.construct_object(key_node, deep=True))

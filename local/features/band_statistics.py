@@ -20,8 +20,8 @@ class RunningStats:
 
     def __init__(self, n_rows: int) -> None:
         self.count = 0
-        self.mean = np.zeros(n_rows)
-        self.m2 = np.zeros(n_rows)
+        self.mean: np.ndarray = np.zeros(n_rows)
+        self.m2: np.ndarray = np.zeros(n_rows)
 
     @property
     def std(self) -> np.ndarray:

@@ -8,7 +8,7 @@ in memory.
 import base64
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -248,7 +248,7 @@ def _unpack(packed: list[Any]) -> RunningStats:
 
 def _run(
     jobs: list[Job], front_end: FrontEnd, device: str, nj: int, stretch: float
-) -> Iterator[tuple[Job, dict[str, Any]]]:
+) -> Generator[tuple[Job, dict[str, Any]], None, None]:
     """Results in the order of the jobs: on a GPU from one process, else from `nj` of one thread."""
     work = partial(_work, front_end=front_end, device=device, stretch=stretch)
     n_processes = min(nj, len(jobs))

@@ -42,7 +42,7 @@ def stream_frames(
         (m,) float32 samples, m >= size, that begin where the piece's first frame does, and the
         number of frames; in all they are 1 + n // hop.
     """
-    rest = np.zeros(0, dtype=np.float32)
+    rest: np.ndarray = np.zeros(0, dtype=np.float32)
     skip = 0  # samples still to be passed over when the hop is longer than a frame
     for piece in _mirrored(blocks, size // 2):
         rest = np.concatenate([rest, piece[skip:]])
@@ -60,7 +60,7 @@ def stream_frames(
 def _mirrored(blocks: Iterable[np.ndarray], half: int) -> Iterator[np.ndarray]:
     """The signal in pieces, with `half` mirrored samples before and after it."""
     arriving = (np.asarray(block, dtype=np.float32) for block in blocks)
-    head = np.zeros(0, dtype=np.float32)
+    head: np.ndarray = np.zeros(0, dtype=np.float32)
     for block in arriving:
         head = np.concatenate([head, block])
         if len(head) > half:

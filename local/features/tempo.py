@@ -54,7 +54,8 @@ def stretch_stream(blocks: Iterable[np.ndarray], factor: float, n_fft: int) -> I
     places are counted from the beginning, so they do not drift.
     """
     shared = _SHARED_WINDOWS * n_fft
-    rest, tail = np.zeros(0, np.float32), np.zeros(0, np.float32)
+    rest: np.ndarray = np.zeros(0, np.float32)
+    tail: np.ndarray = np.zeros(0, np.float32)
     taken = 0
     for block in blocks:
         rest = np.concatenate([rest, block])

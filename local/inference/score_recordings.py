@@ -53,7 +53,8 @@ def score_recordings(
     config, step = dump.config, model.step
     views = list_views(config, step, dump)
     hop_s, start_s = dump.front_end.hop_s * step, dump.front_end.start_s
-    frames, window = [], [np.zeros((0, len(labels)), dtype=np.float32)]
+    frames: list[np.ndarray] = []
+    window = [np.zeros((0, len(labels)), dtype=np.float32)]
     blocks = list(_blocks(dump, recording_ids, views))
     if shard is not None:
         weights = [sum(map(dump.n_frames, names)) for names in blocks]

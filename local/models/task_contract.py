@@ -110,10 +110,21 @@ class FoldData(Protocol):
 class Run(Protocol):
     """One invocation of a stage: its configuration, and where its files lie."""
 
-    config: Config
-    datadir: Path
-    exp: Path
-    device: str
+    @property
+    def config(self) -> Config:
+        """The resolved configuration."""
+
+    @property
+    def datadir(self) -> Path:
+        """Folder of the raw data."""
+
+    @property
+    def exp(self) -> Path:
+        """Folder of the run's results."""
+
+    @property
+    def device(self) -> str:
+        """`cpu` or `cuda`."""
 
     @property
     def tables(self) -> Path:
@@ -129,7 +140,9 @@ class Run(Protocol):
 class Experiment(Protocol):
     """What a task may ask of the experiment that a stage works on."""
 
-    run: Run
+    @property
+    def run(self) -> Run:
+        """The invocation."""
 
     @property
     def tables(self) -> Any:

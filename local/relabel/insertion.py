@@ -11,6 +11,7 @@ class. Only calls that the model's training did not see are used. `prevalence_mi
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -98,7 +99,7 @@ def _draw(
             yield _Window(number, column, row, x)
 
 
-def _cut(dump: FeatureStore, event: object, length: int) -> tuple[np.ndarray, np.ndarray]:
+def _cut(dump: FeatureStore, event: Any, length: int) -> tuple[np.ndarray, np.ndarray]:
     """The call's frames relative to its own background, (F, n) or (n,), and its bands (F,) bool."""
     hop_s, limits = dump.hop_s, dump.front_end.band_edges_hz()
     n_frames = dump.n_frames(event.recording_id)

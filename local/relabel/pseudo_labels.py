@@ -89,8 +89,7 @@ def make_pseudo_events(
                     if end - start >= max(config.min_duration_s, 1e-3) - ROUNDING_S
                 ]
     frame = pd.DataFrame(rows, columns=["recording_id", "label", "onset", "offset", "polarity"])
-    for column in ("onset", "offset", "polarity"):
-        frame[column] = frame[column].astype(float)
+    frame = frame.astype({"onset": float, "offset": float, "polarity": float})
     frame["low_freq"] = np.nan
     frame["high_freq"] = np.nan
     frame["weight"] = config.weight

@@ -8,7 +8,7 @@ import html
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from matplotlib.figure import Figure
 
@@ -99,7 +99,7 @@ def _head(column: Column, sortable: bool) -> str:
     )
 
 
-def _cell(column: Column, value: object) -> str:
+def _cell(column: Column, value: Any) -> str:
     if column.kind == "head":
         return f'<th scope="row">{escape(value)}</th>'
     if column.kind == "text":

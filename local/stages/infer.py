@@ -94,8 +94,12 @@ def score_fold(
     names = experiment.scored_ids(cycle, fold)
     progress = f"infer cycle{cycle}/fold{fold}"
     # The number of threads decides the last digits, as it does from one run to another.
-    made_by = {"stamp": stamp.fingerprint, "recordings": names, "device": run.device}
-    made_by["threads"] = torch.get_num_threads()
+    made_by = {
+        "stamp": stamp.fingerprint,
+        "recordings": names,
+        "device": run.device,
+        "threads": torch.get_num_threads(),
+    }
     kept = PartialScores(folder, fingerprint(made_by), shard, task.save, task.load)
     with closing(kept):
         outputs = task.score(experiment, model, names, progress, kept, shard)

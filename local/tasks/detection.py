@@ -16,7 +16,6 @@ from local.io.errors import CanopyError
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
 
     from local.data.tables import Tables
     from local.inference.score_files import PartialScores
@@ -97,7 +96,7 @@ class Detection:
     def score(
         self,
         experiment: "Experiment",
-        model: "nn.Module",
+        model: "SedModel",
         names: list[str],
         progress: str | None,
         kept: "PartialScores | None",

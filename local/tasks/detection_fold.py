@@ -116,7 +116,8 @@ class DetectionFold:
 
     def make_batch(self, tensors: dict[str, torch.Tensor], rng: torch.Generator) -> Batch:
         """The batch, changed as the section `augment` says."""
-        return augment(Batch(**tensors), self.config.augment, rng, self._input_kind)
+        batch = Batch(**tensors)  # type: ignore[arg-type]
+        return augment(batch, self.config.augment, rng, self._input_kind)
 
     def forward(self, model: SedModel, batch: Batch) -> SedOutput:
         """Scores of the windows, whose features may be mixed on the way."""

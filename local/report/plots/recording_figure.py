@@ -8,6 +8,7 @@ events without frequencies have none.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -22,7 +23,7 @@ from local.report.plots.page import COLOURS, Page
 
 KINDS = ("true", "pseudo", "detected")
 _RANGE_DB = 70.0
-_LINE = {"true": "-", "pseudo": (0, (5, 1.5, 1, 1.5)), "detected": (0, (3, 1.5))}
+_LINE: dict[str, Any] = {"true": "-", "pseudo": (0, (5, 1.5, 1, 1.5)), "detected": (0, (3, 1.5))}
 _FILL = {
     "true": {"facecolor": COLOURS[0], "edgecolor": COLOURS[0]},
     "pseudo": {"facecolor": "white", "edgecolor": COLOURS[2], "hatch": "//////"},
@@ -151,7 +152,8 @@ def _draw_spectrogram(figure: Figure, axes: Axes, picture: RecordingPicture, pag
     axes.set_ylabel("frequency (kHz)" if unit == 1000 else "frequency (Hz)")
     bar = figure.colorbar(mesh, ax=axes, pad=0.01, fraction=0.03, aspect=20)
     bar.set_label("level (dB)")
-    bar.outline.set_linewidth(0.4)
+    outline: Any = bar.outline  # a Spine: its annotation says what it is called with
+    outline.set_linewidth(0.4)
     rows: list[list[tuple[float, float]]] = []
     for event in sorted(picture.events, key=lambda one: (KINDS.index(one.kind), one.onset)):
         _draw_box(axes, event, picture, unit, page, rows)

@@ -265,8 +265,9 @@ def _group_rows(
 ) -> list[dict[str, Any]]:
     """Micro and macro of the recordings of each group alone, drawn among themselves."""
     rows = []
-    for group in sorted(set(scoring_set.groups)):
-        mine = scoring_set.groups == group
+    groups = np.asarray(scoring_set.groups)
+    for group in sorted(set(groups.tolist())):
+        mine = groups == group
         rng = np.random.default_rng(options.seed)
         blocks = resample_counts(len(mine), rng, options.n_resamples, within=mine)
         counts = resample_table(blocks, len(mine))

@@ -39,8 +39,7 @@ def event_lists(
     system: System, scoring_set: ScoringSet, options: EventOptions
 ) -> tuple[EventList, EventList | None]:
     """Detections at the threshold, and all that can be ranked (None without scores)."""
-    if system.scores is not None:
-        check_covered(system, scoring_set)
+    check_covered(system, scoring_set)
     cut = scoring_set.event_list(detections(system, options.threshold), system.path)
     if not system.scored:
         return cut, None
@@ -49,7 +48,9 @@ def event_lists(
 
 
 def check_covered(system: System, scoring_set: ScoringSet) -> None:
-    """Refuse scores over time that lack a recording or a class."""
+    """Refuse scores over time, if there are any, that lack a recording or a class."""
+    if system.scores is None:
+        return
     for what, known, wanted in (
         ("recording", system.scores.recording_ids, scoring_set.recordings),
         ("class", system.scores.labels, scoring_set.labels),
@@ -108,8 +109,8 @@ def event_baselines(
     deals = []
     for _ in range(n_deals):
         place = rng.permutation(n)
-        dealt = [None if one is None else _deal(one, place, durations) for one in (cut, ranked)]
-        deals.append(scored(*dealt))
+        dealt = None if ranked is None else _deal(ranked, place, durations)
+        deals.append(scored(_deal(cut, place, durations), dealt))
     chance = {name: np.mean([deal[name] for deal in deals], axis=0) for name in deals[0]}
     prevalence = (true.counts(n, n_classes) > 0).mean(axis=0)
     recording, label = np.indices((n, n_classes)).reshape(2, -1)

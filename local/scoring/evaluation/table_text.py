@@ -1,5 +1,7 @@
 """The comparison table as text for a terminal."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -32,8 +34,8 @@ def format_comparison(table: ComparisonTable, metric: str | None = None) -> str:
             lines += ["", f"{shown} of each class", _classes(rows[rows["measure"] == shown])]
         groups = rows[rows["scope"] == "group"]
         if len(groups):
-            shown = [f"{shown} (micro)", f"{shown} (macro)"]
-            lines += ["", "groups", _groups(groups[groups["measure"].isin(shown)])]
+            both = [f"{shown} (micro)", f"{shown} (macro)"]
+            lines += ["", "groups", _groups(groups[groups["measure"].isin(both)])]
     return "\n".join(lines)
 
 
@@ -81,7 +83,7 @@ def _groups(rows: pd.DataFrame) -> str:
     return _grid(["group", "measure", "system", "value", "interval", "recordings"], table)
 
 
-def _value(row: object) -> list[str]:
+def _value(row: Any) -> list[str]:
     return [number(row.value, "no data"), _span(row.low, row.high)]
 
 

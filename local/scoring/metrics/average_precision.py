@@ -149,7 +149,8 @@ def ranked_curve(score: np.ndarray, right: np.ndarray, n_true: float) -> Curve:
     """
     order = np.argsort(-score, kind="stable")
     score, right = score[order], right[order]
-    last = np.flatnonzero(np.append(score[1:] != score[:-1], True)) if len(score) else []
+    ends = np.append(score[1:] != score[:-1], True)[: len(score)]
+    last = np.flatnonzero(ends)
     n_right, n_all = np.cumsum(right)[last], np.arange(1, len(score) + 1)[last]
     recall = n_right / n_true if n_true else np.full(len(n_right), np.nan)
     return Curve(score[last], recall, n_right / n_all, n_all - n_right)

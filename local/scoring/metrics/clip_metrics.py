@@ -48,20 +48,24 @@ def _values(name: str, truth: ArrayLike, score: ArrayLike) -> Values:
     return values
 
 
-def score_metric(name: str, truth: ArrayLike, score: ArrayLike) -> float:
+def score_metric(name: str, truth: np.ndarray, score: np.ndarray) -> float:
     """The metric called `name` of truth (N, C) and score (N, C)."""
     if name == "lwlrap":
         return lwlrap(truth, score)
     return float(_values(name, truth, score)(np.ones((1, len(truth))))[0, 0])
 
 
-def score_per_class(name: str, truth: ArrayLike, score: ArrayLike) -> np.ndarray:
+def score_per_class(name: str, truth: np.ndarray, score: np.ndarray) -> np.ndarray:
     """The metric called `name` for each class (C,), NaN where a class has no data."""
     return _values(name, truth, score)(np.ones((1, len(truth))))[0, 1:]
 
 
 def metric_intervals(
-    name: str, truth: ArrayLike, score: ArrayLike, rng: np.random.Generator, n_resamples: int = 1000
+    name: str,
+    truth: np.ndarray,
+    score: np.ndarray,
+    rng: np.random.Generator,
+    n_resamples: int = 1000,
 ) -> tuple[tuple[float, float], np.ndarray]:
     """(low, high) of the metric over recordings, and (C, 2) of each class on the same resamples."""
     samples = resampled(_values(name, truth, score), len(truth), rng, n_resamples)
@@ -71,9 +75,9 @@ def metric_intervals(
 
 def paired_difference_interval(
     name: str,
-    truth: ArrayLike,
-    score_a: ArrayLike,
-    score_b: ArrayLike,
+    truth: np.ndarray,
+    score_a: np.ndarray,
+    score_b: np.ndarray,
     rng: np.random.Generator,
     n_resamples: int = 1000,
 ) -> tuple[float, float]:

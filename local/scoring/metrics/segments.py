@@ -60,7 +60,7 @@ def segment_counts(
         worst = np.maximum(both[1], both[2]) - both[0]
         errors[start:stop] = _sum_rows(worst[:, None], begins, n_segments[start:stop])[:, 0]
         start = stop
-    return SegmentCounts(*tables, errors)
+    return SegmentCounts(tables[0], tables[1], tables[2], errors)
 
 
 def _roll(

@@ -1,6 +1,7 @@
 """A corpus: what its tables show, what its sound shows against them, and copies that would leak."""
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -160,7 +161,7 @@ def sound_findings(
     return found
 
 
-def _against_table(row: object, one: Survey) -> Iterator[Finding]:
+def _against_table(row: Any, one: Survey) -> Iterator[Finding]:
     for fault, said, true in (
         ("rate differs", row.sample_rate, one.sample_rate),
         ("channels differ", row.channels, one.channels),
@@ -176,7 +177,7 @@ def _against_table(row: object, one: Survey) -> Iterator[Finding]:
         )
 
 
-def _against_config(row: object, one: Survey, config: Config) -> Iterator[Finding]:
+def _against_config(row: Any, one: Survey, config: Config) -> Iterator[Finding]:
     audio, window = config.audio, config.window
     if one.sample_rate != audio.sample_rate:
         refused = audio.other_rates == "refuse"
@@ -198,7 +199,7 @@ def _against_config(row: object, one: Survey, config: Config) -> Iterator[Findin
 
 def _copies(recordings: pd.DataFrame, surveys: list[Survey]) -> Iterator[Finding]:
     """Recordings with the same sound: a leak when they may be told apart by fold or subset."""
-    first: dict[str, object] = {}
+    first: dict[str, Any] = {}
     for row, one in zip(recordings.itertuples(), surveys, strict=True):
         if not one.digest or any(f.fault in ("silent", "constant") for f in one.findings):
             continue
