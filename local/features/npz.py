@@ -15,7 +15,7 @@ import os
 from dataclasses import dataclass, replace
 from math import isfinite, prod
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -303,7 +303,7 @@ def _array_layout(
 
 
 def _scalar(
-    place: Place, window: io.BufferedReader, arrays: dict[str, StoredArray], name: str
+    place: Place, window: BinaryIO, arrays: dict[str, StoredArray], name: str
 ) -> float | int:
     array = arrays.get(name)
     if array is None:
