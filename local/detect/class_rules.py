@@ -10,7 +10,12 @@ from local.config import Config
 from local.detect.detectors import ModelSpec
 from local.io.errors import CanopyError
 from local.labels.spans import SpanRule
-from local.scoring.event_rules.thresholds import FALLBACK, Rule, fit_thresholds, parse_rule
+from local.scoring.event_rules.thresholds import (
+    FALLBACK,
+    ThresholdChoice,
+    fit_thresholds,
+    parse_choice,
+)
 
 log = logging.getLogger("canopy")
 
@@ -40,12 +45,16 @@ def choose_thresholds(models: list[ModelSpec], text: str | None) -> pd.DataFrame
 
     An ensemble goes by the evidence of its first model that has any.
     """
-    rule = None if text is None else parse_rule(text)
+    rule = None if text is None else parse_choice(text)
     evidence = None
     if rule is None or rule.kind != "fixed":
         evidence = next((found for model in models if (found := model.evidence())), None)
     if rule is None:
-        rule = Rule("best-f1") if evidence is not None else Rule("fixed", FALLBACK)
+        rule = (
+            ThresholdChoice("best-f1")
+            if evidence is not None
+            else ThresholdChoice("fixed", FALLBACK)
+        )
         what = "the best F1 on out-of-fold scores" if evidence is not None else f"{FALLBACK}"
         log.info("threshold: %s (--threshold says another)", what)
     if len(models) > 1 and rule.kind != "fixed":

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from local.detect.detectors import ENGINES
 from local.detect.outputs import FORMATS, SCORE_FORMATS
-from local.scoring.event_rules.thresholds import RULES
+from local.scoring.event_rules.thresholds import CHOICES
 
 # Windows at once without a GPU: few, for the memory they take.
 CPU_BATCH = 4
@@ -27,7 +27,7 @@ def parse_args(argv: Sequence[str] | None, description: str | None = None) -> ar
     add("--partition", action="store_true", help="a folder a site and date, for large archives")
     add("--site-date-pattern", metavar="REGEX", help="of paths; groups site, date and time")
     add("--scores", choices=SCORE_FORMATS, help="write scores over time as well")
-    add("--threshold", help=f"{RULES} (default: best-f1 where out-of-fold scores are, else 0.5)")
+    add("--threshold", help=f"{CHOICES} (default: best-f1 where out-of-fold scores are, else 0.5)")
     add("--low-threshold", type=float, metavar="P",
         help="detections grow from the threshold down to this probability")  # fmt: skip
     add("--min-duration", type=float, metavar="S", help="seconds (default: as in relabel)")

@@ -21,9 +21,9 @@ from local.inference.score_files import (
 )
 from local.io.errors import CanopyError
 from local.io.files import fingerprint
-from local.report.detections import Row, Sources, Track, items_of, rows_of, tracks_of
 from local.report.media import encode_picture, encode_sound, expansion_of
 from local.report.records import Box, Clip, EventKind, Item, Media, Viewer
+from local.report.review_items import Row, Sources, Track, items_of, rows_of, tracks_of
 from local.scoring.known_labels import known_rows, read_truth_events
 from local.stages.experiment import Experiment
 

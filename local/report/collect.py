@@ -9,13 +9,13 @@ from scipy.special import logit as logit_of
 
 from local.config import RelabelConfig
 from local.inference.scores import Scores
-from local.report.changes import changes_of, examples_of
 from local.report.clips import build_viewer
-from local.report.knowledge import calibration_of, confusion_of
+from local.report.confusion_and_calibration import calibration_of, confusion_of
+from local.report.pseudo_label_changes import changes_of, examples_of
 from local.report.records import Baseline, ClassRow, Curve, Report, ScoreRow
 from local.scoring.event_rules.event_measures import measure_title
 from local.scoring.event_rules.rule_file import read_rule
-from local.scoring.event_rules.thresholds import FALLBACK, Rule, fit_thresholds
+from local.scoring.event_rules.thresholds import FALLBACK, ThresholdChoice, fit_thresholds
 from local.scoring.event_rules.tuning import iou_title
 from local.scoring.known_labels import known_evidence
 from local.stages.experiment import Experiment
@@ -98,7 +98,7 @@ def event_rules(
         )
         return np.full(len(oof.labels), logit_of(fitted.threshold)), rules
     evidence = known_evidence(oof, experiment.tables.events, run.config)
-    rule = Rule("fixed", FALLBACK) if evidence is None else Rule("best-f1")
+    rule = ThresholdChoice("fixed", FALLBACK) if evidence is None else ThresholdChoice("best-f1")
     return fit_thresholds(oof.labels, rule, evidence)["logit"].to_numpy(), run.config.relabel
 
 

@@ -19,7 +19,7 @@ from local.report.charts import (
     scores_figure,
 )
 from local.report.elements import Column, definitions, escape, picture, table
-from local.report.findings import calibration_section, changes_section, confusion_section
+from local.report.finding_sections import calibration_section, changes_section, confusion_section
 from local.report.records import NAN, ClassRow, Report, ScoreRow
 from local.report.text import number
 from local.report.viewer import viewer_html

@@ -9,7 +9,7 @@ from local import __version__
 from local.detect.ensemble.members import Member
 from local.features.front_ends.kinds import front_end_of
 from local.io.files import read_json
-from local.scoring.event_rules.thresholds import Evidence, Rule, fit_thresholds
+from local.scoring.event_rules.thresholds import Evidence, ThresholdChoice, fit_thresholds
 from local.scoring.known_labels import known_rows
 from local.tasks.detection_results import SCORE_TITLES, metric_title
 
@@ -119,7 +119,9 @@ def _classes(member: Member, evidence: Evidence | None) -> str:
     counts = events.groupby(["label", events["polarity"] > 0]).size()
     fitted = None
     if evidence is not None:
-        fitted = fit_thresholds(tables.labels, Rule("best-f1"), evidence).set_index("label")
+        fitted = fit_thresholds(tables.labels, ThresholdChoice("best-f1"), evidence).set_index(
+            "label"
+        )
     rows: list[tuple[str, ...]] = [
         ("class", "name", "confirmed", "rejected", "threshold", "precision", "recall", "alarms/h")
     ]

@@ -23,7 +23,7 @@ from local.labels.grid import cells_at_least, cells_at_most
 if TYPE_CHECKING:
     from local.inference.scores import Scores
 
-RULES = "a probability between 0 and 1, best-f1, precision=SHARE or false-alarms=NUMBER an hour"
+CHOICES = "a probability between 0 and 1, best-f1, precision=SHARE or false-alarms=NUMBER an hour"
 FALLBACK = 0.5
 # Points at which the curve of false alarms is kept.
 _CURVE_POINTS = 400
@@ -32,18 +32,18 @@ _LOGIT_BOUND = 36.0
 
 
 @dataclass(frozen=True)
-class Rule:
-    """How thresholds are chosen: fixed, best-f1, precision or false-alarms, and a number."""
+class ThresholdChoice:
+    """How thresholds are chosen: kind fixed, best-f1, precision or false-alarms, and its number."""
 
     kind: str
     value: float = 0.0
 
 
-def parse_rule(text: str) -> Rule:
-    """The rule that an option names; see `RULES`."""
+def parse_choice(text: str) -> ThresholdChoice:
+    """The choice that an option names; see `CHOICES`."""
     kind, equals, number = text.strip().partition("=")
     if kind == "best-f1" and not equals:
-        return Rule("best-f1")
+        return ThresholdChoice("best-f1")
     if not equals:
         kind, number = "fixed", kind
     try:
@@ -56,8 +56,8 @@ def parse_rule(text: str) -> Rule:
         "false-alarms": 0 <= value < np.inf,
     }
     if not fits.get(kind, False):
-        raise CanopyError(f"threshold {text!r} is none of: {RULES}")
-    return Rule(kind, value)
+        raise CanopyError(f"threshold {text!r} is none of: {CHOICES}")
+    return ThresholdChoice(kind, value)
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,9 @@ def _alarm_curve(parts: list[np.ndarray], hours: float) -> tuple[np.ndarray, np.
 # --------------------------------------------------------------------------------------- fitting
 
 
-def fit_thresholds(labels: list[str], rule: Rule, evidence: Evidence | None) -> pd.DataFrame:
+def fit_thresholds(
+    labels: list[str], rule: ThresholdChoice, evidence: Evidence | None
+) -> pd.DataFrame:
     """One row a class: `label, threshold` (probability), `logit`, what it is worth, and `note`.
 
     `n_positive, n_negative, precision, recall, f1` count known spans, `false_alarms_per_hour` as
@@ -203,7 +205,7 @@ def fit_thresholds(labels: list[str], rule: Rule, evidence: Evidence | None) -> 
     return pd.DataFrame(rows)
 
 
-def _choose(known: ClassEvidence, rule: Rule) -> tuple[float, str]:
+def _choose(known: ClassEvidence, rule: ThresholdChoice) -> tuple[float, str]:
     fixed = rule.value if rule.kind == "fixed" else FALLBACK
     default = float(np.log(fixed) - np.log1p(-fixed))
     if rule.kind == "fixed":

@@ -25,7 +25,7 @@ from local.jobs import locks
 from local.jobs.locks import lock_folder
 from local.models import create_model
 from local.models.checkpoint import model_state, save_checkpoint
-from local.scoring.event_rules.thresholds import Rule, fit_thresholds
+from local.scoring.event_rules.thresholds import ThresholdChoice, fit_thresholds
 from local.stages.experiment import Experiment
 from local.stages.submit import make_events
 from tests.toy_detector import sound
@@ -101,7 +101,7 @@ def test_evidence_is_that_of_the_known_rows(finished):
     assert set(evidence.classes["a"].negative) == {-3.0}
     # 18 train recordings; those without labels are not counted, though they have scores.
     assert evidence.hours == pytest.approx(18 * 30 * 0.2 / 3600)
-    row = fit_thresholds(LABELS, Rule("best-f1"), evidence).iloc[0]
+    row = fit_thresholds(LABELS, ThresholdChoice("best-f1"), evidence).iloc[0]
     assert (row["f1"], row["false_alarms_per_hour"]) == (1.0, 0.0)
     assert -3 < row["logit"] < 3
 

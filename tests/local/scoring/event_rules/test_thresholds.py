@@ -10,10 +10,10 @@ from local.io.errors import CanopyError
 from local.scoring.event_rules.thresholds import (
     ClassEvidence,
     Evidence,
-    Rule,
+    ThresholdChoice,
     collect_evidence,
     fit_thresholds,
-    parse_rule,
+    parse_choice,
 )
 
 
@@ -26,20 +26,20 @@ def evidence_of(positive, negative, thresholds=(), alarms=()):
 
 
 def fit(rule, evidence):
-    return fit_thresholds(["a"], parse_rule(rule), evidence).iloc[0]
+    return fit_thresholds(["a"], parse_choice(rule), evidence).iloc[0]
 
 
 @pytest.mark.parametrize(
     ("text", "rule"),
     [
-        ("0.25", Rule("fixed", 0.25)),
-        ("best-f1", Rule("best-f1")),
-        ("precision=0.9", Rule("precision", 0.9)),
-        ("false-alarms=2", Rule("false-alarms", 2.0)),
+        ("0.25", ThresholdChoice("fixed", 0.25)),
+        ("best-f1", ThresholdChoice("best-f1")),
+        ("precision=0.9", ThresholdChoice("precision", 0.9)),
+        ("false-alarms=2", ThresholdChoice("false-alarms", 2.0)),
     ],
 )
 def test_rules(text, rule):
-    assert parse_rule(text) == rule
+    assert parse_choice(text) == rule
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_rules(text, rule):
 )
 def test_other_rules_are_refused(text):
     with pytest.raises(CanopyError, match="none of"):
-        parse_rule(text)
+        parse_choice(text)
 
 
 def test_a_number_is_taken_as_it_is():
@@ -127,7 +127,7 @@ def scored():
 def test_false_alarms_an_hour_against_counting(scored, allowed):
     scores, events, spans = scored
     evidence = collect_evidence(scores, spans, events, None)
-    row = fit_thresholds(["a", "b"], Rule("false-alarms", allowed), evidence).iloc[0]
+    row = fit_thresholds(["a", "b"], ThresholdChoice("false-alarms", allowed), evidence).iloc[0]
     parts = [frames[0].astype(float).copy() for frames in scores.frames]
     centres = [-0.25 + 0.5 * (np.arange(len(part)) + 0.5) for part in parts]
     for name, onset, offset in (("x", 10.0, 20.0), ("y", 3.0, 4.0)):
@@ -161,6 +161,6 @@ def test_evidence_survives_json(scored):
     evidence = collect_evidence(*(scored[0], scored[2], scored[1]), None)
     again = Evidence.from_dict(evidence.to_dict())
     for rule in ("best-f1", "precision=0.5", "false-alarms=100"):
-        before = fit_thresholds(["a", "b"], parse_rule(rule), evidence)
-        pd.testing.assert_frame_equal(before, fit_thresholds(["a", "b"], parse_rule(rule), again))
+        before = fit_thresholds(["a", "b"], parse_choice(rule), evidence)
+        pd.testing.assert_frame_equal(before, fit_thresholds(["a", "b"], parse_choice(rule), again))
     assert expit(before["logit"].to_numpy()) == pytest.approx(before["threshold"].to_numpy())

@@ -5,8 +5,8 @@ from scipy.special import logit as logit_of
 from local.config import RelabelConfig
 from local.labels.grid import FrameGrid
 from local.report.clips import Part, choose, parts_of
-from local.report.detections import Row, Sources, Track, items_of
 from local.report.records import Item
+from local.report.review_items import Row, Sources, Track, items_of
 
 NAN = float("nan")
 RULES = RelabelConfig(min_duration_s=0.0, max_gap_s=0.0)

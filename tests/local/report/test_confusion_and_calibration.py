@@ -5,7 +5,7 @@ from scipy.special import logit as logit_of
 
 from local.data.tables import EVENT_COLUMNS
 from local.inference.scores import Scores
-from local.report.knowledge import calibration_of, confusion_of
+from local.report.confusion_and_calibration import calibration_of, confusion_of
 
 
 def made(probability, rows):
