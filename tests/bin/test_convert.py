@@ -1,30 +1,16 @@
 """Annotations from one format to another, as a user calls it."""
 
-import importlib.util
-from pathlib import Path
-
 import pandas as pd
 import pytest
 
 from local.data.annotations.formats import read_annotations
 from local.data.annotations.raven import write_raven
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.scripts import caller, fault_of
 
 
 @pytest.fixture
 def convert(capsys):
-    """Function: options -> exit code, stdout, stderr of bin/convert.py."""
-    spec = importlib.util.spec_from_file_location("convert_script", ROOT / "bin/convert.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-
-    def call(*options):
-        capsys.readouterr()
-        code = module.run_script(lambda: module.main([str(option) for option in options]))
-        return code, *capsys.readouterr()
-
-    return call
+    return caller("convert", capsys)
 
 
 @pytest.fixture
@@ -87,8 +73,6 @@ def test_faults_are_told_in_one_line(convert, tables, tmp_path, options, message
             "recording_id,species_id,songtype_id,t_min,f_min,t_max,f_max\n"
         )
         tables, options = tmp_path / "tp.csv", options[:2]
-    code, out, err = convert("--to", "plain", tables, "--out", tmp_path / "out", *options)
-    assert (code, out) == (1, "")
-    assert message in err
-    assert err.count("\n") == 1
+    ran = convert("--to", "plain", tables, "--out", tmp_path / "out", *options)
+    assert message in fault_of(ran)
     assert not (tmp_path / "out").exists()

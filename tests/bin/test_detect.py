@@ -1,6 +1,5 @@
 """bin/detect.py: outputs of every format, resume, ensembles, bad input."""
 
-import importlib.util
 import os
 import shutil
 import signal
@@ -23,12 +22,10 @@ from local.io.errors import CanopyError
 from local.io.files import disk_fault
 from local.jobs import locks
 from local.jobs.locks import lock_folder
+from tests.scripts import ROOT, load_script
 from tests.toy_detector import LABELS, RATE, make_published, put_ffmpeg, sound
 
-ROOT = Path(__file__).resolve().parents[2]
-_SPEC = importlib.util.spec_from_file_location("script_detect", ROOT / "bin" / "detect.py")
-detect = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(detect)
+detect = load_script("detect")
 
 
 @pytest.fixture(scope="session")

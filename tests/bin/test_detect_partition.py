@@ -1,8 +1,6 @@
 """bin/detect.py --partition: an archive's tables by site and date, in shares or not."""
 
-import importlib.util
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,12 +10,10 @@ import soundfile
 from local.detect import partition as partition_room
 from local.io.errors import CanopyError
 from local.jobs.interruption import Interrupted
+from tests.scripts import load_script
 from tests.toy_detector import LABELS, RATE, make_published, sound
 
-ROOT = Path(__file__).resolve().parents[2]
-_SPEC = importlib.util.spec_from_file_location("script_detect_days", ROOT / "bin" / "detect.py")
-detect = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(detect)
+detect = load_script("detect")
 
 FILES = [
     *("north/20210314_053000.WAV", "north/20210314_060000.WAV", "north/20210315_053000.WAV"),

@@ -1,8 +1,5 @@
 """bin/plot.py as a user runs it: files of the asked size, and what is in them."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 import soundfile
@@ -10,17 +7,14 @@ from PIL import Image
 
 from local.report.plots.recording_figure import RecordingPicture, decibels
 from local.scoring.metrics.average_precision import ranked_curve
+from tests.scripts import caller, fault_of
 
-SCRIPT = Path(__file__).resolve().parents[2] / "bin/plot.py"
 RATE = 16000
 
 
-@pytest.fixture(scope="module")
-def main():
-    spec = importlib.util.spec_from_file_location("plot_script", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
+@pytest.fixture
+def plot(capsys):
+    return caller("plot", capsys)
 
 
 @pytest.fixture
@@ -44,32 +38,25 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_recording_has_the_asked_size_and_its_words(main, folder):
-    options = ["--true", str(folder / "true.csv"), "--detected", str(folder / "found.csv")]
-    size = ["--width-cm", "12", "--height-cm", "8", "--dpi", "127"]
-    out = ["--out", str(folder / "fig.v1")]
-    assert main(["recording", str(folder / "x.wav"), *options, *size, *out]) == 0
+def test_recording_has_the_asked_size_and_its_words(plot, folder):
+    options = ["--true", folder / "true.csv", "--detected", folder / "found.csv"]
+    size = ["--width-cm", 12, "--height-cm", 8, "--dpi", 127]
+    ran = plot("recording", folder / "x.wav", *options, *size, "--out", folder / "fig.v1")
+    assert ran.code == 0
     with Image.open(folder / "fig.v1.png") as picture:
         assert picture.size == pytest.approx((600, 400), abs=1)
     svg = (folder / "fig.v1.svg").read_text(encoding="utf-8")
-    for word in (
-        ">frog<",
-        ">true<",
-        ">detected<",
-        ">time (s)<",
-        ">frequency (kHz)<",
-        ">level (dB)<",
-    ):
-        assert word in svg
+    for word in ("frog", "true", "detected", "time (s)", "frequency (kHz)", "level (dB)"):
+        assert f">{word}<" in svg
     # Its only detection scores below the threshold.
     assert ">owl<" not in svg
 
 
-def test_a_part_by_id_without_spectrogram(main, folder):
-    options = ["--recordings", str(folder / "recordings.csv"), "--datadir", str(folder)]
-    more = ["--true", str(folder / "true.csv"), "--start", "0.5", "--end", "2.5"]
-    more += ["--no-spectrogram", "--format", "svg", "--out", str(folder / "part")]
-    assert main(["recording", "x", *options, *more]) == 0
+def test_a_part_by_id_without_spectrogram(plot, folder):
+    options = ["--recordings", folder / "recordings.csv", "--datadir", folder]
+    more = ["--true", folder / "true.csv", "--start", 0.5, "--end", 2.5]
+    more += ["--no-spectrogram", "--format", "svg", "--out", folder / "part"]
+    assert plot("recording", "x", *options, *more).code == 0
     assert "frequency" not in (folder / "part.svg").read_text(encoding="utf-8")
     assert not (folder / "part.png").exists()
 
@@ -88,14 +75,14 @@ def test_the_spectrogram_peaks_where_the_sound_is(folder):
 
 
 @pytest.mark.parametrize("kind", ["pr", "alarms", "psds", "pr collar"])
-def test_curves_of_systems(main, folder, kind):
+def test_curves_of_systems(plot, folder, kind):
     kind, *level = kind.split()
     if kind == "psds" or level:
         pytest.importorskip("sed_scores_eval", reason="needs `make setup-eval`")
     tables = [f"--{name}={folder}/{name}.csv" for name in ("recordings", "classes")]
     systems = ["--system", f"one={folder}/found.csv", "--system", f"two={folder}/found.csv"]
-    out = ["--out", str(folder / kind), *(f"--level={each}" for each in level)]
-    assert main([kind, *systems, f"--truth={folder}/true.csv", *tables, *out]) == 0
+    out = ["--out", folder / kind, *(f"--level={each}" for each in level)]
+    assert plot(kind, *systems, f"--truth={folder}/true.csv", *tables, *out).code == 0
     svg = (folder / f"{kind}.svg").read_text(encoding="utf-8")
     assert ">one" in svg
     assert ">two" in svg
@@ -125,26 +112,15 @@ def test_curve_takes_equal_scores_together():
         (["pr", "--system", "a={}/true.csv", "--truth", "{}/true.csv"], "have no scores, so"),
     ],
 )
-def test_faults_are_one_line(main, folder, capsys, options, message):
+def test_faults_are_one_line(plot, folder, options, message):
     options = [option.format(folder) for option in options]
-    code = main([*options, "--out", str(folder / "fig")])
-    out, err = capsys.readouterr()
-    assert (code, out, err.count("\n")) == (1, "", 1)
-    assert message in err
+    assert message in fault_of(plot(*options, "--out", folder / "fig"))
 
 
-def test_a_picture_that_is_there_is_kept(main, folder, capsys):
-    arguments = [
-        "recording",
-        str(folder / "x.wav"),
-        "--out",
-        str(folder / "fig"),
-        "--format",
-        "svg",
-    ]
-    assert main(arguments) == 0
-    assert main(arguments) == 1
-    assert "is there already" in capsys.readouterr().err
+def test_a_picture_that_is_there_is_kept(plot, folder):
+    options = ["recording", folder / "x.wav", "--out", folder / "fig", "--format", "svg"]
+    assert plot(*options).code == 0
+    assert "is there already" in fault_of(plot(*options))
     before = (folder / "fig.svg").read_bytes()
-    assert main([*arguments, "--force"]) == 0
+    assert plot(*options, "--force").code == 0
     assert (folder / "fig.svg").read_bytes() == before

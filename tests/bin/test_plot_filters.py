@@ -1,8 +1,5 @@
 """bin/plot_filters.py: a picture and a table of learned filters, and what it refuses."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,8 +8,8 @@ from PIL import Image
 
 from local.models import create_model
 from local.models.checkpoint import model_state, save_checkpoint
+from tests.scripts import caller, fault_of
 
-ROOT = Path(__file__).resolve().parents[2]
 PARAMS = {
     "sincnet": {"sample_rate": 250_000, "n_filters": 9, "context_ms": 10.0, "dense": [4]},
     "crnn": {"channels": [4], "pool": [[2, 2]], "gru": 0},
@@ -20,11 +17,8 @@ PARAMS = {
 
 
 @pytest.fixture
-def script():
-    spec = importlib.util.spec_from_file_location("plot_filters", ROOT / "bin/plot_filters.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def plot_filters(capsys):
+    return caller("plot_filters", capsys)
 
 
 def checkpoint(folder, name):
@@ -38,11 +32,11 @@ def checkpoint(folder, name):
 
 
 @pytest.mark.parametrize("suffix", [".png", ".svg"])
-def test_picture_and_table(script, tmp_path, suffix):
+def test_picture_and_table(plot_filters, tmp_path, suffix):
     model = checkpoint(tmp_path, "sincnet")
     output, table = tmp_path / f"filters{suffix}", tmp_path / "edges.csv"
-    options = ["--model", model, "--output", str(output), "--csv", str(table)]
-    assert script.main(options) == 0
+    ran = plot_filters("--model", model, "--output", output, "--csv", table)
+    assert ran.code == 0
     if suffix == ".png":
         with Image.open(output) as picture:
             assert picture.width > 800
@@ -56,11 +50,15 @@ def test_picture_and_table(script, tmp_path, suffix):
     np.testing.assert_allclose(widened, 0.02 * 250_000, rtol=1e-3)
 
 
-def test_what_cannot_be_drawn(script, tmp_path, capsys):
-    model = checkpoint(tmp_path, "crnn")
-    assert script.main(["--model", model, "--output", str(tmp_path / "a.png")]) == 1
-    assert "model crnn has no learned filters" in capsys.readouterr().err
-    assert script.main(["--model", model, "--output", str(tmp_path / "a.gif")]) == 1
-    assert "ends in .png or .svg" in capsys.readouterr().err
-    assert script.main(["--model", str(tmp_path / "b.pt"), "--output", "a.png"]) == 1
-    assert "b.pt" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("model", "output", "message"),
+    [
+        ("best.pt", "a.png", "model crnn has no learned filters"),
+        ("best.pt", "a.gif", "ends in .png or .svg"),
+        ("b.pt", "a.png", "b.pt"),
+    ],
+)
+def test_what_cannot_be_drawn(plot_filters, tmp_path, model, output, message):
+    checkpoint(tmp_path, "crnn")
+    ran = plot_filters("--model", tmp_path / model, "--output", tmp_path / output)
+    assert message in fault_of(ran)

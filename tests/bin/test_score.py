@@ -1,11 +1,6 @@
 """bin/score.py as a user runs it, and its numbers."""
 
-import importlib.util
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,33 +9,16 @@ import pytest
 from local.io.files import write_npz
 from local.scoring.metrics.clip_metrics import chance_score, constant_row_score
 from local.scoring.metrics.lwlrap import lwlrap
-
-ROOT = Path(__file__).resolve().parents[2]
-SCRIPT = ROOT / "bin/score.py"
+from tests.scripts import caller, fault_of, in_a_shell
 
 TRUTH = "recording_id,a,b,c\nx,1,0,0\ny,0,1,1\nz,0,0,0\n"
 # Rows and columns in another order.
 SCORES = "recording_id,c,a,b\nz,0.1,0.2,0.3\ny,0.9,0.5,0.1\nx,0.2,0.9,0.1\n"
 
 
-@pytest.fixture(scope="module")
-def main():
-    """The script's main, for what needs no process of its own."""
-    spec = importlib.util.spec_from_file_location("score_script", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
-
-
-def score(*arguments):
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.run(
-        [sys.executable, str(SCRIPT), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env=environment,
-        check=False,
-    )
+@pytest.fixture
+def score(capsys):
+    return caller("score", capsys)
 
 
 @pytest.fixture
@@ -56,15 +34,15 @@ def rows_of(path, **wanted):
     return [row for row in rows if all(row[key] == value for key, value in wanted.items())]
 
 
-def test_score_prints_and_writes(files, tmp_path):
+def test_score_prints_and_writes(score, files, tmp_path):
     truth, scores = files
     out = tmp_path / "out" / "score.json"
     done = score("--submission", scores, "--truth", truth, "--json", out, "--n-bootstrap", 50)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.code, done.err) == (0, "")
     expected = lwlrap([[1, 0, 0], [0, 1, 1]], [[0.9, 0.1, 0.2], [0.5, 0.1, 0.9]])
     (row,) = rows_of(out, measure="lwlrap", scope="average", name="micro")
     assert row["value"] == pytest.approx(expected) == pytest.approx((1 + 2 / 3 + 1) / 3)
-    assert f"{expected:.4f}" in done.stdout
+    assert f"{expected:.4f}" in done.out
     assert row["low"] <= expected <= row["high"]
     whole = np.array([[1, 0, 0], [0, 1, 1], [0, 0, 0]])
     assert row["chance"] == pytest.approx(chance_score(whole))
@@ -74,19 +52,19 @@ def test_score_prints_and_writes(files, tmp_path):
     (of_b,) = rows_of(out, measure="lwlrap", scope="class", name="b")
     assert (of_b["n_events"], of_b["value"]) == (1, pytest.approx(2 / 3))
     for word in ("chance", "constant row", "95 % interval", "1 without a positive"):
-        assert word in done.stdout
+        assert word in done.out
     again = tmp_path / "again.json"
     score("--submission", scores, "--truth", truth, "--json", again, "--n-bootstrap", 50)
     assert again.read_bytes() == out.read_bytes()
 
 
-def test_classes_without_data_are_shown_as_such(files):
+def test_classes_without_data_are_shown_as_such(score, files):
     truth, scores = files
     truth.write_text(TRUTH.replace("x,1", "x,0"), encoding="utf-8")
     done = score("--submission", scores, "--truth", truth, "--n-bootstrap", 0)
-    assert done.returncode == 0
-    assert "no data" in done.stdout
-    assert "95 %" not in done.stdout
+    assert done.code == 0
+    assert "no data" in done.out
+    assert "95 %" not in done.out
 
 
 @pytest.mark.parametrize(
@@ -100,28 +78,21 @@ def test_classes_without_data_are_shown_as_such(files):
         (0, TRUTH.replace("y,0,1,1", "y,0,1,2"), "recording y, column c holds 2"),
     ],
 )
-def test_faults_are_one_line_and_exit_1(main, capsys, files, which, text, message):
+def test_faults_are_one_line_and_exit_1(score, files, which, text, message):
     files[which].write_text(text, encoding="utf-8")
-    assert main(["--submission", str(files[1]), "--truth", str(files[0])]) == 1
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.startswith("error: ")
-    assert err.count("\n") == 1
-    assert message in err
+    assert message in fault_of(score("--submission", files[1], "--truth", files[0]))
 
 
 @pytest.mark.parametrize("extra", [["--level", "f1"], ["--n-bootstrap", "-1"], ["--what"]])
-def test_wrong_options_exit_2(main, capsys, files, extra):
-    with pytest.raises(SystemExit) as caught:
-        main(["--submission", str(files[1]), "--truth", str(files[0]), *extra])
-    assert caught.value.code == 2
-    assert extra[0] in capsys.readouterr().err
+def test_wrong_options_exit_2(score, files, extra):
+    ran = score("--submission", files[1], "--truth", files[0], *extra)
+    assert ran.code == 2
+    assert extra[0] in ran.err
 
 
 def test_exit_code_of_the_process_is_that_of_main(files):
-    done = score("--submission", "none.csv", "--truth", files[0])
-    assert done.returncode == 1
-    assert done.stderr == "error: none.csv: no such file; check the path\n"
+    done = in_a_shell("score", "--submission", "none.csv", "--truth", files[0])
+    assert done == (1, "", "error: none.csv: no such file; check the path\n")
 
 
 RECORDINGS = (
@@ -139,23 +110,16 @@ def events(tmp_path):
     """Options that score detections against events, and the folder of the files."""
     for name, text in (("recordings", RECORDINGS), ("events", EVENTS), ("found", FOUND)):
         (tmp_path / f"{name}.csv").write_text(text, encoding="utf-8")
-    options = ["--truth", "events.csv", "--recordings", "recordings.csv"]
-    options = [str(tmp_path / one) if one.endswith(".csv") else one for one in options]
+    options = ["--truth", tmp_path / "events.csv", "--recordings", tmp_path / "recordings.csv"]
     return [*options, "--subset", "test"], tmp_path
 
 
-def test_detections_against_events(main, events, capsys):
+def test_detections_against_events(score, events):
     options, folder = events
     out = folder / "out.json"
-    more = [
-        "--system",
-        f"one={folder}/found.csv",
-        "--json",
-        str(out),
-        "--csv",
-        str(folder / "o.csv"),
-    ]
-    assert main([*options, *more, "--metric", "iou 0.5 F1"]) == 0
+    more = ["--system", f"one={folder}/found.csv", "--json", out, "--csv", folder / "o.csv"]
+    ran = score(*options, *more, "--metric", "iou 0.5 F1")
+    assert ran.code == 0
 
     def value(measure, name, **wanted):
         (row,) = rows_of(out, measure=measure, name=name, **wanted)
@@ -170,29 +134,28 @@ def test_detections_against_events(main, events, capsys):
     assert value("clip F1", "a") == 1.0
     # One false alarm in 30 s is 120 an hour; the first hit comes before it.
     assert value("overlap recall at 10/h", "a") == 0.5
-    assert "iou 0.5 F1 of each class" in capsys.readouterr().out
+    assert "iou 0.5 F1 of each class" in ran.out
     table = pd.read_csv(folder / "o.csv")
     assert len(table) == len(rows_of(out))
 
 
-def test_several_systems_are_compared_in_pairs(main, events, capsys):
+def test_several_systems_are_compared_in_pairs(score, events):
     options, folder = events
     (folder / "worse.csv").write_text(FOUND.replace("x,a,1.1", "z,a,1.1"), encoding="utf-8")
     systems = ["--system", f"one={folder}/found.csv", "--system", f"two={folder}/worse.csv"]
     out = folder / "out.json"
     groups = ["--by-group", "--cluster", "--n-bootstrap", "50"]
-    assert main([*options, *systems, *groups, "--json", str(out)]) == 0
+    shown = score(*options, *systems, *groups, "--json", out).out
     (one,) = rows_of(out, measure="overlap F1", name="micro", system="one")
     (two,) = rows_of(out, measure="overlap F1", name="micro", system="two")
     assert one["difference"] is None
     assert two["difference"] == pytest.approx(two["value"] - one["value"]) == pytest.approx(-1 / 3)
     assert two["difference_low"] <= two["difference"] <= two["difference_high"]
-    shown = capsys.readouterr().out
     assert "to the first" in shown
     assert {row["name"] for row in rows_of(out, scope="group")} == {"g1", "g2"}
 
 
-def test_scores_over_time_are_read_from_npz(main, events):
+def test_scores_over_time_are_read_from_npz(score, events):
     options, folder = events
     frames = np.full((2, 60), -5.0, dtype=np.float32)
     frames[0, 2:4] = 3  # x, a: 1 to 2 s at half a second a cell
@@ -209,13 +172,13 @@ def test_scores_over_time_are_read_from_npz(main, events):
         frame_start_s=np.float64(0),
     )
     out = folder / "out.json"
-    assert main([*options, "--system", f"net={folder}/test.npz", "--json", str(out)]) == 0
+    assert score(*options, "--system", f"net={folder}/test.npz", "--json", out).code == 0
     assert rows_of(out, measure="iou 0.5 recall", name="micro")[0]["value"] == pytest.approx(2 / 3)
     assert rows_of(out, measure="iou 0.5 precision", name="micro")[0]["value"] == 1
     assert rows_of(out, measure="clip recall", name="a")[0]["value"] == 0.5
 
 
-def test_partial_truth_counts_known_spans_only(main, events, capsys):
+def test_partial_truth_counts_known_spans_only(score, events):
     options, folder = events
     text = (
         "recording_id,label,onset,offset,polarity\nx,a,1,2,1\ny,a,3,4,1\ny,a,8,9,-1\nz,a,5,6,-1\n"
@@ -223,15 +186,14 @@ def test_partial_truth_counts_known_spans_only(main, events, capsys):
     (folder / "events.csv").write_text(text, encoding="utf-8")
     (folder / "found.csv").write_text(FOUND.replace(",b,", ",a,"), encoding="utf-8")
     out = folder / "out.json"
-    system = ["--system", f"one={folder}/found.csv", "--json", str(out)]
-    assert main([*options, *system]) == 0
+    system = ["--system", f"one={folder}/found.csv", "--json", out]
+    assert score(*options, *system).code == 0
     assert {row["level"] for row in rows_of(out)} == {"span"}
     # Scores 0.9 and 0 of confirmed spans against 0.7 and 0 of rejected ones.
     (row,) = rows_of(out, measure="span auroc", name="a")
     assert row["value"] == pytest.approx((1 + 1 + 0 + 0.5) / 4)
     assert rows_of(out, measure="span precision", name="a")[0]["value"] == 0.5
-    assert main([*options, *system, "--level", "event"]) == 1
-    assert "is partial" in capsys.readouterr().err
+    assert "is partial" in fault_of(score(*options, *system, "--level", "event"))
 
 
 @pytest.mark.parametrize(
@@ -247,14 +209,11 @@ def test_partial_truth_counts_known_spans_only(main, events, capsys):
         ("events", "x,a", "v,a", "recording 'v' is not among"),
     ],
 )
-def test_faults_of_event_tables_are_one_line(main, events, capsys, which, old, new, message):
+def test_faults_of_event_tables_are_one_line(score, events, which, old, new, message):
     options, folder = events
     path = folder / f"{which}.csv"
     path.write_text(path.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
-    assert main([*options, "--system", f"one={folder}/found.csv"]) == 1
-    out, err = capsys.readouterr()
-    assert (out, err.count("\n")) == ("", 1)
-    assert message in err
+    assert message in fault_of(score(*options, "--system", f"one={folder}/found.csv"))
 
 
 @pytest.mark.parametrize(
@@ -268,15 +227,6 @@ def test_faults_of_event_tables_are_one_line(main, events, capsys, which, old, n
         (["--by-group", "--group", "site"], "no column site"),
     ],
 )
-def test_faults_of_values_are_one_line(main, events, capsys, extra, message):
+def test_faults_of_values_are_one_line(score, events, extra, message):
     options, folder = events
-    assert main([*options, "--system", f"two={folder}/found.csv", *extra]) == 1
-    err = capsys.readouterr().err
-    assert err.count("\n") == 1
-    assert message in err
-
-
-def test_help():
-    done = score("--help")
-    assert done.returncode == 0
-    assert "--submission" in done.stdout
+    assert message in fault_of(score(*options, "--system", f"two={folder}/found.csv", *extra))

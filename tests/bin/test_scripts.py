@@ -1,14 +1,11 @@
 """What holds for all scripts: they are short, can be executed, and explain themselves anywhere."""
 
-import importlib.util
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.scripts import ROOT, caller, fault_of, in_a_shell, load_script
+
 SCRIPTS = sorted([*ROOT.glob("bin/*.py"), *ROOT.glob("recipes/*/[ps]*e*.py")])
 SCRIPTS = [path for path in SCRIPTS if path.read_text().startswith("#!")]
 
@@ -16,9 +13,7 @@ SCRIPTS = [path for path in SCRIPTS if path.read_text().startswith("#!")]
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_help_from_any_folder(path, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    spec = importlib.util.spec_from_file_location(f"help_{path.stem}", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_script(str(path.relative_to(ROOT)))
     with pytest.raises(SystemExit) as caught:
         module.main(["--help"])
     assert caught.value.code == 0
@@ -40,19 +35,7 @@ def test_scripts_can_be_executed_and_those_of_bin_are_short(path):
 def ledger(tmp_path, monkeypatch, capsys):
     """Function: options -> exit code, stdout and stderr of bin/ledger.py in a folder of its own."""
     monkeypatch.chdir(tmp_path)
-    spec = importlib.util.spec_from_file_location("ledger_script", ROOT / "bin/ledger.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-
-    def call(*options):
-        capsys.readouterr()
-        try:
-            code = module.main(list(options))
-        except SystemExit as usage:
-            code = usage.code
-        return code, *capsys.readouterr()
-
-    return call
+    return caller("ledger", capsys)
 
 
 COLUMNS = (
@@ -90,19 +73,14 @@ def test_the_ledger_shows_fills_in_and_draws(ledger, tmp_path):
 def test_faults_of_the_ledger_are_told_and_change_nothing(ledger, tmp_path, options, code):
     (tmp_path / "exp").mkdir()
     (tmp_path / "exp/ledger.csv").write_text(COLUMNS + ROW)
-    found, out, err = ledger(*options)
-    assert (found, out) == (code, "")
+    ran = ledger(*options)
+    assert (ran.code, ran.out) == (code, "")
     if code == 1:
-        assert err.startswith("error: ")
-        assert err.count("\n") == 1
+        fault_of(ran)
     assert (tmp_path / "exp/ledger.csv").read_text() == COLUMNS + ROW
 
 
 def test_exit_codes_reach_the_shell(tmp_path):
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, str(ROOT / "bin/ledger.py")]
-    done = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-    )
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("error: exp/ledger.csv: no ledger yet")
+    done = in_a_shell("ledger", cwd=tmp_path)
+    assert (done.code, done.out) == (1, "")
+    assert done.err.startswith("error: exp/ledger.csv: no ledger yet")

@@ -1,8 +1,6 @@
 """bin/tune_events.py: files of a run in, a rule and events out."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,20 +9,13 @@ from scipy.special import logit
 
 from local.data.folds import write_folds
 from local.data.tables import EVENT_COLUMNS, RECORDING_COLUMNS, Tables, write_tables
-from local.inference.score_files import (
-    save_scores,
-)
-from local.inference.scores import (
-    Scores,
-)
+from local.inference.score_files import save_scores
+from local.inference.scores import Scores
 from local.io.errors import CanopyError
 from local.io.files import write_csv
 from local.scoring.event_rules.rule_file import read_rule
+from tests.scripts import load_script
 
-ROOT = Path(__file__).resolve().parents[2]
-_SPEC = importlib.util.spec_from_file_location("script_tune", ROOT / "bin" / "tune_events.py")
-tune_events = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(tune_events)
 HOP = 0.002
 
 
@@ -64,7 +55,7 @@ def finished(tmp_path):
 def call(run, *options):
     tables = run.parent / "tables"
     words = [run, "--tables", tables, "--out", run, "--n-bootstrap", 50, *options]
-    return tune_events.main([str(word) for word in words])
+    return load_script("tune_events").main([str(word) for word in words])
 
 
 def test_a_rule_events_and_what_they_reach(finished, capsys):

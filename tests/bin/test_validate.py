@@ -1,8 +1,6 @@
 """Every fault planted in a corpus is listed, at its place and no other; a clean one has none."""
 
-import importlib.util
 import re
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,7 +9,7 @@ import soundfile
 
 from local.data.tables import CLASS_COLUMNS, EVENT_COLUMNS, RECORDING_COLUMNS
 from local.io.cells import read_cells
-from local.jobs.exit_codes import run_script
+from tests.scripts import caller
 
 RATE = 8000
 CONF = """
@@ -29,10 +27,6 @@ def noise(seed: int, seconds: float = 2.0, channels: int = 1) -> np.ndarray:
 @pytest.fixture
 def corpus(tmp_path, capsys):
     """Six clean recordings in three groups; `call()`: exit code, findings, what is shown."""
-    path = Path(__file__).resolve().parents[2] / "bin" / "validate.py"
-    spec = importlib.util.spec_from_file_location("cli_validate", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     data, tables = tmp_path / "data", tmp_path / "dump" / "tables"
     data.mkdir()
     tables.mkdir(parents=True)
@@ -57,13 +51,13 @@ def corpus(tmp_path, capsys):
         for option in ("data", "dump", "exp"):
             options += [f"--{option}dir", str(tmp_path / option)]
         options += ["--out", str(tmp_path / "faults.csv"), *more]
-        code = run_script(lambda: module.main(options))
+        ran = caller("validate", capsys)(*options)
         rows, _ = read_cells(tmp_path / "faults.csv")
         found = {
             (row.fault, row.severity, row.where.rpartition("/")[2]) for row in rows.itertuples()
         }
         assert len(found) == len(rows)
-        return code, found, capsys.readouterr().out
+        return ran.code, found, ran.out
 
     call.recordings, call.events, call.data, call.exp = recordings, events, data, tmp_path / "exp"
     call.classes = [("a", "A", 300, 900), ("b", "B", "", "")]

@@ -1,8 +1,7 @@
 """A toy experiment: three classes in bands of a made-up log-mel, groups of several recordings."""
 
-import importlib.util
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -21,6 +20,7 @@ from local.io.files import write_csv
 from local.stages.options import stage_parser
 from local.stages.places import Run
 from local.stages.starting import start
+from tests.scripts import load_script
 
 LABELS = ["a", "b", "c"]
 # Frames of 0.1 s, eight bands, a model of two blocks that trains in a blink.
@@ -159,15 +159,6 @@ def toy(tmp_path):
         return SimpleNamespace(run=run, options=options, calls=calls_of, tables=tables)
 
     return make
-
-
-def load_script(name: str) -> ModuleType:
-    """A script of bin/ as a module."""
-    path = Path(__file__).resolve().parents[2] / "bin" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(f"script_{name}", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="session")

@@ -1,16 +1,13 @@
 """What a training step is said to cost."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 import torch
 
 from local.models import create_model
 from local.models.task_contract import Trial
 from local.training.profiling import kept_bytes, profile_step
+from tests.scripts import caller, fault_of
 
-ROOT = Path(__file__).resolve().parents[3]
 TINY = {"channels": [4, 6], "pool": [[2, 2], [2, 2]], "gru": 5}
 
 
@@ -38,9 +35,7 @@ def test_what_is_kept_grows_with_the_batch():
 
 @pytest.mark.parametrize("kind", ["logmel", "wave"])
 def test_the_script(kind, tmp_path, capsys):
-    spec = importlib.util.spec_from_file_location("profile", ROOT / "bin/profile_step.py")
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+    profile = caller("profile_step", capsys)
     conf = tmp_path / "conf.yaml"
     model = "name: crnn, params: {channels: [2], pool: [[2, 2]], gru: 0}"
     if kind == "wave":
@@ -49,9 +44,9 @@ def test_the_script(kind, tmp_path, capsys):
         f"audio: {{sample_rate: 16000}}\nfeatures: {{kind: {kind}}}\nmodel: {{{model}}}\n"
         "window: {length_s: 0.3}\n"
     )
-    options = ["--conf", str(conf), "--batch-size", "2", "--steps", "1", "--threads", "1"]
-    assert script.main(options) == 0
-    text = capsys.readouterr().out
+    ran = profile("--conf", conf, "--batch-size", 2, "--steps", 1, "--threads", 1)
+    assert ran.code == 0
+    text = ran.out
     assert "2 windows of 0.3" in text
     assert all(word in text for word in ("forward", "backward", "optimiser", "peak memory"))
-    assert script.main(["--conf", str(tmp_path / "none.yaml")]) == 1
+    assert "none.yaml" in fault_of(profile("--conf", tmp_path / "none.yaml"))
