@@ -14,16 +14,9 @@ from scipy.special import expit, logit
 from local.config import dump_config
 from local.data.tables import read_table
 from local.detect.ensemble.members import open_member
-from local.inference.score_files import (
-    load_scores,
-    save_scores,
-)
-from local.inference.scores import (
-    Scores,
-    clip_logits,
-)
+from local.inference.score_files import load_scores, save_scores
+from local.inference.scores import Scores, clip_logits
 from local.io.files import read_json, write_csv, write_json, write_text
-from local.jobs.exit_codes import run_script
 from local.relabel.prior_correction import prior_correction
 from local.report.ledger import COLUMNS, fill_in, read_ledger
 from local.scoring.metrics.lwlrap import lwlrap
@@ -33,13 +26,14 @@ from local.stages.run_record import note_work
 from local.stages.starting import start
 from local.tasks.detection_evidence import fold_evidence
 from local.tasks.detection_results import collect, corrected_test
+from tests.scripts import caller
 
 LABELS = ["a", "b", "c"]
 
 
 @pytest.fixture
-def main(script):
-    return script("blend").main
+def blend(capsys):
+    return caller("blend", capsys)
 
 
 @pytest.fixture
@@ -94,24 +88,14 @@ def write_scores(folder, experiment, seed, hop_s=0.2, keep_frames=True, names=No
     write_json(cycle / "merge.done.json", {})
 
 
-def call(main, capsys, *options):
-    """Exit code, output, and what stands after `error: `."""
-    capsys.readouterr()
-    code = run_script(lambda: main([str(option) for option in options]))
-    out, err = capsys.readouterr()
-    errors = [line[7:] for line in err.splitlines() if line.startswith("error: ")]
-    assert len(errors) == (code == 1)
-    return code, out, "".join(errors) if errors else err
-
-
 def clips(folder, kind):
     scores, members = load_scores(folder / "cycle0" / f"{kind}.npz")
     return scores, members["clip_logit"].astype(float)
 
 
-def test_a_blend_is_the_mean_and_is_corrected_once(main, runs, capsys):
+def test_a_blend_is_the_mean_and_is_corrected_once(blend, runs):
     folders = runs("one", "two")
-    code, out, _ = call(main, capsys, *folders, "--out", runs.out)
+    code, out, _ = blend(*folders, "--out", runs.out)
     assert code == 0
     for kind in ("oof", "test"):
         (first, a), (_, b) = (clips(folder, kind) for folder in folders)
@@ -162,10 +146,10 @@ def oof_score(runs, folder):
     return lwlrap(truth[truth.any(axis=1)], members["clip_logit"][truth.any(axis=1)])
 
 
-def test_the_prior_correction_is_that_of_stage_5_on_the_blend(main, runs, capsys):
+def test_the_prior_correction_is_that_of_stage_5_on_the_blend(blend, runs):
     prior = type(runs.made.run.config.prior)(method="estimated", strength=0.75, n_insertions=0)
     folders = runs("one", "two", prior=prior)
-    assert call(main, capsys, *folders, "--out", runs.out, "--weights", "3,1")[0] == 0
+    assert blend(*folders, "--out", runs.out, "--weights", "3,1").code == 0
     members = [open_member(folder) for folder in folders]
     scores, stored = load_scores(runs.out / "test.npz")
     evidence = [fold for one in members for fold in fold_evidence(one.experiment, 0)]
@@ -184,11 +168,11 @@ def test_the_prior_correction_is_that_of_stage_5_on_the_blend(main, runs, capsys
     np.testing.assert_allclose(ours, np.tile(expected.shift, (len(ours), 1)), atol=1e-4)
 
 
-def test_a_run_alone_in_a_blend_gives_its_own_submission(main, runs, capsys):
+def test_a_run_alone_in_a_blend_gives_its_own_submission(blend, runs):
     # All the weight on one run: what stage 5 gives for it, correction and all.
     prior = type(runs.made.run.config.prior)(method="estimated", n_insertions=0)
     folders = runs("one", "two", prior=prior)
-    assert call(main, capsys, *folders, "--out", runs.out, "--weights", "0,1")[0] == 0
+    assert blend(*folders, "--out", runs.out, "--weights", "0,1").code == 0
     member = open_member(folders[1])
     _, (ids, own), correction = corrected_test(member.experiment, 0)
     submission = pd.read_csv(runs.out / "submission.csv", index_col=0).loc[ids, LABELS]
@@ -196,10 +180,10 @@ def test_a_run_alone_in_a_blend_gives_its_own_submission(main, runs, capsys):
 
 
 @pytest.mark.parametrize("method", ["probability", "rank", "logit"])
-def test_fitted_weights_and_what_they_are_worth(main, runs, capsys, method):
+def test_fitted_weights_and_what_they_are_worth(blend, runs, method):
     folders = runs("one", "two", "three")
     options = ["--weights", "fit", "--method", method]
-    code, out, _ = call(main, capsys, *folders, "--out", runs.out, *options)
+    code, out, _ = blend(*folders, "--out", runs.out, *options)
     assert code == 0
     record = read_json(runs.out / "blend.json")
     assert sum(one["weight"] for one in record["members"]) == pytest.approx(1)
@@ -210,7 +194,7 @@ def test_fitted_weights_and_what_they_are_worth(main, runs, capsys, method):
     assert "blend, cross fitted" in out
 
 
-def test_song_types_are_merged_and_the_sample_is_joined(main, runs, capsys):
+def test_song_types_are_merged_and_the_sample_is_joined(blend, runs):
     folders = runs("one", "two")
     tables = runs.made.run.tables
     columns = pd.DataFrame({"label": LABELS, "column": ["s0", "s1", "s0"]})
@@ -218,7 +202,7 @@ def test_song_types_are_merged_and_the_sample_is_joined(main, runs, capsys):
     ids = ["t5", "t1", "t0", "t2", "t4", "t3", "lost"]
     sample = pd.DataFrame({"recording_id": ids, "s1": 0, "s0": 0})
     write_csv(tables / "sample_submission.csv", sample)
-    code, _, err = call(main, capsys, *folders, "--out", runs.out)
+    code, _, err = blend(*folders, "--out", runs.out)
     assert code == 0
     assert "1 test recordings were unreadable" in err
     submission = pd.read_csv(runs.out / "submission.csv")
@@ -230,13 +214,13 @@ def test_song_types_are_merged_and_the_sample_is_joined(main, runs, capsys):
     assert submission["s0"][0] == pytest.approx(expected, abs=1e-6)
 
 
-def test_recordings_in_another_order_are_joined_by_id(main, runs, capsys):
+def test_recordings_in_another_order_are_joined_by_id(blend, runs):
     folders = runs("one", "two")
-    assert call(main, capsys, *folders, "--out", runs.out)[0] == 0
+    assert blend(*folders, "--out", runs.out).code == 0
     before = load_scores(runs.out / "oof.npz")[1]
     other = open_member(folders[1]).experiment
     write_scores_again(folders[1], other)
-    assert call(main, capsys, *folders, "--out", runs.out)[0] == 0
+    assert blend(*folders, "--out", runs.out).code == 0
     after = load_scores(runs.out / "oof.npz")[1]
     for name in ("clip_logit", "frame_logit", "window_logit"):
         np.testing.assert_array_equal(before[name], after[name])
@@ -255,10 +239,10 @@ def write_scores_again(folder, experiment):
     ("change", "words"),
     [({"hop_s": 0.1}, "time steps of"), ({"keep_frames": False}, "keeps none")],
 )
-def test_frames_that_do_not_fit_are_left_out_and_it_says_so(main, runs, capsys, change, words):
+def test_frames_that_do_not_fit_are_left_out_and_it_says_so(blend, runs, change, words):
     folders = runs("one", "two")
     write_scores(folders[1], open_member(folders[1]).experiment, 9, **change)
-    code, _, err = call(main, capsys, *folders, "--out", runs.out)
+    code, _, err = blend(*folders, "--out", runs.out)
     assert code == 0
     assert "scores over time are left out" in err
     assert words in err
@@ -269,15 +253,15 @@ def test_frames_that_do_not_fit_are_left_out_and_it_says_so(main, runs, capsys, 
 # ------------------------------------------------------------------------------------------ faults
 
 
-def test_faults_of_the_runs_are_one_sentence_and_write_nothing(main, runs, capsys, tmp_path):
+def test_faults_of_the_runs_are_one_sentence_and_write_nothing(blend, runs, tmp_path):
     first, second = runs("one", "two")
     experiment = open_member(second).experiment
 
     def fault(*options):
-        code, out, words = call(main, capsys, first, second, "--out", runs.out, *options)
-        assert (code, out) == (1, "")
+        ran = blend(first, second, "--out", runs.out, *options)
+        assert (ran.code, ran.out) == (1, "")
         assert not runs.out.exists()
-        return words
+        return ran.err
 
     names = experiment.dump_ids
     write_scores(second, experiment, 1, names=names[:4] + names[5:])
@@ -326,7 +310,7 @@ def test_faults_of_the_runs_are_one_sentence_and_write_nothing(main, runs, capsy
     assert "so it is no run" in fault()
 
 
-def test_faults_of_the_options(main, runs, capsys):
+def test_faults_of_the_options(blend, runs):
     first, second = runs("one", "two")
     for options, words in (
         ((first, "--out", runs.out), "needs two runs"),
@@ -334,38 +318,38 @@ def test_faults_of_the_options(main, runs, capsys):
         ((first, second, "--out", first), "is the folder of a run"),
         ((first, second, "--out", first / "config.yaml"), "is a file"),
     ):
-        code, _, found = call(main, capsys, *options)
+        code, _, found = blend(*options)
         assert code == 1
         assert words in found
     assert not runs.out.exists()
 
 
-def test_like_says_whose_settings_hold(main, runs, capsys):
+def test_like_says_whose_settings_hold(blend, runs):
     first, second = runs("one", "two")
     config = (second / "config.yaml").read_text()
     (second / "config.yaml").write_text(config.replace("n_bootstrap: 20", "n_bootstrap: 30"))
-    assert call(main, capsys, first, second, "--out", runs.out)[0] == 1
-    assert call(main, capsys, first, second, "--out", runs.out, "--like", second)[0] == 0
+    assert blend(first, second, "--out", runs.out).code == 1
+    assert blend(first, second, "--out", runs.out, "--like", second).code == 0
     assert read_json(runs.out / "blend.json")["settings_of"] == str(second)
 
 
-def test_runs_of_an_earlier_version_say_their_places_as_well(main, runs, capsys):
+def test_runs_of_an_earlier_version_say_their_places_as_well(blend, runs):
     folders = runs("one", "two")
     for folder in folders:
         (record,) = read_json(folder / "run.json").values()
         write_json(folder / "run.json", record)
-    assert call(main, capsys, *folders, "--out", runs.out)[0] == 0
+    assert blend(*folders, "--out", runs.out).code == 0
 
 
-def test_a_blend_is_noted_where_its_runs_are(main, runs, capsys):
+def test_a_blend_is_noted_where_its_runs_are(blend, runs):
     folders = runs("one", "two")
     path = runs.made.run.exp.parent / "ledger.csv"
-    assert call(main, capsys, *folders, "--out", runs.out)[0] == 0
+    assert blend(*folders, "--out", runs.out).code == 0
     assert not path.exists()
     write_csv(path, pd.DataFrame(columns=list(COLUMNS)))
-    assert call(main, capsys, *folders, "--out", runs.out, "--weights", "fit")[0] == 0
+    assert blend(*folders, "--out", runs.out, "--weights", "fit").code == 0
     fill_in(path, "out", {"public": 0.9}, recipe="toy")
-    assert call(main, capsys, *folders, "--out", runs.out, "--weights", "fit")[0] == 0
+    assert blend(*folders, "--out", runs.out, "--weights", "fit").code == 0
     ledger = read_ledger(path)
     assert ledger[["recipe", "tag", "public"]].to_numpy().tolist() == [["toy", "out", "0.9"]]
     record = read_json(runs.out / "blend.json")
