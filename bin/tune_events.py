@@ -16,9 +16,7 @@ from pathlib import Path
 
 from local.data.folds import read_folds
 from local.data.tables import read_tables
-from local.inference.score_files import (
-    load_scores,
-)
+from local.inference.score_files import load_scores
 from local.io.errors import CanopyError
 from local.io.limits import MAX_RESAMPLES
 from local.jobs.exit_codes import run_script

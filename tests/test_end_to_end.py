@@ -20,9 +20,7 @@ import pytest
 
 from local.config import load_config
 from local.data.tables import read_tables
-from local.inference.score_files import (
-    load_scores,
-)
+from local.inference.score_files import load_scores
 from local.models.checkpoint import load_checkpoint
 from local.scoring.metrics.lwlrap import lwlrap
 from recipes.demo.competition import simulate

@@ -4,11 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from local.config.section_base import (
-    Section,
-    Share,
-    Some,
-)
+from local.config.section_base import Section, Share, Some
 
 
 class AudioConfig(Section):

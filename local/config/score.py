@@ -4,11 +4,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from local.config.section_base import (
-    Positive,
-    Section,
-    Some,
-)
+from local.config.section_base import Positive, Section, Some
 from local.io.limits import MAX_RESAMPLES
 
 

@@ -4,11 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from local.config.section_base import (
-    Positive,
-    Section,
-    Share,
-)
+from local.config.section_base import Positive, Section, Share
 
 
 class WindowConfig(Section):

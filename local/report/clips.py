@@ -16,9 +16,7 @@ from local.data.tables import EVENT_COLUMNS, read_table
 from local.features.audio import load_part
 from local.features.corpus import source_path
 from local.features.npz import FeatureReader
-from local.inference.score_files import (
-    load_scores,
-)
+from local.inference.score_files import load_scores
 from local.io.errors import CanopyError
 from local.io.files import fingerprint
 from local.report.media import encode_picture, encode_sound, expansion_of

@@ -24,12 +24,8 @@ from local.config import load_config
 from local.data.folds import read_folds
 from local.data.tables import read_tables
 from local.features.store import FeatureStore
-from local.inference.score_files import (
-    load_scores,
-)
-from local.inference.scores import (
-    Scores,
-)
+from local.inference.score_files import load_scores
+from local.inference.scores import Scores
 from local.io.files import write_csv
 from local.io.seeds import generator
 from local.jobs.exit_codes import run_script

@@ -15,9 +15,7 @@ from pathlib import Path
 from local.io.errors import CanopyError
 from local.jobs.exit_codes import run_script
 from local.scoring.metrics.clip_tables import read_clip_table
-from local.tasks.submission import (
-    check_submission,
-)
+from local.tasks.submission import check_submission
 from recipes.rfcx.client import PAGE, SLUG, call_client
 
 

@@ -13,9 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from local.features.npz import FeatureReader, write_features
-from local.inference.score_files import (
-    load_scores,
-)
+from local.inference.score_files import load_scores
 from local.models.checkpoint import load_checkpoint, save_checkpoint
 from local.models.pretrained import read_weights
 from tests.badfiles.kinds import Bomb, Kind, changed, cut, endless, here, pipe, put

@@ -29,9 +29,7 @@ from local.config import load_config
 from local.data.annotations.formats import read_annotations
 from local.data.folds import read_folds
 from local.data.tables import read_tables
-from local.inference.score_files import (
-    load_scores,
-)
+from local.inference.score_files import load_scores
 from local.io.errors import CanopyError
 from local.io.files import read_json
 from local.io.limits import file_name, id_fault, label_fault

@@ -18,9 +18,7 @@ import torch
 
 from local.config import Config, load_config
 from local.features.front_ends.kinds import front_end_of
-from local.inference.score_files import (
-    load_scores,
-)
+from local.inference.score_files import load_scores
 from local.io.seeds import seed_torch
 from local.labels.windows import n_cells, window_frames, window_starts
 from local.models import create_model, without_pretrained

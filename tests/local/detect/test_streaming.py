@@ -16,12 +16,8 @@ from local.detect.detectors import Request, load
 from local.detect.streaming import FrameStream, find_events, score_stream
 from local.features.audio import load_audio
 from local.features.front_ends.logmel_torch import LogMel
-from local.inference.score_recordings import (
-    score_recordings,
-)
-from local.inference.scores import (
-    average_scores,
-)
+from local.inference.score_recordings import score_recordings
+from local.inference.scores import average_scores
 from local.labels.grid import FrameGrid
 from local.labels.spans import SpanRule, frames_to_events
 

@@ -13,9 +13,7 @@ from local.features.front_ends.logmel_torch import LogMel
 from local.features.mel import mel_edges
 from local.features.npz import read_header, stretched_folder
 from local.features.tempo import stretch, stretch_stream
-from local.inference.score_recordings import (
-    score_recordings,
-)
+from local.inference.score_recordings import score_recordings
 from local.io.errors import CanopyError
 from local.labels.grid import grid_of, overlap
 from local.models import SedModel, SedOutput

@@ -9,14 +9,8 @@ from scipy.special import expit, logit
 
 from local.config import PoolConfig
 from local.inference import score_recordings as scoring_loop
-from local.inference.score_files import (
-    PartialScores,
-    load_scores,
-    save_scores,
-)
-from local.inference.score_recordings import (
-    score_recordings,
-)
+from local.inference.score_files import PartialScores, load_scores, save_scores
+from local.inference.score_recordings import score_recordings
 from local.inference.scores import (
     Scores,
     average_scores,

@@ -10,9 +10,7 @@ from local.config import Config, DataConfig, WindowConfig
 from local.features.front_ends.kinds import front_end_of
 from local.features.npz import write_features
 from local.features.store import FeatureStore
-from local.inference.score_recordings import (
-    score_recordings,
-)
+from local.inference.score_recordings import score_recordings
 from local.io.errors import CanopyError
 from local.io.files import write_csv
 from local.labels.grid import grid_of

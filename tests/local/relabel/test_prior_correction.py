@@ -13,10 +13,7 @@ from scipy.stats import rankdata
 from local.data.tables import Tables
 from local.io.errors import CanopyError
 from local.relabel.fold_scores import FoldScores
-from local.relabel.prior_correction import (
-    prior_correction,
-    training_prior,
-)
+from local.relabel.prior_correction import prior_correction, training_prior
 from local.scoring.metrics.lwlrap import lwlrap
 from local.tasks.submission import (
     check_submission,

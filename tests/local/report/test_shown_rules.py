@@ -4,13 +4,8 @@ import numpy as np
 import pytest
 from scipy.special import expit, logit
 
-from local.inference.score_files import (
-    load_scores,
-    save_scores,
-)
-from local.inference.scores import (
-    Scores,
-)
+from local.inference.score_files import load_scores, save_scores
+from local.inference.scores import Scores
 from local.io.files import file_digest, write_json
 from local.report.collect import event_rules
 from local.scoring.event_rules.rule_file import RULE

@@ -7,13 +7,8 @@ import pandas as pd
 import pytest
 
 from local.data.tables import EVENT_COLUMNS
-from local.inference.score_files import (
-    load_scores,
-)
-from local.inference.scores import (
-    Scores,
-    mean_logit,
-)
+from local.inference.score_files import load_scores
+from local.inference.scores import Scores, mean_logit
 from local.io.errors import CanopyError
 from local.io.files import file_digest, write_csv
 from local.models.checkpoint import load_checkpoint, save_checkpoint

@@ -8,13 +8,8 @@ import pandas as pd
 import pytest
 from scipy.special import logit
 
-from local.inference.score_files import (
-    save_scores,
-)
-from local.inference.scores import (
-    Scores,
-    clip_logits,
-)
+from local.inference.score_files import save_scores
+from local.inference.scores import Scores, clip_logits
 from local.io.files import file_digest, write_csv, write_json
 from local.scoring.metrics.lwlrap import lwlrap
 from local.stages.experiment import Experiment

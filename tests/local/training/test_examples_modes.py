@@ -8,9 +8,7 @@ from torch.utils.data import DataLoader
 
 from local.config import Config
 from local.data.tables import Tables
-from local.inference.score_recordings import (
-    score_recordings,
-)
+from local.inference.score_recordings import score_recordings
 from local.io.errors import CanopyError
 from local.labels.windows import training_window
 from local.models import SedModel, SedOutput

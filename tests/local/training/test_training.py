@@ -10,12 +10,8 @@ import pytest
 import torch
 
 import local.tasks.detection_fold
-from local.inference.score_recordings import (
-    score_recordings,
-)
-from local.inference.scores import (
-    clip_logits,
-)
+from local.inference.score_recordings import score_recordings
+from local.inference.scores import clip_logits
 from local.io.errors import CanopyError
 from local.models import SedModel
 from local.models.checkpoint import load_checkpoint, load_model

@@ -12,13 +12,8 @@ import torch
 from local.detect.ensemble.members import open_member
 from local.detect.publish.export import publish, run_evidence, run_shift, trained_folds
 from local.detect.publish.folder import read_published
-from local.inference.score_files import (
-    save_scores,
-)
-from local.inference.scores import (
-    Scores,
-    clip_logits,
-)
+from local.inference.score_files import save_scores
+from local.inference.scores import Scores, clip_logits
 from local.io.errors import CanopyError
 from local.io.files import write_json
 from local.jobs import locks
