@@ -68,7 +68,7 @@ class RunRequest:
     last: int
     folds: list[int]
     all_folds: bool
-    n_cycles: int
+    cycles: list[int]
     seeds: list[int] | None = None
     cache: str | None = None
 
@@ -204,7 +204,7 @@ def _share(task: str, k: int, n: int) -> str:
 def plan_run(request: RunRequest, conf: ClusterConf) -> list[Job]:
     """Jobs of the stages asked for, in an order in which they can run."""
     build = _Builder(request, conf)
-    works = order(range(request.first, request.last + 1), request.n_cycles)
+    works = order(range(request.first, request.last + 1), request.cycles)
     build.add_first(works)
     for work in works:
         if work.part.needs:

@@ -13,6 +13,7 @@ from local.slurm.conf import ClusterConf, read_conf
 from local.slurm.job_graph import Job, RunRequest
 from local.stages.graph import STAGES
 from local.stages.options import chosen_folds
+from local.tasks.task_registry import create_task
 
 
 def request_of(args: argparse.Namespace) -> RunRequest:
@@ -23,10 +24,10 @@ def request_of(args: argparse.Namespace) -> RunRequest:
             "made anew"
         )
     conf = args.conf or Path("conf") / args.recipe / "default.yaml"
-    config = load_config(conf, args.overrides)
+    cycles = [] if args.n_cycles is None else [f"relabel.n_cycles={args.n_cycles}"]
+    config = load_config(conf, [*args.overrides, *cycles])
     folds = chosen_folds(args.folds, config.split.n_folds)
     seeds = [int(part) for part in args.seeds.split()] if args.seeds else None
-    cycles = config.relabel.n_cycles if args.n_cycles is None else args.n_cycles
     if not 0 <= args.stage <= args.stop_stage < len(STAGES):
         last = len(STAGES) - 1
         raise CanopyError(f"stages {args.stage} to {args.stop_stage}: give 0 to {last}, in order")
@@ -43,7 +44,7 @@ def request_of(args: argparse.Namespace) -> RunRequest:
         last=args.stop_stage,
         folds=folds,
         all_folds=len(folds) == config.split.n_folds,
-        n_cycles=cycles,
+        cycles=create_task(config).revised_cycles,
         seeds=seeds,
         cache=args.cache,
     )

@@ -18,7 +18,7 @@ def jobs(conf, **more):
         tag="t",
         **places,
         **{"device": "cpu", "overrides": [], "first": 0, "last": 5, "folds": [0, 1]},
-        **{"all_folds": True, "n_cycles": 1, **more},
+        **{"all_folds": True, "cycles": [1], **more},
     )
     return plan_run(request, read_conf([conf]))
 
