@@ -266,7 +266,7 @@ def read_json(path: Path | str) -> Any:
 
 @contextmanager
 def as_written(path: Path | str) -> Iterator[None]:
-    """Within the block values of a file of ours are taken apart; what is not there is its fault.
+    """Report values that are missing or odd in a file of this program as a fault of that file.
 
     Raises
     ------

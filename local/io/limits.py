@@ -1,5 +1,5 @@
-"""What is let in from outside: how large a file may say it is, which names may become file names,
-and which cells may be opened in a spreadsheet.
+"""Limits on what comes from outside: sizes of files, names that become file names, cells that a
+spreadsheet would compute.
 
 Every bound is far above what the field uses and far below what would exhaust a laptop; a file that
 passes it is refused in one sentence before memory is taken for it.
@@ -156,7 +156,7 @@ def safe_name(text: str, what: str) -> str:
 
 
 def file_name(text: str) -> str:
-    """A file name (without ending) that stands for any label: other labels, other names.
+    """The file name (without ending) of a label; different labels have different names.
 
     Letters, digits and `_`, `-`, `.` stay, all else becomes %XX of its UTF-8 bytes, as do a dot or
     a dash in front, a dot at the end and the first letter of a device's name.

@@ -1,4 +1,4 @@
-"""Prevalence as the share of one of two kinds of recordings that scores tell apart.
+"""Prevalence from a mixture of two normal distributions: scores with the class, and without it.
 
 The test scores of a class come from recordings that have it and from recordings that do not. Where
 each kind lies is known roughly: the former score like recordings known to have the class, the

@@ -1,8 +1,9 @@
-"""Cycle relabelling: pseudo events from scores of models that never saw the recording's group.
+"""Pseudo labels: events from out-of-fold scores, for the next cycle of training.
 
-What people said stands: a pseudo event gives way wherever a true row of its class, confirmed or
-rejected, lies. Pseudo events are positive unless asked otherwise, carry a soft weight and their
-cycle as source, and are not balanced over classes.
+A pseudo event is made where the scores of a class over time, with its prior corrected, pass the
+thresholds of section `relabel` for long enough. What people said stands: a pseudo event gives way
+wherever a true row of its class, confirmed or rejected, lies. Pseudo events are positive unless
+asked otherwise, carry a soft weight and their cycle as source, and are not balanced over classes.
 """
 
 from collections.abc import Iterable
@@ -104,7 +105,7 @@ def bound_by_prevalence(
     config: RelabelConfig,
     shift: np.ndarray | None = None,
 ) -> np.ndarray:
-    """`shift` (C,), lowered where a class would be labelled in more recordings than it should.
+    """Lower `shift` (C,) where more recordings would get a class than its prevalence allows.
 
     At most `config.prevalence_share` times the prevalence of the recordings may pass the threshold.
     Without it, classes that score high by mistake flood the next cycle, each time with more.

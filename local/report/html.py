@@ -12,7 +12,7 @@ from local.report.elements import definitions, escape
 from local.report.page_sections import Section, sections_of
 from local.report.records import Report
 from local.report.theme import css_variables
-from local.report.viewer import shelve
+from local.report.viewer import place_media
 
 _HERE = Path(__file__).parent
 # In the order in which they need each other; each says what it does.
@@ -33,7 +33,7 @@ def write_report(
     """
     path = Path(path)
     folder = path.with_suffix("")
-    addresses = shelve(report.viewer, folder, max_inline) if report.viewer else []
+    addresses = place_media(report.viewer, folder, max_inline) if report.viewer else []
     files.write_text(path, _page(report, addresses))
     named = {Path(address).name for pair in addresses for address in pair}
     for stale in sorted(folder.iterdir()) if folder.is_dir() else ():
@@ -47,7 +47,7 @@ def write_report(
 
 def render(report: Report) -> str:
     """The whole page as text: styles, scripts, pictures and sounds are inside it."""
-    return _page(report, shelve(report.viewer, None, 0) if report.viewer else [])
+    return _page(report, place_media(report.viewer, None, 0) if report.viewer else [])
 
 
 def _page(report: Report, addresses: Sequence[tuple[str, str]]) -> str:

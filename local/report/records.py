@@ -57,7 +57,7 @@ class ScoreRow:
 
 @dataclass(frozen=True)
 class Baseline:
-    """What a system without ears reaches: the random ranking, the best constant row.
+    """A baseline that needs no sound: the random ranking, the best constant row.
 
     `score` and `subset` equal `ScoreRow.name` and `ScoreRow.subset` of the rows it belongs beside;
     `name` is the baseline's own, e.g. ``"chance"``.
@@ -194,7 +194,7 @@ class ChangeExample:
 
 @dataclass(frozen=True)
 class Item:
-    """Something to listen to: a detection, or a label that no detection answers (`missed`).
+    """A detection, or a label without a detection (`missed`), to listen to and judge.
 
     `by_label`, `by_cycle`, `by_fold` in [0, 1] say how far the score disagrees with the labels,
     with that of the first cycle, and how far folds are apart; NaN where there is nothing to compare

@@ -1,4 +1,4 @@
-"""What there is to judge in one recording: detections, and labels that no detection answers."""
+"""Items to judge in one recording: detections, and labels without a detection."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

@@ -45,7 +45,7 @@ def viewer_html(viewer: Viewer, addresses: Sequence[tuple[str, str]]) -> str:
     )
 
 
-def shelve(viewer: Viewer, folder: Path | None, limit: int) -> list[tuple[str, str]]:
+def place_media(viewer: Viewer, folder: Path | None, limit: int) -> list[tuple[str, str]]:
     """Make all pictures and sounds; give the addresses by which the page finds them.
 
     They go into the page itself until they are more than `limit` bytes together; then all of them

@@ -1,4 +1,4 @@
-"""Scores of scores: how predictions stand against known labels, and against truth where it exists.
+"""How predictions stand against known labels, and against truth where it exists.
 
 Known labels are the rows a recipe came with (never pseudo events). They are partial, so two
 readings are given: the ranking metric over recordings with a known positive, in which unlabelled

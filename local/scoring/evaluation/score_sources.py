@@ -32,7 +32,7 @@ _EVENT_COLUMNS = ("recording_id", "label", "onset", "offset")
 
 @dataclass(frozen=True)
 class Truth:
-    """What is known: a 0/1 table of clips, or events with `polarity` (1 sounds, -1 does not).
+    """What truth there is: a 0/1 table of clips, or events with `polarity` (1 sounds, -1 does not).
 
     partial: anything without a row is unknown, not absent.
     """
@@ -45,7 +45,7 @@ class Truth:
 
 @dataclass(frozen=True)
 class System:
-    """What one system says.
+    """Scores or detections of one system.
 
     clips: scores (index recording_id, one column a class) or None. events: detections with `score`
     (NaN where the table has none) or None. scores: scores over time or None. logits: clip scores

@@ -257,7 +257,7 @@ def _by_alarms(known: ClassEvidence, allowed: float, default: float) -> tuple[fl
 
 
 def _worth(known: ClassEvidence, logit: float) -> dict[str, Any]:
-    """What a threshold is worth on the evidence."""
+    """Precision, recall, F1 and false alarms of a threshold on the evidence."""
     logit = float(np.clip(logit, -_LOGIT_BOUND, _LOGIT_BOUND))
     n_positive, n_negative = len(known.positive), len(known.negative)
     right, wrong = int((known.positive >= logit).sum()), int((known.negative >= logit).sum())

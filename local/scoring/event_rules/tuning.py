@@ -124,7 +124,9 @@ def pooled_f1(counts: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Tuned:
-    """rule : best on all recordings. nested : (fold, rule best on the others) of each fold.
+    """The fitted rule, and what each fold's events are by the rule of the others.
+
+    rule : best on all recordings. nested : fold -> rule that is best on the other folds.
 
     Of recordings that are no copies, their `names` (N,):
     events : each fold's, by its nested rule. f1 : of those, one an IoU; fitted : of `rule`.

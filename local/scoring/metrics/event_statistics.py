@@ -19,7 +19,7 @@ from local.scoring.metrics.segments import segment_counts
 
 @dataclass(frozen=True)
 class CollarRule:
-    """What matches by its bounds: seconds, a share of the event's length, whether ends count."""
+    """When bounds match: within seconds, within a share of the event's length; with ends or not."""
 
     collar_s: float = 0.2
     offset_share: float = 0.5
@@ -28,7 +28,7 @@ class CollarRule:
 
 @dataclass(frozen=True)
 class EventOptions:
-    """What counts as found.
+    """How found events are scored: thresholds, collars, segments, overlaps.
 
     threshold: least score of a detection (and least probability of a clip) for precision, recall
     and F1. candidate_threshold: least probability of the runs of scores over time that ranked
@@ -52,11 +52,11 @@ class EventOptions:
 
     @property
     def collar(self) -> CollarRule:
-        """What event-based measures take for a match."""
+        """The rule of event-based measures."""
         return CollarRule(self.collar_s, self.offset_share, self.use_offset)
 
     def beyond(self, pairs: Pairs, iou: float) -> Pairs:
-        """The pairs that a limit of overlap lets count."""
+        """The pairs whose overlap is enough at a limit."""
         return pairs.exceeding(iou) if self.exceed else pairs.reaching(iou)
 
 
