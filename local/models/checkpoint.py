@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
+from torch import nn
 
 from local.config import BuiltModel, parse_section
 from local.io.archives import check_checksums, check_structure, check_tensors, open_archive
@@ -165,7 +166,7 @@ def load_checkpoint(path: Path | str) -> dict[str, Any]:
     return state
 
 
-def model_state(model: SedModel, recipe: dict[str, Any]) -> dict[str, Any]:
+def model_state(model: nn.Module, recipe: dict[str, Any]) -> dict[str, Any]:
     """What `load_model` needs: weights and how to build the model.
 
     `recipe` has `name`, `params`, `n_classes`, `n_bands`, `labels`.
@@ -222,7 +223,7 @@ def _same_classes(trained: list[str], labels: list[str], path: Path | str, mend:
     )
 
 
-def load_weights(model: SedModel, weights: dict[str, torch.Tensor], path: Path | str) -> None:
+def load_weights(model: nn.Module, weights: dict[str, torch.Tensor], path: Path | str) -> None:
     """Load weights that must fit key by key and shape by shape.
 
     The first misfit is named, with the model that the weights fit best.

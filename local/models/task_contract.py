@@ -38,7 +38,9 @@ class Examples(Protocol):
 class Outputs(Protocol):
     """What a model, or the combination of several, says of recordings."""
 
-    recording_ids: list[str]
+    @property
+    def recording_ids(self) -> list[str]:
+        """Whose outputs these are, in their order."""
 
     def take(self, names: list[str]) -> "Outputs":
         """Those of the named recordings, in that order."""
@@ -48,24 +50,27 @@ class Outputs(Protocol):
 
 
 class FoldData(Protocol):
-    """What one fold learns from and is judged by: all that the training loop asks of a task.
+    """What one fold learns from and is judged by: all that the training loop asks of a task."""
 
-    Attributes
-    ----------
-    name : of the fold, for logs; it seeds all that is drawn.
-    folder : where checkpoints and logs are written.
-    device : "cpu" or "cuda".
-    held_out : recordings that the fold is judged by; none of their group is learned from.
-    """
+    @property
+    def name(self) -> str:
+        """Of the fold, for logs; it seeds all that is drawn."""
 
-    name: str
-    folder: Path
-    device: str
-    held_out: list[str]
+    @property
+    def folder(self) -> Path:
+        """Where checkpoints and logs are written."""
+
+    @property
+    def device(self) -> str:
+        """Where models compute: cpu or cuda."""
+
+    @property
+    def held_out(self) -> list[str]:
+        """Recordings that the fold is judged by; none of their group is learned from."""
 
     @property
     def n_examples(self) -> int:
-        """Of an epoch."""
+        """Examples of an epoch."""
 
     @property
     def recipe(self) -> dict[str, Any]:
@@ -74,7 +79,7 @@ class FoldData(Protocol):
     def create_model(self) -> nn.Module:
         """The model with its first weights, drawn from torch's generator."""
 
-    def create_objective(self, model: nn.Module) -> nn.Module:
+    def create_objective(self, model: Any) -> nn.Module:
         """The loss: maps an output and its batch to its parts by name, and their sum as `total`.
 
         What it learns itself, if anything, are its parameters. The model is on its device and stays
@@ -82,7 +87,7 @@ class FoldData(Protocol):
         `per_weight`, so that ranks which share a batch learn from it as one process does.
         """
 
-    def examples(self, model: nn.Module, epoch: int) -> Examples:
+    def examples(self, model: Any, epoch: int) -> Examples:
         """The examples of an epoch (from 0), drawn from seeds alone."""
 
     def make_batch(self, tensors: dict[str, torch.Tensor], rng: torch.Generator) -> Any:
@@ -91,13 +96,13 @@ class FoldData(Protocol):
         All that is drawn comes from `rng`, which is on the CPU.
         """
 
-    def forward(self, model: nn.Module, batch: Any) -> Any:
+    def forward(self, model: Any, batch: Any) -> Any:
         """The model's output for a batch; `model` may be wrapped, so it is only called."""
 
-    def score(self, model: nn.Module, shard: Shard | None = None) -> Outputs:
+    def score(self, model: Any, shard: Shard | None = None) -> Outputs:
         """Outputs for the held-out recordings, or a share of them, as stage 3 makes them."""
 
-    def measure(self, outputs: Outputs | None) -> dict[str, float]:
+    def measure(self, outputs: Any) -> dict[str, float]:
         """Columns of the log for outputs of all held-out recordings; NaN each where there are none.
 
         `valid` is among them: `train.select: best` keeps the model of which it is highest.
@@ -266,7 +271,7 @@ class Task(Protocol):
     def score(
         self,
         experiment: Experiment,
-        model: nn.Module,
+        model: Any,
         names: list[str],
         progress: str,
         kept: Any,
@@ -278,21 +283,19 @@ class Task(Protocol):
         of what an earlier run made. shard : make this share only.
         """
 
-    def save(self, path: Path, outputs: Outputs, merged: bool = False, **arrays: Any) -> None:
+    def save(self, path: Path, outputs: Any, merged: bool = False, **arrays: Any) -> None:
         """Write an npz. `merged`: of several folds, for later stages, not to be merged again."""
 
     def load(self, path: Path) -> tuple[Outputs, dict[str, Any]]:
         """Read what `save` wrote: the outputs, and all arrays of the file by name."""
 
-    def combine(self, parts: list[Outputs]) -> Outputs:
+    def combine(self, parts: list[Any]) -> Outputs:
         """One output a recording from those of several models for the same recordings."""
 
     def further(self, experiment: Experiment, cycle: int, fold: int) -> Path | None:
         """A file that stage 3 makes with a fold's model beside its outputs; None: there is none."""
 
-    def write_further(
-        self, experiment: Experiment, cycle: int, fold: int, model: nn.Module
-    ) -> None:
+    def write_further(self, experiment: Experiment, cycle: int, fold: int, model: Any) -> None:
         """Write that file."""
 
     # Stage 4.
@@ -305,7 +308,7 @@ class Task(Protocol):
         out-of-fold outputs of the cycle before. For cycle 0 it calibrates that cycle's outputs.
         """
 
-    def revise(self, experiment: Experiment, cycle: int, outputs: Outputs) -> list[Path]:
+    def revise(self, experiment: Experiment, cycle: int, outputs: Any) -> list[Path]:
         """Learn from out-of-fold outputs; what was written, in the folder of `cycle`.
 
         No model that took part in an output saw the recording's group; the stage has proved it.

@@ -149,7 +149,8 @@ class Trainer(Learner):
         if ranks.alone:
             return fold_data.score(model)
         ranks.share_buffers(model)
-        part, stopped = None, False
+        part: Any = None
+        stopped = False
         try:
             part = fold_data.score(model, Shard(ranks.rank, ranks.size))
         except Interrupted:

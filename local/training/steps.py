@@ -5,12 +5,12 @@ import math
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from local.config import Config
 from local.io.errors import CanopyError
@@ -60,7 +60,9 @@ class Learner:
             load_weights(model, initial, config.model.init or "the weights of cycle 0")
         if not self.ranks.alone and self.device.type == "cuda":
             model = normalise_together(model)
-        self.model = model.to(self.device, memory_format=torch.channels_last)
+        # The stubs of PyTorch know no memory format of modules.
+        place: dict[str, Any] = {"memory_format": torch.channels_last}
+        self.model = model.to(self.device, **place)
         self.ema = _averaged(self.model, config.train.ema_decay)
         self.n_batches = math.ceil(fold_data.n_examples / config.train.batch_size)
         self.steps_per_epoch = math.ceil(self.n_batches / config.train.accumulate)
@@ -122,9 +124,9 @@ class Learner:
         examples = self.fold_data.examples(self.model, epoch)
         size, n = self.config.train.batch_size, len(examples)
         batches = [range(start, min(start + size, n)) for start in range(0, n, size)]
-        loader = DataLoader(
-            examples,
-            batch_sampler=[self.ranks.own(batch) for batch in batches[first:]],
+        loader: DataLoader[Any] = DataLoader(
+            cast("Dataset[Any]", examples),
+            batch_sampler=[list(self.ranks.own(batch)) for batch in batches[first:]],
             num_workers=self.config.train.n_workers,
             pin_memory=self.device.type == "cuda",
             worker_init_fn=leave_to_parent,
