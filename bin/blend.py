@@ -20,13 +20,9 @@ import logging
 import sys
 from pathlib import Path
 
-from local.detect.ensemble.averaging import METHODS
-from local.detect.ensemble.blending import blend_members, blend_table, write_blend
-from local.detect.ensemble.members import check_alike, open_member
-from local.io.errors import CanopyError
 from local.jobs.exit_codes import run_script
-from local.jobs.locks import lock_folder
-from local.report.ledger import blend_row, ledger_path, record
+
+METHODS = ("probability", "rank", "logit")
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -37,7 +33,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("runs", nargs="+", type=Path, metavar="RUN_DIR", help="EXPDIR/TAG of a run")
     add("--out", type=Path, required=True, metavar="DIR", help="where to write")
-    add("--method", choices=METHODS, default=METHODS[0], help="%(default)s")
+    add("--method", choices=METHODS, default="probability", help="%(default)s")
     add("--weights", default="equal", help="equal, fit, or one number a run: 1,2,1 (%(default)s)")
     add("--cycle", default="last", help="last, or N for all runs (%(default)s)")
     add("--like", type=Path, metavar="RUN_DIR", help="whose prior and score settings hold")
@@ -49,6 +45,12 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Blend, and write only when all is done."""
     args = parse_args(argv)
+
+    from local.detect.ensemble.blending import blend_members, blend_table, write_blend
+    from local.detect.ensemble.members import check_alike, check_folders, open_member
+    from local.jobs.locks import lock_folder
+    from local.report.ledger import blend_row, ledger_path, record
+
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     check_folders(args.runs, args.out, args.like)
     with lock_folder(args.out, "this blend", keep=False):
@@ -63,22 +65,6 @@ def main(argv: list[str] | None = None) -> int:
         if ledger.is_file():
             record(ledger, blend_row(blend.record, args.out.resolve(), like.recipe))
     return 0
-
-
-def check_folders(runs: list[Path], out: Path, like: Path | None) -> None:
-    """Refuse one run alone, a run given twice, and to write over something else than a blend."""
-    folders = [folder.resolve() for folder in runs]
-    if len(folders) < 2:
-        raise CanopyError(f"a blend needs two runs or more, and only {runs[0]} is given")
-    for row, folder in enumerate(folders):
-        if folder in folders[:row]:
-            raise CanopyError(f"{runs[row]} is given twice; give it a larger weight instead")
-    if like is not None and like.resolve() not in folders:
-        raise CanopyError(f"--like {like} is none of the runs that are blended")
-    if out.resolve() in folders or (out / "config.yaml").exists():
-        raise CanopyError(f"--out {out} is the folder of a run; give a folder of its own")
-    if out.exists() and not out.is_dir():
-        raise CanopyError(f"--out {out} is a file; give a folder")
 
 
 if __name__ == "__main__":

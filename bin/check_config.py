@@ -11,9 +11,7 @@ against the recordings.
 import sys
 
 from local.jobs.exit_codes import run_script
-from local.stages.checks import check_config, check_data
 from local.stages.options import stage_parser
-from local.stages.starting import started
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -21,6 +19,10 @@ def main(argv: list[str] | None = None) -> int:
     parser = stage_parser(__doc__)
     parser.add_argument("--stages", default="0 1 2 3 4 5", help="stages that will run")
     args = parser.parse_args(argv)
+
+    from local.stages.checks import check_config, check_data
+    from local.stages.starting import started
+
     with started(args, "check") as run:
         check_config(run.config)
         stages = {int(stage) for stage in args.stages.split()}

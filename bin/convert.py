@@ -13,13 +13,8 @@ import argparse
 import sys
 from pathlib import Path
 
-import pandas as pd
-
-from local.data.annotations.formats import FORMATS, SUFFIXES, read_annotations, write_annotations
-from local.data.annotations.shared import ReadOptions, table_stem
-from local.io.errors import CanopyError
+from local.data.annotations.format_names import FORMATS
 from local.jobs.exit_codes import run_script
-from local.jobs.locks import lock_folder
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -50,79 +45,30 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def read_options(args: argparse.Namespace) -> ReadOptions:
-    """What the readers want to know."""
-    columns = dict(entry.partition("=")[::2] for entry in args.columns)
-    if not all(columns) or not all(columns.values()):
-        raise CanopyError(f"--columns is {args.columns}, expected OURS=THEIRS, as onset=start")
-    return ReadOptions(
-        args.column, args.label, columns, args.polarity, args.encoding, args.times_in_file
-    )
-
-
-def find_inputs(paths: list[Path], format: str) -> list[Path]:
-    """The files, and those in the folders that may be of the format."""
-    found: list[Path] = []
-    for path in paths:
-        inside = [file for file in sorted(path.rglob("*")) if file.suffix in SUFFIXES[format]]
-        found += inside if path.is_dir() else [path]
-        if path.is_dir() and not inside:
-            raise CanopyError(f"{path}: no files ending in {', '.join(SUFFIXES[format])}")
-    return found
-
-
 def main(argv: list[str] | None = None) -> int:
     """Read all, then write."""
     args = parse_args(argv)
-    options = read_options(args)
-    files = find_inputs(args.inputs, args.source)
-    frames = [read_annotations(path, args.source, options) for path in files]
-    # An empty table says that nothing was found in its recording: it goes on as an empty table.
-    names = [
-        name
-        for path, frame in zip(files, frames, strict=True)
-        for name in (frame["recording_id"].unique() if len(frame) else [table_stem(path)])
-    ]
-    frame = pd.concat(frames, ignore_index=True)
-    if args.out.exists() and not args.out.is_dir():
-        raise CanopyError(f"--out {args.out} is a file; give a folder")
-    with lock_folder(args.out, "this folder", keep=False):
-        written = write_annotations(
-            args.out,
-            frame,
-            args.target,
-            recordings=names,
-            annotation_column=args.to_column,
-            force=args.force,
-        )
-    print(f"{len(files)} files read, {len(frame)} rows, {len(written)} files written to {args.out}")
-    left = left_behind(frame, args.target)
-    if left:
-        print(f"{args.target} cannot hold {', '.join(left)}: left out", file=sys.stderr)
+
+    from local.data.annotations.conversion import convert
+    from local.data.annotations.shared import ReadOptions
+    from local.io.errors import CanopyError
+
+    columns = dict(entry.partition("=")[::2] for entry in args.columns)
+    if not all(columns) or not all(columns.values()):
+        raise CanopyError(f"--columns is {args.columns}, expected OURS=THEIRS, as onset=start")
+    options = ReadOptions(
+        args.column, args.label, columns, args.polarity, args.encoding, args.times_in_file
+    )
+    done = convert(
+        *(args.inputs, args.source, options, args.out, args.target, args.to_column, args.force)
+    )
+    print(
+        f"{done.n_files} files read, {done.n_rows} rows, {len(done.written)} files written to "
+        f"{args.out}"
+    )
+    if done.left_behind:
+        print(f"{args.target} cannot hold {', '.join(done.left_behind)}: left out", file=sys.stderr)
     return 0
-
-
-def left_behind(frame: pd.DataFrame, target: str) -> list[str]:
-    """Columns that say something and have no place in the target format."""
-    held = {
-        "audacity": {
-            "recording_id",
-            "label",
-            "onset",
-            "offset",
-            "low_freq",
-            "high_freq",
-            "polarity",
-        },
-        "rainforest": set(frame.columns) - {"weight"},
-    }.get(target, set(frame.columns))
-    held |= {"source", "Selection", "View", "Channel", "path", "sequence_start"}
-    usual = {"weight": 1.0}
-    return [
-        str(name)
-        for name in frame.columns
-        if name not in held and not frame[name].fillna("").isin(["", usual.get(name, "")]).all()
-    ]
 
 
 if __name__ == "__main__":

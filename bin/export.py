@@ -17,13 +17,7 @@ import logging
 import sys
 from pathlib import Path
 
-from local.detect.ensemble.members import Member, open_member
-from local.detect.publish.export import publish
-from local.detect.publish.folder import UNFINISHED, is_published
-from local.io.errors import CanopyError
 from local.jobs.exit_codes import run_script
-from local.jobs.locks import LOCK_NAME, lock_folder
-from local.stages.options import chosen_folds
 
 log = logging.getLogger("canopy")
 
@@ -47,6 +41,14 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Publish."""
     args = parse_args(argv)
+
+    from local.detect.ensemble.members import open_member
+    from local.detect.publish.export import publish
+    from local.detect.publish.folder import check_out
+    from local.io.errors import CanopyError
+    from local.jobs.locks import lock_folder
+    from local.stages.options import chosen_folds
+
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     member = open_member(args.run, args.cycle, args.datadir, args.dumpdir)
     if args.out.exists() and not args.out.is_dir():
@@ -54,28 +56,10 @@ def main(argv: list[str] | None = None) -> int:
     folds = chosen_folds(args.folds, member.experiment.run.config.split.n_folds)
     with lock_folder(args.out, "this model", keep=False):
         check_out(args.out, args.force)
-        return export(args, member, folds)
-
-
-def check_out(out: Path, force: bool) -> None:
-    """Refuse to write over something else, or without being told."""
-    if (out / UNFINISHED).is_file() or {path.name for path in out.iterdir()} <= {LOCK_NAME}:
-        return
-    if not force:
-        raise CanopyError(f"{out} is there already; give another --out, or --force")
-    if not is_published(out):
-        raise CanopyError(
-            f"{out} holds something else than a published model, which --force would mix with it; "
-            "give another --out"
-        )
-
-
-def export(args: argparse.Namespace, member: Member, folds: list[int]) -> int:
-    """Publish, once the folder is this process's."""
-    for path in [*args.out.glob("fold*.safetensors"), *args.out.glob("fold*.onnx")]:
-        path.unlink()
-    names = publish(member, args.out, folds, not args.no_onnx)
-    size = sum((args.out / name).stat().st_size for name in names)
+        for path in [*args.out.glob("fold*.safetensors"), *args.out.glob("fold*.onnx")]:
+            path.unlink()
+        names = publish(member, args.out, folds, not args.no_onnx)
+        size = sum((args.out / name).stat().st_size for name in names)
     log.info("%s: %d files, %.1f MB", args.out, len(names) + 1, size / 1e6)
     log.info("choose a licence in %s before you give it away", args.out / "LICENSE.txt")
     return 0

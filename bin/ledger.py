@@ -13,11 +13,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from local.io.errors import CanopyError
-from local.report.ledger import HAND_COLUMNS, agreements, fill_in, read_ledger
-from local.report.ledger_view import agreement_lines, ledger_table, write_scatter
-
 DEFAULT = Path("exp/ledger.csv")
+HAND_COLUMNS = ("public", "private")
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -54,7 +51,9 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Show, draw or fill in; exit code 0 when done, 1 for a fault, 2 for one of the options."""
     args = parse_args(argv)
-    # Not by exit_codes.run_script, which would load PyTorch to print a table.
+
+    from local.io.errors import CanopyError
+
     try:
         return run(args)
     except CanopyError as error:
@@ -64,6 +63,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(args: argparse.Namespace) -> int:
     """Do what the command line asks for."""
+    from local.report.ledger import agreements, fill_in, read_ledger
+    from local.report.ledger_view import agreement_lines, ledger_table, write_scatter
+
     path, recipe = getattr(args, "ledger", DEFAULT), getattr(args, "recipe", None)
     if args.command == "set":
         given = {name: getattr(args, name) for name in HAND_COLUMNS}

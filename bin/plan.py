@@ -16,7 +16,6 @@ import math
 import sys
 
 from local.jobs.exit_codes import run_script
-from local.slurm.forecast import Machines, Workload, bottleneck, forecast
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -51,6 +50,9 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Play and print."""
     args = parse_args(argv)
+
+    from local.slurm.forecast import Machines, Workload, bottleneck, forecast
+
     n_shards = args.shards or 8 * args.workers
     load = Workload(
         args.hours, n_shards, args.recording_hours, args.gb_per_hour, args.kept_gb_per_hour

@@ -13,10 +13,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from local.io.errors import CanopyError
-from local.report.plots.from_files import draw_recording, draw_systems
-from local.report.plots.page import FORMATS, Page, save
-from local.scoring.metrics.psds import SETTINGS
+FORMATS = ("png", "svg")
+PSDS = ("psds1", "psds2")
 
 
 def _shared() -> argparse.ArgumentParser:
@@ -71,13 +69,18 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         add("--onset-only", action="store_true", help="offsets may lie anywhere")
         add("--candidates", type=float, default=0.1, help="of npz scores (%(default)s)")
         add("--most", type=float, help="false alarms per hour at the right end")
-        add("--setting", default="psds1", choices=sorted(SETTINGS))
+        add("--setting", default="psds1", choices=PSDS)
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Draw; the exit code is 0 when done, 1 for a fault of the files, 2 for one of the options."""
     args = parse_args(argv)
+
+    from local.io.errors import CanopyError
+    from local.report.plots.from_files import draw_recording, draw_systems
+    from local.report.plots.page import Page, save
+
     try:
         page = Page(args.width_cm, args.height_cm, args.dpi, args.font_pt)
         figure = (draw_recording if args.kind == "recording" else draw_systems)(args, page)

@@ -14,12 +14,9 @@ all shares are, the same call without --shard writes manifest and statistics.
 
 import sys
 
-from local.jobs.devices import set_threads
 from local.jobs.exit_codes import run_script
 from local.jobs.shards import parse_shard
 from local.stages.options import stage_parser
-from local.stages.preprocess import preprocess
-from local.stages.starting import started
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -27,6 +24,11 @@ def main(argv: list[str] | None = None) -> int:
     parser = stage_parser(__doc__)
     parser.add_argument("--shard", metavar="K/N", help="make this share of the recordings only")
     args = parser.parse_args(argv)
+
+    from local.jobs.devices import set_threads
+    from local.stages.preprocess import preprocess
+    from local.stages.starting import started
+
     shard = parse_shard(args.shard)
     name = "preprocess" if shard is None else f"preprocess-{shard.name}"
     with started(args, name, shared=shard is not None) as run:

@@ -11,14 +11,6 @@ steps. Memory is the process's peak above what it took before the steps (on a GP
 import argparse
 import sys
 
-import torch
-
-from local.config import load_config
-from local.io.errors import CanopyError
-from local.tasks.task_registry import create_task
-from local.training.profiling import profile_step
-from local.training.steps import amp_dtype
-
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
@@ -39,6 +31,15 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Measure; the exit code is 0 when done, 1 for a fault of the configuration."""
     args = parse_args(argv)
+
+    import torch
+
+    from local.config import load_config
+    from local.io.errors import CanopyError
+    from local.tasks.task_registry import create_task
+    from local.training.profiling import profile_step
+    from local.training.steps import amp_dtype
+
     device = torch.device(args.device)
     torch.set_num_threads(args.threads)
     try:

@@ -12,8 +12,6 @@ import sys
 
 from local.jobs.exit_codes import run_script
 from local.stages.options import stage_parser
-from local.stages.relabel import relabel
-from local.stages.starting import started
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -23,6 +21,10 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.cycle < 0:
         parser.error("--cycle must be at least 1, or 0 for a task that calibrates its outputs")
+
+    from local.stages.relabel import relabel
+    from local.stages.starting import started
+
     with started(args, "relabel") as run:
         relabel(run, args.cycle)
     return 0

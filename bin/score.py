@@ -15,19 +15,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from local.io.errors import CanopyError
-from local.io.files import write_csv, write_json
-from local.io.limits import MAX_RESAMPLES, spreadsheet_safe
-from local.scoring.evaluation.comparison_table import (
-    LEVELS,
-    ComparisonOptions,
-    make_comparison_table,
-)
-from local.scoring.evaluation.score_sources import named_paths, read_system, read_truth_file
-from local.scoring.evaluation.scoring_set import make_scoring_set
-from local.scoring.evaluation.table_text import format_comparison
-from local.scoring.metrics.event_statistics import EventOptions
-from local.scoring.metrics.psds import SETTINGS
+LEVELS = ("auto", "clip", "event", "span")
+PSDS = ("psds1", "psds2")
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -55,7 +44,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--segment", type=float, default=1.0, help="seconds (%(default)s)")
     add("--best-f1", action="store_true",
         help="event-based F1 at each class's best threshold; needs `make setup-eval`")  # fmt: skip
-    add("--psds", nargs="+", default=[], choices=sorted(SETTINGS), help="needs `make setup-eval`")
+    add("--psds", nargs="+", default=[], choices=PSDS, help="needs `make setup-eval`")
     add = parser.add_argument_group("intervals and output").add_argument
     add("--n-bootstrap", type=_natural, default=1000, help="resamples; 0: none (%(default)s)")
     add("--seed", type=_natural, default=0, help="of the resamples (%(default)s)")
@@ -78,40 +67,19 @@ def _natural(text: str) -> int:
     return value
 
 
-def comparison_options(args: argparse.Namespace) -> ComparisonOptions:
-    """The options of the scoring."""
-    for name in ("collar", "segment"):
-        if not getattr(args, name) > 0:
-            raise CanopyError(f"--{name} is {getattr(args, name):g}; give seconds, more than 0")
-    if args.n_bootstrap > MAX_RESAMPLES:
-        raise CanopyError(f"--n-bootstrap is {args.n_bootstrap}; at most {MAX_RESAMPLES} are drawn")
-    for name, values in (
-        ("threshold", [args.threshold]),
-        ("candidates", [args.candidates]),
-        ("iou", args.iou),
-    ):
-        if not all(0 <= value <= 1 for value in values):
-            raise CanopyError(f"--{name} is {max(values):g}; it must lie between 0 and 1")
-    event = EventOptions(
-        threshold=args.threshold,
-        candidate_threshold=args.candidates,
-        collar_s=args.collar,
-        offset_share=args.offset_share,
-        use_offset=not args.onset_only,
-        segment_s=args.segment,
-        ious=tuple(args.iou),
-        alarms_per_hour=tuple(args.alarms_per_hour),
-        psds=tuple(args.psds),
-        best_f1=args.best_f1,
-    )
-    return ComparisonOptions(
-        args.level, args.n_bootstrap, args.seed, args.by_group, args.cluster, event
-    )
-
-
 def main(argv: list[str] | None = None) -> int:
     """Score; the exit code is 0 when done, 1 for a fault of the files, 2 for one of the options."""
     args = parse_args(argv)
+
+    from local.io.errors import CanopyError
+    from local.io.files import write_csv, write_json
+    from local.io.limits import spreadsheet_safe
+    from local.scoring.evaluation.comparison_table import make_comparison_table
+    from local.scoring.evaluation.options import comparison_options
+    from local.scoring.evaluation.score_sources import named_paths, read_system, read_truth_file
+    from local.scoring.evaluation.scoring_set import make_scoring_set
+    from local.scoring.evaluation.table_text import format_comparison
+
     try:
         options = comparison_options(args)
         truth = read_truth_file(args.truth, args.annotation)

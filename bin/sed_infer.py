@@ -15,9 +15,7 @@ import sys
 
 from local.jobs.exit_codes import run_script
 from local.jobs.shards import parse_shard
-from local.stages.infer import infer_as_worker, infer_folds
 from local.stages.options import folds_parser
-from local.stages.starting import started
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -29,6 +27,10 @@ def main(argv: list[str] | None = None) -> int:
     shard = parse_shard(args.shard)
     if shard is not None and (not args.worker or args.force):
         parser.error("--shard goes with --worker and one of --folds, and not with --force")
+
+    from local.stages.infer import infer_as_worker, infer_folds
+    from local.stages.starting import started
+
     # One fold beside others; merging is one process's alone.
     with started(args, "infer", shared=args.worker) as run:
         if args.worker:

@@ -16,7 +16,6 @@ import sys
 
 from local.jobs.exit_codes import run_script
 from local.stages.options import folds_parser
-from local.stages.train import train
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -29,7 +28,11 @@ def main(argv: list[str] | None = None) -> int:
     add("--master-addr", default="", help="HOST[:PORT] of the first node, outside Slurm")
     add("--node-rank", type=int, default=-1, help="number of this node, from 0, outside Slurm")
     add("--max-restarts", type=int, default=3, help="how often ranks that died are started again")
-    return train(parser.parse_args(argv), argv)
+    args = parser.parse_args(argv)
+
+    from local.stages.train import train
+
+    return train(args, argv)
 
 
 if __name__ == "__main__":

@@ -11,13 +11,16 @@ import sys
 
 from local.jobs.exit_codes import run_script
 from local.stages.options import stage_parser
-from local.stages.split import split
-from local.stages.starting import started
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the stage."""
-    with started(stage_parser(__doc__).parse_args(argv), "split") as run:
+    args = stage_parser(__doc__).parse_args(argv)
+
+    from local.stages.split import split
+    from local.stages.starting import started
+
+    with started(args, "split") as run:
         split(run)
     return 0
 

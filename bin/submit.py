@@ -12,44 +12,31 @@ Another task than detection hands in files of its own.
 
 import logging
 import sys
-from pathlib import Path
-from typing import Any
 
 from local.jobs.exit_codes import run_script
-from local.stages.experiment import Experiment
 from local.stages.options import stage_parser
-from local.stages.places import Run
-from local.stages.starting import started
-from local.stages.submit import submit
 
 log = logging.getLogger("canopy")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the stage."""
+    """Run the stage, write the report, and note the run in the ledger."""
     args = stage_parser(__doc__).parse_args(argv)
-    with started(args, "submit") as run:
-        submit(run, write_page)
-        note(run, args.recipe)
-    return 0
 
-
-def write_page(experiment: Experiment, results: dict[str, Any]) -> list[Path]:
-    """Write the report; the page and what lies beside it."""
     from local.report.collect import build_report
     from local.report.html import write_report
-
-    return write_report(experiment.run.exp / "report.html", build_report(experiment, results))
-
-
-def note(run: Run, recipe: str) -> None:
-    """Note a finished run in the ledger."""
     from local.report.ledger import ledger_path, record, run_row
+    from local.stages.starting import started
+    from local.stages.submit import submit
 
-    ledger = ledger_path(run.exp.parent, recipe)
-    record(ledger, run_row(run.exp, recipe, run.config, run.tables))
-    log.info("ledger: %s", ledger)
-    log.info("report: %s", run.exp / "report.html")
+    with started(args, "submit") as run:
+        page = run.exp / "report.html"
+        submit(run, lambda run, results: write_report(page, build_report(run, results)))
+        ledger = ledger_path(run.exp.parent, args.recipe)
+        record(ledger, run_row(run.exp, args.recipe, run.config, run.tables))
+        log.info("ledger: %s", ledger)
+        log.info("report: %s", page)
+    return 0
 
 
 if __name__ == "__main__":

@@ -14,21 +14,16 @@ import argparse
 import sys
 from pathlib import Path
 
-from local.data.folds import read_folds
-from local.data.tables import read_tables
-from local.inference.score_files import load_scores
-from local.io.errors import CanopyError
-from local.io.limits import MAX_RESAMPLES
+from local.config.score import EventsConfig
 from local.jobs.exit_codes import run_script
-from local.jobs.locks import lock_folder
-from local.scoring.event_rules.tuning import RuleGrid, table_of_events, tune, write_events
 
-GRID = ("thresholds", "drops", "durations", "gaps")
+# The option and the value of section `events` that it stands for.
+GRID = {"thresholds": "thresholds", "drops": "drops", "durations": "durations_s", "gaps": "gaps_s"}
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
-    grid = RuleGrid()
+    grid = EventsConfig()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -39,14 +34,25 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--iou", type=float, nargs="+", default=[0.0, 0.5], help="limits; 0: any overlap")
     add("--copies", metavar="PATTERN", help="ids that the rule is fitted on and no figure is of")
     add("--n-bootstrap", type=int, default=1000, help="resamples of the intervals (%(default)s)")
-    for name in GRID:
-        add(f"--{name}", type=float, nargs="+", default=list(getattr(grid, name)))
+    for name, values in GRID.items():
+        add(f"--{name}", type=float, nargs="+", default=list(getattr(grid, values)))
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Fit the rule and make the events."""
     args = parse_args(argv)
+
+    from local.data.folds import read_folds
+    from local.data.tables import read_tables
+    from local.inference.score_files import (
+        load_scores,
+    )
+    from local.io.errors import CanopyError
+    from local.io.limits import MAX_RESAMPLES
+    from local.jobs.locks import lock_folder
+    from local.scoring.event_rules.tuning import RuleGrid, table_of_events, tune, write_events
+
     if not 0 <= args.n_bootstrap <= MAX_RESAMPLES:
         raise CanopyError(
             f"--n-bootstrap is {args.n_bootstrap}; give 0 (no intervals) to {MAX_RESAMPLES}"

@@ -23,7 +23,6 @@ from local.io.files import file_digest
 from local.scoring.event_rules.rule_file import EventRule, read_rule
 from local.scoring.event_rules.thresholds import Evidence
 
-ENGINES = ("auto", "onnx", "torch")
 # How far above a checkpoint its run's configuration may lie: EXPDIR/TAG/cycle<n>/fold<k>/best.pt.
 _LEVELS = 3
 

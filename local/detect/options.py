@@ -4,10 +4,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from local.detect.detectors import ENGINES
-from local.detect.outputs import FORMATS, SCORE_FORMATS
-from local.scoring.event_rules.thresholds import CHOICES
-
+ENGINES = ("auto", "onnx", "torch")
+FORMATS = ("raven", "audacity", "csv", "parquet")
+SCORE_FORMATS = ("npz", "parquet")
 # Windows at once without a GPU: few, for the memory they take.
 CPU_BATCH = 4
 
@@ -27,7 +26,9 @@ def parse_args(argv: Sequence[str] | None, description: str | None = None) -> ar
     add("--partition", action="store_true", help="a folder a site and date, for large archives")
     add("--site-date-pattern", metavar="REGEX", help="of paths; groups site, date and time")
     add("--scores", choices=SCORE_FORMATS, help="write scores over time as well")
-    add("--threshold", help=f"{CHOICES} (default: best-f1 where out-of-fold scores are, else 0.5)")
+    add("--threshold", metavar="RULE", help="a probability between 0 and 1, best-f1, "
+        "precision=SHARE or false-alarms=NUMBER an hour (default: best-f1 where out-of-fold "
+        "scores are, else 0.5)")  # fmt: skip
     add("--low-threshold", type=float, metavar="P",
         help="detections grow from the threshold down to this probability")  # fmt: skip
     add("--min-duration", type=float, metavar="S", help="seconds (default: as in relabel)")

@@ -26,10 +26,8 @@ from local.io.files import (
 )
 from local.io.limits import spreadsheet_safe
 
-FORMATS = ("raven", "audacity", "csv", "parquet")
 # Of 255 that a name may have; the rest is for endings and for names of files in the making.
 _MAX_STEM_BYTES = 200
-SCORE_FORMATS = ("npz", "parquet")
 COLUMNS = (
     *("recording_id", "path", "onset", "offset", "label", "score"),
     *("low_freq", "high_freq"),

@@ -3,7 +3,6 @@
 import hashlib
 
 import numpy as np
-import torch
 
 
 def named_seed(seed: int, *names: object) -> int:
@@ -19,4 +18,6 @@ def generator(seed: int, *names: object) -> np.random.Generator:
 
 def seed_torch(seed: int, *names: object) -> None:
     """Seed torch's global generators (weights, dropout) for a named purpose."""
+    import torch
+
     torch.manual_seed(named_seed(seed, *names))

@@ -1,14 +1,58 @@
 """A picture of a bank of learned filters: what each lets through, before training and after."""
 
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
-from local.models.sinc import FilterResponse
-from local.report.theme import drawing, new_figure, place
+from local.io.errors import CanopyError
+from local.io.files import atomic_path, write_csv
+from local.models import create_model, without_pretrained
+from local.models.checkpoint import load_checkpoint, load_model, read_recipe
+from local.models.sinc import FilterResponse, SincFilters, filter_response
+from local.report.theme import drawing, new_figure, place, to_png, to_svg
+
+_WRITERS = {".png": to_png, ".svg": to_svg}
 
 _PANEL_PX, _LEFT_PX, _RIGHT_PX, _TOP_PX, _BOTTOM_PX, _GAP_PX = 260, 52, 14, 30, 44, 24
 # Below this level of a filter's own largest answer nothing more is told apart.
 _LOWEST_DB = -60.0
+
+
+def draw_filters(model: Path, output: Path, table: Path | None = None) -> None:
+    """Draw the filters of a model's file, and write their edges in hertz to a csv.
+
+    Raises
+    ------
+    CanopyError
+        The model has no learned filters, or the picture's name ends in neither .png nor .svg.
+    """
+    if output.suffix not in _WRITERS:
+        raise CanopyError(f"{output}: name a picture that ends in .png or .svg")
+    begun, trained = banks(model)
+    found = {"before training": filter_response(begun), "after training": filter_response(trained)}
+    with atomic_path(output) as path:
+        Path(path).write_bytes(_WRITERS[output.suffix](filters_figure(found)))
+    if table is not None:
+        edges = {
+            f"{edge}_{when}_hz": (values * bank.sample_rate).detach().numpy()
+            for when, bank in (("before", begun), ("after", trained))
+            for edge, values in zip(("low", "high"), bank.edges(), strict=True)
+        }
+        write_csv(table, pd.DataFrame(edges))
+
+
+def banks(path: Path) -> tuple[SincFilters, SincFilters]:
+    """The filters of the model as it began and as it is."""
+    recipe = read_recipe(load_checkpoint(path), path)
+    trained = load_model(path, recipe["labels"])
+    if not isinstance(getattr(trained, "filters", None), SincFilters):
+        raise CanopyError(f"{path}: model {recipe['name']} has no learned filters to draw")
+    # Where filters start is no matter of chance.
+    params = without_pretrained(recipe["params"])
+    begun = create_model(recipe["name"], params, recipe["n_classes"], recipe["n_bands"])
+    return begun.filters, trained.filters
 
 
 def filters_figure(responses: dict[str, FilterResponse], width_px: float = 900) -> Figure:

@@ -54,7 +54,10 @@ class Job:
 
 @dataclass(frozen=True)
 class RunRequest:
-    """What is asked of the stages; `seeds` None runs the configuration's under the plain tag."""
+    """What is asked of the stages; `seeds` None runs the configuration's under the plain tag.
+
+    cycles : of stage 4, see `Task.revised_cycles`.
+    """
 
     recipe: str
     conf: Path

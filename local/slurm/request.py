@@ -24,8 +24,7 @@ def request_of(args: argparse.Namespace) -> RunRequest:
             "made anew"
         )
     conf = args.conf or Path("conf") / args.recipe / "default.yaml"
-    cycles = [] if args.n_cycles is None else [f"relabel.n_cycles={args.n_cycles}"]
-    config = load_config(conf, [*args.overrides, *cycles])
+    config = load_config(conf, args.overrides)
     folds = chosen_folds(args.folds, config.split.n_folds)
     seeds = [int(part) for part in args.seeds.split()] if args.seeds else None
     if not 0 <= args.stage <= args.stop_stage < len(STAGES):

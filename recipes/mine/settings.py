@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from local.config import Section, Share
-from local.data.annotations.formats import Format
+from local.data.annotations.format_names import Format
 from local.data.annotations.shared import ReadOptions
 
 Subset = Literal["train", "test", "unlabelled"]

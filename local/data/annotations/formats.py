@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
 
 import pandas as pd
 
 from local.data.annotations.audacity import read_audacity, write_audacity
+from local.data.annotations.format_names import FORMATS
 from local.data.annotations.plain import read_plain, write_plain
 from local.data.annotations.rainforest import RAINFOREST_COLUMNS, read_rainforest, write_rainforest
 from local.data.annotations.raven import BEGIN, read_raven, write_raven
@@ -14,16 +14,6 @@ from local.data.annotations.shared import DEFAULTS, ReadOptions, complete, parse
 from local.io.errors import CanopyError
 from local.io.limits import label_fault
 
-FORMATS = ("raven", "audacity", "rainforest", "plain")
-Format = Literal["auto", "raven", "audacity", "rainforest", "plain"]
-# Endings of files that are looked at when a folder is given.
-SUFFIXES = {
-    "raven": (".txt", ".tsv"),
-    "audacity": (".txt",),
-    "rainforest": (".csv",),
-    "plain": (".csv", ".tsv", ".txt"),
-    "auto": (".txt", ".tsv", ".csv"),
-}
 
 
 def read_annotations(

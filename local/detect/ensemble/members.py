@@ -37,6 +37,22 @@ class Member:
         return str(self.experiment.run.exp)
 
 
+def check_folders(runs: list[Path], out: Path, like: Path | None) -> None:
+    """Refuse one run alone, a run given twice, and to write over something else than a blend."""
+    folders = [folder.resolve() for folder in runs]
+    if len(folders) < 2:
+        raise CanopyError(f"a blend needs two runs or more, and only {runs[0]} is given")
+    for row, folder in enumerate(folders):
+        if folder in folders[:row]:
+            raise CanopyError(f"{runs[row]} is given twice; give it a larger weight instead")
+    if like is not None and like.resolve() not in folders:
+        raise CanopyError(f"--like {like} is none of the runs that are blended")
+    if out.resolve() in folders or (out / "config.yaml").exists():
+        raise CanopyError(f"--out {out} is the folder of a run; give a folder of its own")
+    if out.exists() and not out.is_dir():
+        raise CanopyError(f"--out {out} is a file; give a folder")
+
+
 def open_member(
     folder: Path, cycle: str = "last", datadir: Path | None = None, dumpdir: Path | None = None
 ) -> Member:

@@ -22,6 +22,7 @@ from local.features.front_ends.kinds import front_end_of
 from local.io.errors import CanopyError
 from local.io.files import as_written, file_digest, read_json, write_text
 from local.io.limits import read_text
+from local.jobs.locks import LOCK_NAME
 from local.scoring.event_rules.rule_file import EventRule, parse_rule
 from local.scoring.event_rules.thresholds import Evidence
 
@@ -185,3 +186,16 @@ def _networks(folder: Path, told: list[Any], sums: dict[str, str]) -> list[Netwo
     if not networks:
         raise CanopyError(f"{folder / MODEL}: names no network; copy the folder again")
     return networks
+
+
+def check_out(out: Path, force: bool) -> None:
+    """Refuse to write over something else, or without being told."""
+    if (out / UNFINISHED).is_file() or {path.name for path in out.iterdir()} <= {LOCK_NAME}:
+        return
+    if not force:
+        raise CanopyError(f"{out} is there already; give another --out, or --force")
+    if not is_published(out):
+        raise CanopyError(
+            f"{out} holds something else than a published model, which --force would mix with it; "
+            "give another --out"
+        )

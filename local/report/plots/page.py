@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 from local.io.errors import CanopyError
 from local.io.files import atomic_path
 
-FORMATS = ("png", "svg")
 CM_PER_INCH = 2.54
 # Okabe and Ito (2008): told apart by readers with any common colour blindness.
 COLOURS = ("#000000", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00")

@@ -17,7 +17,6 @@ from local.scoring.metrics.bootstrap import percentiles, resample_counts
 from local.scoring.metrics.event_statistics import EventOptions
 from local.scoring.metrics.recording_sums import AVERAGES, PlainStatistic, Statistic
 
-LEVELS = ("auto", "clip", "event", "span")
 # Measures that are computed anew for each resample get no more than this many.
 MAX_SLOW_RESAMPLES = 100
 _BLOCK_RESAMPLES = 256
@@ -44,8 +43,8 @@ COLUMNS = (
 class ComparisonOptions:
     """What to score and how to draw resamples.
 
-    level: of `LEVELS`; auto takes all that the files allow. by_group: rows for each group. cluster:
-    draw whole groups. event: see `EventOptions`.
+    level: clip, event, span, or auto for all that the files allow. by_group: rows for each group.
+    cluster: draw whole groups. event: see `EventOptions`.
     """
 
     level: str = "auto"

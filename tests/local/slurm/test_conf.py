@@ -95,7 +95,7 @@ def test_ranks_and_nodes_are_for_training(tmp_path):
     conf = read_conf([path])
     request = RunRequest(
         *("toy", Path("toy.yaml"), "toy", Path("data"), Path("dump"), Path("exp"), "auto", []),
-        *(2, 2, [0, 1], True, 0),
+        *(2, 2, [0, 1], True, []),
     )
     jobs = {job.name: job for job in plan_run(request, conf)}
     (command,) = jobs["train-cycle0"].tasks[1].commands
