@@ -68,13 +68,25 @@ def prior_correction(
     Parameters
     ----------
     test_logit : (N, C) clip scores of the recordings whose prevalence counts.
-    folds : out-of-fold evidence, for all estimators but `em`.
+    folds : out-of-fold evidence, for all estimators but `em`; each with test recordings.
+
+    Raises
+    ------
+    CanopyError
+        Prevalence is to be estimated and there is no test recording to go by.
     """
     labels = tables.labels
     settings = config.prior
     source = training_prior(tables.events, labels, config)
     if settings.method == "none":
         return Correction(source, source, np.zeros(len(labels)))
+    if settings.method == "estimated" and not (
+        len(test_logit) if settings.estimator == "em" else folds
+    ):
+        raise CanopyError(
+            "prior.method is estimated, but no test recording is readable and has a score of a "
+            "model that never saw its group; set it to none or given"
+        )
     if settings.method == "given":
         target = read_prevalence(datadir / str(settings.given), labels)
     else:

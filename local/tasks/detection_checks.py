@@ -125,19 +125,41 @@ def check_tables(config: Config, tables: Tables, datadir: Path) -> None:
 
 
 def _check_subsets(config: Config, subsets: set[str]) -> None:
-    """Settings that go by recordings of a subset need some."""
-    if config.prior.method == "estimated" and "test" not in subsets:
-        raise CanopyError(
-            "prior.method is estimated, which goes by test recordings, and there are none; set it "
-            "to none or given"
-        )
-    augment = config.augment
-    unlabelled = augment.background_p > 0 and augment.background_from == "unlabelled"
-    if unlabelled and "unlabelled" not in subsets:
-        raise CanopyError(
-            "augment.background_from is unlabelled, but there are no recordings of that subset; "
-            "set it to random or negative"
-        )
+    """Refuse a setting that goes by recordings of a subset where there are none."""
+    augment, relabel, data = config.augment, config.relabel, config.data
+    backgrounds = augment.background_p > 0 and augment.background_from == "unlabelled"
+    # Whether it is in use, what it is, the subsets one of which must have recordings, what to do.
+    for used, setting, wanted, mend in (
+        (
+            config.prior.method == "estimated",
+            "prior.method estimated",
+            ("test",),
+            "set it to none or given",
+        ),
+        (
+            backgrounds,
+            "augment.background_from unlabelled",
+            ("unlabelled",),
+            "set it to random or negative",
+        ),
+        (
+            relabel.n_cycles > 0,
+            "relabel.subsets",
+            relabel.subsets,
+            "name another subset, or set relabel.n_cycles to 0",
+        ),
+        (
+            bool(data.reviewed),
+            "data.reviewed_subsets",
+            data.reviewed_subsets,
+            "name another subset, or leave data.reviewed out",
+        ),
+    ):
+        if used and not subsets & set(wanted):
+            named = " or ".join(wanted) or "(none is named)"
+            raise CanopyError(
+                f"{setting} goes by recordings of subset {named}, but there are none; {mend}"
+            )
 
 
 def load_fitting(config: Config, path: Path, labels: list[str]) -> dict[str, torch.Tensor]:

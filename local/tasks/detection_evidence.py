@@ -60,7 +60,7 @@ def fold_evidence(experiment: "Experiment", cycle: int) -> list[FoldScores]:
     """Each fold's scores of its held-out train recordings, and of test recordings it never saw.
 
     A fold whose training saw the groups of all test recordings has nothing to compare: it is left
-    out where others have.
+    out.
     """
     tables, pool = experiment.tables, experiment.run.config.inference.pool
     evidence = []
@@ -82,7 +82,7 @@ def fold_evidence(experiment: "Experiment", cycle: int) -> list[FoldScores]:
                 spans=_spans(scores.take(held_out), tables.events),
             )
         )
-    return [fold for fold in evidence if len(fold.target)] or evidence
+    return [fold for fold in evidence if len(fold.target)]
 
 
 def _targets(experiment: "Experiment", cycle: int, fold: int, scores: Scores) -> list[str]:

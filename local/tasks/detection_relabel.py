@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from local.inference.scores import Scores
+from local.io.errors import CanopyError
 from local.io.files import write_csv
 from local.io.limits import spreadsheet_safe
 from local.relabel.pseudo_labels import bound_by_prevalence, make_pseudo_events, summarise
@@ -22,17 +23,24 @@ def write_pseudo_events(experiment: "Experiment", cycle: int, scores: Scores) ->
     """Write pseudo_events.csv and pseudo_summary.csv of a cycle; `scores` of the one before."""
     run, folder = experiment.run, experiment.run.cycle(cycle)
     config = run.config.relabel
+    scored = set(scores.recording_ids)
+    names = [name for name in experiment.ids(*config.subsets) if name in scored]
+    if not names:
+        raise CanopyError(
+            f"relabel.subsets is {', '.join(config.subsets) or 'empty'}: no recording of it is "
+            "readable and has an out-of-fold score; name another subset, or set relabel.n_cycles "
+            "to 0"
+        )
     shift = None
     if config.use_prior or config.prevalence_share is not None:
         correction = corrected_test(experiment, cycle - 1)[2]
         shift = correction.shift if config.use_prior else None
     if config.prevalence_share is not None:
-        names = experiment.ids(*config.subsets)
         shift = bound_by_prevalence(scores, names, correction.target, config, shift)
     durations = experiment.tables.recordings.set_index("recording_id")["duration"].to_dict()
     pseudo = make_pseudo_events(
         scores,
-        experiment.ids(*config.subsets),
+        names,
         experiment.known_events,
         durations,
         config,

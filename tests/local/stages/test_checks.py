@@ -79,28 +79,6 @@ def test_a_given_prevalence_is_read_before_any_work(toy, tmp_path, text, words):
     assert "\n" not in str(fault.value)
 
 
-@pytest.mark.parametrize(
-    ("changes", "subset", "words"),
-    [
-        ({"prior__method": "estimated"}, "test", r"prior\.method is estimated.*there are none"),
-        (
-            {"augment__background_p": 0.5, "augment__background_from": "unlabelled"},
-            "unlabelled",
-            r"background_from is unlabelled, but there are no recordings of that subset",
-        ),
-    ],
-)
-def test_a_setting_that_goes_by_a_subset_that_is_empty(toy, changes, subset, words):
-    made = toy(**changes)
-    check_data(made.run)
-    path = made.run.tables / "recordings.csv"
-    recordings = pd.read_csv(path)
-    recordings["subset"] = recordings["subset"].replace(subset, "train")
-    recordings.to_csv(path, index=False)
-    with pytest.raises(CanopyError, match=words):
-        check_data(made.run)
-
-
 def test_a_weight_for_a_class_that_is_not_in_the_tables(toy):
     check_data(toy(loss__positive_weight={"b": 2.0}).run)
     with pytest.raises(CanopyError, match=r"loss\.positive_weight names the class 'd'"):
