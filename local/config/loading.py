@@ -16,7 +16,6 @@ from pydantic import ValidationError
 
 from local.config.section_base import Section, SectionType
 from local.config.strict_yaml import parse_yaml
-from local.config.train import ModelConfig
 from local.config.version import Config
 from local.io.errors import CanopyError
 from local.io.limits import MAX_YAML_BYTES, MAX_YAML_DEPTH, read_text
@@ -103,23 +102,28 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _lay_over(below: dict[str, Any], above: dict[str, Any], path: Path) -> dict[str, Any]:
-    """What `path` says over what stands below it; parameters of another model are left out."""
-    old, new = _model_name(below), _model_name(_merge(below, above))
-    model = below.get("model")
-    if old != new and isinstance(model, dict) and model.get("params"):
-        log.info(
-            "%s: model.name is %s in place of %s, whose model.params are left out: %s",
-            *(path, new, old, _shown(model["params"])),
-        )
-        model = {key: value for key, value in model.items() if key != "params"}
-        below = {**below, "model": model}
+    """What `path` says over what stands below it.
+
+    Parameters of another model than below, or of another front end, are left out.
+    """
+    for section, key in (("model", "name"), ("features", "kind")):
+        old, new = (_named(values, section, key) for values in (below, _merge(below, above)))
+        given = below.get(section)
+        if old != new and isinstance(given, dict) and given.get("params"):
+            log.info(
+                "%s: %s.%s is %s in place of %s, whose %s.params are left out: %s",
+                *(path, section, key, new, old, section, _shown(given["params"])),
+            )
+            without = {name: value for name, value in given.items() if name != "params"}
+            below = {**below, section: without}
     return _merge(below, above)
 
 
-def _model_name(values: dict[str, Any]) -> Any:
-    model = values.get("model")
-    default = ModelConfig().name
-    return model.get("name", default) if isinstance(model, dict) else default
+def _named(values: dict[str, Any], section: str, key: str) -> Any:
+    """What a section names, or would by default."""
+    given = values.get(section)
+    default = getattr(Config.model_fields[section].default, key)
+    return given.get(key, default) if isinstance(given, dict) else default
 
 
 def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

@@ -166,6 +166,11 @@ def run_job(job: Job) -> Outcome:
                 journal.add(keys[index], **entry)
                 if entry["status"] == "invalid":
                     log.warning("not readable: %s", entry["reason"])
+                elif entry["silent_s"] > 0:
+                    log.info(
+                        "%s: %.1f s of digital silence, where nothing is detected",
+                        *(printable(job.sounds[index].name), entry["silent_s"]),
+                    )
                 progress.done(durations[index])
         if job.shard is not None:
             if job.sites is not None:
@@ -322,7 +327,7 @@ def _detect(
             scores.drop()
     name = f"{index:07d}.npz"
     save_part(plan.out / WORK / "parts" / name, found)
-    return {"status": "ok", "reason": "", "part": name}
+    return {"status": "ok", "reason": "", "part": name, "silent_s": found.silent_s}
 
 
 class _Progress:

@@ -9,7 +9,8 @@ from scipy.special import expit
 
 from local.detect.detectors import Detector
 from local.detect.sound import open_sound
-from local.inference.sliding import Chunk, slide
+from local.features.silence import SilenceFinder, widened
+from local.inference.sliding import SILENT_LOGIT, Chunk, slide
 from local.labels.spans import SpanFinder, SpanRule
 
 # Decoded at once: what stays in the cache until its frames are made. Every block costs seeks.
@@ -25,9 +26,18 @@ class FrameStream:
     ----------
     pieces : features (*axes, k), in order.
     readers : numbers of those who read.
+    finder : looks through the samples that the pieces are made of. stretch : how many times as long
+        they are played.
     """
 
-    def __init__(self, pieces: Iterator[np.ndarray], readers: Iterable[int]) -> None:
+    def __init__(
+        self,
+        pieces: Iterator[np.ndarray],
+        readers: Iterable[int],
+        finder: SilenceFinder | None = None,
+        stretch: float = 1.0,
+    ) -> None:
+        self._finder, self._stretch = finder, stretch
         self.n_known, self.ended = 0, False
         self._pieces = pieces
         self._held: np.ndarray | None = None
@@ -58,6 +68,13 @@ class FrameStream:
             raise ValueError(f"frame {start} is not held any more")
         return self._held[start - self._first : min(stop, self.n_known) - self._first].T
 
+    def silence(self, after_s: float) -> np.ndarray:
+        """(k, 2) seconds of the digital silence so far that ends after `after_s`."""
+        if self._finder is None:
+            return np.zeros((0, 2))
+        spans = self._finder.spans_s(after_s / self._stretch)
+        return widened(spans, self._finder.end_s if self.ended else np.inf) * self._stretch
+
     def release(self, reader: int, before: int) -> None:
         """Reader number `reader` will ask for no frame before `before` any more."""
         self._cursors[reader] = before
@@ -81,12 +98,15 @@ def score_stream(
     def frames(stretch: float) -> FrameStream:
         if stretch not in streams:
             readers = [i for i, view in enumerate(detector.views) if view.stretch == stretch]
-            blocks = open_blocks()
+            finder = SilenceFinder(detector.config.audio.sample_rate)
+            blocks = finder.pass_on(open_blocks())
             if stretch != 1.0:
                 from local.features.tempo import stretch_stream
 
                 blocks = stretch_stream(blocks, stretch, detector.config.features.n_fft)
-            streams[stretch] = FrameStream(detector.engine.features(blocks), readers)
+            streams[stretch] = FrameStream(
+                detector.engine.features(blocks), readers, finder, stretch
+            )
         return streams[stretch]
 
     yield from slide(
@@ -99,7 +119,8 @@ def score_stream(
 class Found:
     """What was found in one recording; `label` is the index of a class, scores are logits.
 
-    highest : (C,) highest score of each class anywhere.
+    highest : (C,) highest score of each class anywhere. silent_s : seconds of digital silence, in
+    which nothing is found.
     """
 
     duration: float
@@ -108,6 +129,7 @@ class Found:
     offset: list[float] = field(default_factory=list)
     label: list[int] = field(default_factory=list)
     score: list[float] = field(default_factory=list)
+    silent_s: float = 0.0
 
     def probability(self) -> np.ndarray:
         """(n,) scores of the spans as probabilities."""
@@ -144,6 +166,7 @@ def find_events(
     n_cells = 0
     for chunk in score_stream(detector, blocks):
         logits = chunk.frames.astype(np.float64)
+        found.silent_s += detector.hop_s * int((logits < SILENT_LOGIT + 1).all(axis=0).sum())
         if shift is not None:
             logits += shift[:, None]
         n_cells += logits.shape[1]

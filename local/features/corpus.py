@@ -1,13 +1,15 @@
 """Stage 0 over a whole corpus: many recordings in many processes, one npz each, one manifest.
 
-What is done is in the journal beside it, recording by recording, with its statistics: a run that
-was killed goes on behind the last one, and a later one makes only what changed. The corpus is never
-in memory.
+What is done is in the journal beside it, recording by recording, with its statistics and the sound
+file's size, time and digest: a run that was killed goes on behind the last one, and a later one
+makes only recordings whose sound is new or changed, whatever else the tables say of them. The
+corpus is never in memory.
 """
 
 import base64
 import logging
 import shutil
+import stat
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass
@@ -27,8 +29,9 @@ from local.features.front_ends.kinds import front_end_of
 from local.features.npz import FeatureReader
 from local.features.pack import Packed, forget, packed_files
 from local.features.recording import process_recording
+from local.features.silence import write_spans
 from local.io.errors import CanopyError
-from local.io.files import copy_file, fingerprint, remove_leftovers
+from local.io.files import copy_file, file_digest, fingerprint, remove_leftovers
 from local.jobs.interruption import stop_if_asked
 from local.jobs.journal import Journal
 from local.jobs.shards import Shard
@@ -44,9 +47,13 @@ _DISK_RESERVE_BYTES = 200 * 2**20
 
 @dataclass(frozen=True)
 class Job:
-    """One recording to be made into one npz; `packed` is where it lies in a pack, if it does."""
+    """One recording to be made into one npz.
+
+    path : of its sound, as the table has it. packed : where the npz lies in a pack, if it does.
+    """
 
     recording_id: str
+    path: str
     source: Path
     target: Path
     packed: Packed | None = None
@@ -69,7 +76,9 @@ def check_corpus(recordings: pd.DataFrame, folder: Path, config: Config) -> None
                 f"{config.audio.sample_rate} ({len(other)} such recordings); set the true rate, or "
                 "audio.other_rates to resample"
             )
-    needed = estimate_bytes(float(recordings["duration"].sum()), config)
+    there = sum(path.stat().st_size for path in folder.glob("*.npz"))
+    there += sum(place.size for place in packed_files(folder).values())
+    needed = max(0, estimate_bytes(float(recordings["duration"].sum()), config) - there)
     free = shutil.disk_usage(folder).free
     if needed + _DISK_RESERVE_BYTES > free:
         raise CanopyError(
@@ -103,7 +112,8 @@ def make_features(
 
     Returns
     -------
-    manifest : recording_id, file, n_frames, duration, status, reason; in the order of `recordings`.
+    manifest : recording_id, file, n_frames, duration, status, reason, and `silence` in seconds, as
+        "0-1.5 3-4"; in the order of `recordings`.
     stats : of each number of a frame, over all usable recordings, in the order of `recordings`.
     n_made : how many were made; the others were there already.
     """
@@ -121,27 +131,34 @@ def make_features(
         if shard is None:
             for path in journals_of_shards(folder):
                 journal.absorb(path)
-        waiting = [job for job in jobs if not _is_made(job, journal.get(job.recording_id))]
+        waiting = [job for job in jobs if not _is_made(job, journal)]
         forget(folder, [job.target.name for job in waiting if job.packed is not None])
-        sources = [_source(job) for job in waiting]
         with closing(_run(waiting, front_end, device, nj, stretch)) as results:
-            bar = tqdm(results, total=len(waiting), desc="preprocess", disable=None)
-            for (job, result), source in zip(bar, sources, strict=True):
-                journal.add(job.recording_id, **_entry(job, result, source))
+            for job, result in tqdm(results, total=len(waiting), desc="preprocess", disable=None):
+                journal.add(job.recording_id, **_entry(job, result))
                 if result["status"] != "ok":
                     log.warning("invalid recording: %s", result["message"])
                 stop_if_asked(f"recording {job.recording_id}")
         # Of processes that were killed and borne.
         remove_leftovers(folder)
+        names = [job.recording_id for job in jobs]
+        # A share speaks of its own recordings alone; else those stay that the tables had before.
+        others = sorted({name for name, _ in journal.items()} - set(names)) if shard is None else []
+        if others:
+            log.info(
+                "%s: %d recordings are not in the tables any more, such as %s; their features stay",
+                *(folder, len(others), others[0]),
+            )
         # In the order of the table, whatever was made when.
-        journal.compact([job.recording_id for job in jobs])
-        entries = [journal.get(job.recording_id) or {} for job in jobs]
+        journal.compact([*names, *others])
+        entries = [journal.get(name) or {} for name in names]
     stats = RunningStats(front_end.n_numbers)
     for entry in entries:
         if entry["status"] == "ok":
             stats.merge(_unpack(entry["stats"]))
-    manifest = pd.DataFrame(entries, columns=["n_frames", "duration", "status", "reason"])
-    manifest.insert(0, "recording_id", [job.recording_id for job in jobs])
+    columns = ["n_frames", "duration", "status", "reason", "silence"]
+    manifest = pd.DataFrame(entries, columns=columns)
+    manifest.insert(0, "recording_id", names)
     manifest.insert(1, "file", [job.target.name for job in jobs])
     return manifest, stats, len(waiting)
 
@@ -149,7 +166,10 @@ def make_features(
 def _jobs(recordings: pd.DataFrame, datadir: Path, folder: Path) -> list[Job]:
     packed = packed_files(folder)
     return [
-        Job(name, source_path(datadir, path), folder / f"{name}.npz", packed.get(f"{name}.npz"))
+        Job(
+            *(name, path, source_path(datadir, path), folder / f"{name}.npz"),
+            packed.get(f"{name}.npz"),
+        )
         for name, path in recordings[["recording_id", "path"]].itertuples(index=False)
     ]
 
@@ -186,16 +206,25 @@ def check_invalid_share(manifest: pd.DataFrame, limit: float) -> None:
         )
 
 
-def _is_made(job: Job, entry: dict[str, Any] | None) -> bool:
+def _is_made(job: Job, journal: Journal) -> bool:
     """Whether the journal holds this very recording, and what was made of it is there still.
 
-    What could not be used is tried again (a right on the file may have been given since), but for
-    what kills its process.
+    A file whose path or time differs is the same where size and content are: its entry then tells
+    the new ones. What could not be used is tried again (a right on the file may have been given
+    since), but for what kills its process.
     """
-    if entry is None or entry["source"] is None or entry["source"] != _source(job):
+    entry, source = journal.get(job.recording_id), _source(job)
+    if entry is None or source is None or entry["source"] is None:
         return False
+    if entry["status"] != "ok" and not entry["killed"]:
+        return False
+    if (entry["path"], entry["source"]) != (job.path, source):
+        if entry["source"][0] != source[0] or _digest(job) != entry["digest"]:
+            return False
+        entry |= {"path": job.path, "source": source}
+        journal.add(job.recording_id, **entry)
     if entry["status"] != "ok":
-        return entry["killed"]
+        return True
     try:
         place = job.packed or job.target
         size = job.packed.size if job.packed else job.target.stat().st_size
@@ -206,6 +235,12 @@ def _is_made(job: Job, entry: dict[str, Any] | None) -> bool:
         return False
 
 
+def _known_by(job: Job) -> dict[str, Any]:
+    """Size and time of change of the sound file and the digest of its content, as it is now."""
+    source = _source(job)
+    return {"source": source, "digest": None if source is None else _digest(job)}
+
+
 def _source(job: Job) -> list[int] | None:
     """Size and time of change by which a recording is known as the same; None when it is gone.
 
@@ -213,23 +248,34 @@ def _source(job: Job) -> list[int] | None:
     """
     try:
         status = job.source.stat()
-    except (FileNotFoundError, NotADirectoryError):
+    except OSError:
         return None
-    return [status.st_size, status.st_mtime_ns]
+    return [status.st_size, status.st_mtime_ns] if stat.S_ISREG(status.st_mode) else None
 
 
-def _entry(job: Job, result: dict[str, Any], source: list[int] | None) -> dict[str, Any]:
+def _digest(job: Job) -> str | None:
+    """None where it cannot be read: what reads it for its features says why."""
+    try:
+        return file_digest(job.source)
+    except OSError:
+        return None
+
+
+def _entry(job: Job, result: dict[str, Any]) -> dict[str, Any]:
     """What the journal keeps of a recording."""
     ok = result["status"] == "ok"
     return {
         "status": result["status"],
         "reason": result["message"],
         "killed": result.get("killed", False),
-        "source": source,
+        "path": job.path,
+        "source": result["source"],
+        "digest": result["digest"],
         "n_frames": result["n_frames"],
         "duration": result["duration"],
         "bytes": job.target.stat().st_size if ok else 0,
         "stats": _pack(result["stats"]) if ok else None,
+        "silence": write_spans(result["silence"]) if ok else "",
     }
 
 
@@ -263,7 +309,7 @@ def _run(
 def _killed(job: Job) -> dict[str, Any]:
     message = f"{job.source}: {KILLED}; shorten it or leave it out"
     invalid = {"status": "invalid", "n_frames": 0, "duration": float("nan"), "stats": None}
-    return {**invalid, "message": message, "killed": True}
+    return {**invalid, "message": message, "killed": True, **_known_by(job)}
 
 
 def _one_thread() -> None:
@@ -273,4 +319,5 @@ def _one_thread() -> None:
 
 
 def _work(job: Job, front_end: FrontEnd, device: str, stretch: float) -> dict[str, Any]:
-    return process_recording(job.source, job.target, front_end, device, stretch)
+    known = _known_by(job)
+    return process_recording(job.source, job.target, front_end, device, stretch) | known

@@ -121,13 +121,6 @@ def forget(folder: Path, names: Iterable[str]) -> None:
                 write_csv(index, kept)
 
 
-def remove_packs(folder: Path) -> None:
-    """Remove all packs of a dump; indexes first."""
-    for pattern in ("pack-*.csv", "pack-*.tar"):
-        for path in sorted((folder / FOLDER).glob(pattern)):
-            path.unlink()
-
-
 # ---------------------------------------------------------------------------------------- packing
 
 

@@ -10,6 +10,7 @@ from local.features.audio import probe, stream_audio
 from local.features.band_statistics import RunningStats
 from local.features.front_ends.front_end import FrontEnd
 from local.features.npz import wave_to_int16, write_features
+from local.features.silence import SilenceFinder
 from local.io.errors import CanopyError, MachineError
 
 # Samples decoded at once: 4 MB as float32, and some 2000 frames of a common front end.
@@ -38,13 +39,16 @@ def process_recording(
         `status`: "ok", or "invalid" when the recording cannot be used, and then nothing is written
         and `message` says why; `message`: "" or that sentence; `n_frames`: frames written, 0 when
         invalid; `duration`: seconds by the file's header, times `stretch`, NaN when invalid;
-        `stats`: `RunningStats` of each number of a frame, None when invalid.
+        `stats`: `RunningStats` of each number of a frame, None when invalid; `silence`: (k, 2)
+        seconds of digital silence.
     """
     try:
         info = probe(path)
         samples = stream_audio(
             path, front_end.audio, _BLOCK_SAMPLES / info.sample_rate, front_end.n_channels
         )
+        silence = SilenceFinder(front_end.audio.sample_rate)
+        samples = silence.pass_on(samples)
         if stretch != 1.0:
             from local.features.tempo import stretch_stream
 
@@ -61,6 +65,7 @@ def process_recording(
             "n_frames": 0,
             "duration": float("nan"),
             "stats": None,
+            "silence": np.zeros((0, 2)),
         }
     duration = info.duration * stretch
     write_features(
@@ -77,6 +82,7 @@ def process_recording(
         "n_frames": array.shape[-1],
         "duration": duration,
         "stats": stats,
+        "silence": silence.spans_s() * stretch,
     }
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from local.config import Config
 from local.data.tables import read_table
@@ -12,6 +13,7 @@ from local.features.cache import copy_here
 from local.features.front_ends.kinds import front_end_of
 from local.features.npz import FeatureReader, stretched_folder
 from local.features.pack import Packed, Place, packed_files
+from local.features.silence import read_spans, widened
 from local.io.errors import CanopyError
 from local.labels.windows import pad_short
 
@@ -32,6 +34,7 @@ class FeatureStore:
         self._manifest = manifest.set_index("recording_id")
         self._valid = set(self._manifest.index[self._manifest["status"] == "ok"])
         self._n_frames = self._manifest["n_frames"].to_dict()
+        self._silence = self._manifest.get("silence", pd.Series(dtype=str)).to_dict()
         self._packed = packed_files(self.folder)
         self._reader = FeatureReader()
         self._places: dict[str, Packed | Path] = {
@@ -136,6 +139,25 @@ class FeatureStore:
         low = int(places.min())
         out[: len(places)] = self._reader.read_wave(path, low, int(places.max()) + 1)[places - low]
         return out
+
+    def silence(self, recording_id: str) -> np.ndarray:
+        """(k, 2) seconds of digital silence; what reaches the recording's ends reaches beyond."""
+        spans = self._spans(recording_id)
+        return widened(spans, float(self._manifest.at[recording_id, "duration"]))
+
+    def silent_s(self, recording_id: str) -> float:
+        """Seconds of digital silence."""
+        return float(np.diff(self._spans(recording_id)).sum())
+
+    def _spans(self, recording_id: str) -> np.ndarray:
+        text = self._silence.get(recording_id, "")
+        try:
+            return read_spans(text)
+        except ValueError:
+            raise CanopyError(
+                f"{self.folder / 'manifest.csv'}: silence of {recording_id} is {text!r:.80}, "
+                "expected spans of seconds; run stage preprocess again"
+            ) from None
 
     def place(self, recording_id: str) -> Place:
         """Where the features of a recording are read from: a file, or a part of a pack."""

@@ -3,6 +3,7 @@
 Validation, out-of-fold scores, test scores and relabelling all come through `score_recordings`.
 """
 
+import logging
 from collections.abc import Iterator
 from functools import partial
 
@@ -21,6 +22,8 @@ from local.jobs.interruption import stop_if_asked
 from local.jobs.shards import Shard
 from local.labels.grid import to_frames
 from local.models import SedModel, SedOutput
+
+log = logging.getLogger("canopy")
 
 # Batches that the recordings of a block fill: what a killed run has to make again at most.
 _BLOCK_BATCHES = 8
@@ -61,6 +64,12 @@ def score_recordings(
         blocks = [blocks[position] for position in shard.of(weights)]
         recording_ids = [name for names in blocks for name in names]
     dump.bring(recording_ids)
+    silent_s = [dump.silent_s(name) for name in recording_ids]
+    if progress and any(silent_s):
+        log.info(
+            "%s: %d recordings hold %.1f s of digital silence, where nothing is scored",
+            *(progress, np.count_nonzero(silent_s), sum(silent_s)),
+        )
     done = tqdm(total=len(recording_ids), desc=progress, disable=None if progress else True)
     for names in blocks:
         part = kept.get(names) if kept is not None else None
@@ -137,6 +146,10 @@ class StoredFrames:
     def read(self, start: int, stop: int) -> np.ndarray:
         """(*axes, k) float32 of the frames [start, stop), as far as they exist."""
         return self._dump.crop(self._name, start, min(stop, self.n_known) - start)
+
+    def silence(self, after_s: float) -> np.ndarray:
+        """(k, 2) seconds of all its digital silence."""
+        return self._dump.silence(self._name)
 
     def release(self, reader: int, before: int) -> None:
         """Nothing is held."""

@@ -16,15 +16,18 @@ from scipy.special import expit
 
 from local.config import Config
 from local.features.front_ends.kinds import front_end_of
+from local.features.silence import settled
 from local.inference.scores import mean_logit
 from local.inference.views import View
-from local.labels.grid import to_frames
+from local.labels.grid import FrameGrid, inside, to_frames
 from local.labels.windows import Stitcher, n_cells, pad_short, stream_starts
 
 # (B, *axes, T) float32 -> frame logits (B, C, T'), clip logits (B, C).
 Scorer = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
+# Of cells and windows in which nothing sounds: the least that averages in probability tell apart.
+SILENT_LOGIT = float(np.log(1e-15))
 # Cells given out at once; fewer would cost more than the windows that they come from.
 _CHUNK_CELLS = 512
 
@@ -43,6 +46,12 @@ class Frames(Protocol):
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """(*axes, k) float32 of the frames [start, stop), as far as they exist."""
+
+    def silence(self, after_s: float) -> np.ndarray:
+        """(k, 2) seconds of digital silence in what is known, at least what ends after `after_s`.
+
+        What reaches the recording's ends reaches beyond them.
+        """
 
     def release(self, reader: int, before: int) -> None:
         """Reader number `reader` will ask for no frame before `before` any more."""
@@ -112,7 +121,8 @@ def _mean(parts: list[np.ndarray]) -> np.ndarray:
 class _Request:
     """One window of one view of one recording.
 
-    n_frames, n_plain : frames of the view and of the plain recording, with the last window only.
+    silent : (T',) cells of digital silence. n_frames, n_plain : frames of the view and of the plain
+    recording, with the last window only.
     """
 
     row: int
@@ -120,6 +130,7 @@ class _Request:
     start: int
     flip: bool
     crop: np.ndarray
+    silent: np.ndarray
     n_frames: int = 0
     n_plain: int = 0
 
@@ -155,6 +166,8 @@ def _view_windows(
     starts = stream_starts(goes_on_after, n_frames, view.window, view.overlap, shift)
     for start, last in starts:
         crop, first = _look(source, start, view, config)
+        cells = _grid(start, view, step, config)
+        silent = inside(settled(source.silence(cells.start_s), cells.end_s), cells)
         source.release(position, first)
         if view.flip:
             # Cut to whole cells first, so that its cells turn into its cells.
@@ -167,8 +180,15 @@ def _view_windows(
                 plain.reach(plain.n_known + 1)
             lengths = (n_frames(), plain.n_known)
         end = (start + view.window) * view.speed / view.stretch
-        yield end, _Request(row, position, start, view.flip, crop, *lengths)
+        yield end, _Request(row, position, start, view.flip, crop, silent, *lengths)
     source.release(position, source.n_known)
+
+
+def _grid(start: int, view: View, step: int, config: Config) -> FrameGrid:
+    """Cells of a window, in the time of the recording that the view looks at."""
+    front_end = front_end_of(config)
+    first_s = (start * view.speed + front_end.begin) * front_end.hop_s
+    return FrameGrid(view.window // step, front_end.hop_s * step * view.speed, first_s)
 
 
 def _look(source: Frames, start: int, view: View, config: Config) -> tuple[np.ndarray, int]:
@@ -250,8 +270,15 @@ class _ScoreAccumulator:
         return int(self._n_ready.min())
 
     def add(self, request: _Request, frame_logit: np.ndarray, clip_logit: np.ndarray) -> None:
-        """One window's scores, (C, T') and (C,)."""
+        """One window's scores, (C, T') and (C,); cells of digital silence have none to speak of.
+
+        A network may say anything of a constant input, in which there is nothing to normalise.
+        """
         view = request.view
+        if request.silent.any():
+            frame_logit = np.where(request.silent, SILENT_LOGIT, frame_logit)
+        if request.silent.all():
+            clip_logit = np.full_like(clip_logit, SILENT_LOGIT)
         np.maximum(self._best[view], clip_logit, out=self._best[view])
         stitcher, grid = self._stitchers[view], self._grids[view]
         # Means are taken of probabilities; a maximum may be taken of logits as well.

@@ -97,6 +97,13 @@ def coverage(onset: np.ndarray, offset: np.ndarray, grid: FrameGrid) -> np.ndarr
     return np.where(share < 1e-9, 0.0, share)
 
 
+def inside(spans: np.ndarray, grid: FrameGrid) -> np.ndarray:
+    """(n,) bool: the cells that lie wholly in one of the spans (k, 2) of seconds."""
+    if len(spans) == 0:
+        return np.zeros(grid.n, dtype=bool)
+    return np.asarray((coverage(spans[:, 0], spans[:, 1], grid) > 1 - 1e-6).any(axis=0))
+
+
 def envelope(
     onset: np.ndarray, offset: np.ndarray, weight: np.ndarray, grid: FrameGrid
 ) -> np.ndarray:

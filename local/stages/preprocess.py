@@ -16,7 +16,6 @@ from local.features.corpus import (
     source_path,
 )
 from local.features.npz import stretched_folder
-from local.features.pack import remove_packs
 from local.io.errors import CanopyError
 from local.io.files import fingerprint, write_csv, write_json
 from local.jobs.locks import lock_folder
@@ -68,12 +67,9 @@ def make_dump(run: Run, tables: Tables, folder: Path, factor: float, shard: Shar
     note_work(run, "preprocess")
     check_corpus(tables.recordings, folder, run.config)
     if run.force:
-        remove_packs(folder)
-        for path in [
-            *folder.glob("*.npz"),
-            folder / JOURNAL_NAME,
-            *journals_of_shards(folder),
-        ]:
+        # Without their journal all of these recordings are made anew, each in place of the one
+        # before; what other tables had made stays.
+        for path in [folder / JOURNAL_NAME, *journals_of_shards(folder)]:
             path.unlink(missing_ok=True)
     manifest, stats, n_made = make_features(
         tables.recordings, run.datadir, folder, run.config, run.device, run.nj, factor, shard

@@ -42,7 +42,9 @@ def test_blocks_of_any_length_change_no_bit(
 ):
     monkeypatch.setattr(streaming, "_JOINED_FRAMES", 7)
     path = tmp_path / "x.wav"
-    soundfile.write(path, toy_sound.make(40)[:n_samples], toy_sound.rate, subtype="FLOAT")
+    sound = toy_sound.make(40)
+    sound[3_000:5_017] = sound[20_000:20_300] = 0.0
+    soundfile.write(path, sound[:n_samples], toy_sound.rate, subtype="FLOAT")
     found = detector(published, engine)
     whole, spans = logits(found, path, block_s=1000.0)
     for block_s in (0.001 if n_samples < 2000 else 0.05, 0.333, 1.7):
@@ -63,14 +65,16 @@ def test_a_stream_scores_as_stage_3_does(publish_toy, toy_sound, sound_dump, tmp
     folder = publish_toy(tmp_path / "m", with_onnx=False, inference={**inference, "tta": tta})
     found = detector(folder, "torch")
     wave = toy_sound.make(23.21, seed=3)
-    dump = sound_dump({"r": wave}, found.config)
+    wave[9_000:12_345] = 0.0
+    dump = sound_dump({"r": wave, "still": np.full(5_000, -0.1)}, found.config)
     path = tmp_path / "sound" / "r.wav"
     streamed, _ = logits(found, path, block_s=0.77)
     parts = [
-        score_recordings(scorer._model, dump, ["r"], toy_sound.labels, "cpu")
+        score_recordings(scorer._model, dump, ["r", "still"], toy_sound.labels, "cpu")
         for scorer in found.engine.scorers
     ]
     mean = average_scores(parts)
+    assert max(mean.frames[1].max(), mean.window[1].max()) < -30
     np.testing.assert_array_equal(streamed.astype(np.float32), mean.frames[0].astype(np.float32))
 
 
@@ -155,9 +159,36 @@ def test_memory_does_not_grow_with_the_recording(published, toy_sound):
     assert peak(30) < 1.3 * peak(6)
 
 
+@pytest.mark.parametrize("engine", ["onnx", "torch"])
+@pytest.mark.parametrize("level", [0.0, 0.25])
+def test_nothing_is_detected_where_no_sample_moves(published, toy_sound, tmp_path, engine, level):
+    """A network may say anything of a constant input: it was reported as a call all along."""
+    still = np.full(8 * toy_sound.rate, level, np.float32)
+    sound = toy_sound.make(8, seed=1)
+    found = detector(published, engine)
+    always = SpanRule(-30.0)
+
+    def spans(wave):
+        path = tmp_path / "x.wav"
+        soundfile.write(path, wave, toy_sound.rate, subtype="FLOAT")
+        return find_events(found, path, [always] * 3)
+
+    nothing = spans(still)
+    assert nothing.onset == []
+    assert nothing.silent_s == pytest.approx(8.0, abs=0.2)
+    assert nothing.highest.max() < -30
+    assert spans(sound).silent_s == 0
+    mixed = spans(np.concatenate([still, sound, still, sound]))
+    assert mixed.silent_s == pytest.approx(16.0, abs=0.4)
+    onset, offset = (np.array(part) for part in (mixed.onset, mixed.offset))
+    assert len(onset) == 6  # of each class both stretches of sound
+    bounds = np.where(onset[:, None] < 16, (8.0, 16.0), (24.0, 32.0))
+    np.testing.assert_allclose(np.stack([onset, offset], axis=1), bounds, atol=0.21)
+
+
 def test_frames_are_held_only_as_long_as_somebody_may_ask(monkeypatch):
     monkeypatch.setattr(streaming, "_JOINED_FRAMES", 10)
-    pieces = iter([np.arange(i, i + 5, dtype=np.float32)[:, None] for i in range(0, 1000, 5)])
+    pieces = iter([np.arange(i, i + 5, dtype=np.float32)[None] for i in range(0, 1000, 5)])
     stream = FrameStream(pieces, [0, 1])
     stream.reach(95)
     np.testing.assert_array_equal(stream.read(3, 8)[0], [3, 4, 5, 6, 7])

@@ -91,18 +91,76 @@ def test_statistics_are_those_of_all_frames(scene):
     np.testing.assert_allclose(stats.std, frames.std(axis=1), rtol=1e-5)
 
 
-def test_made_anew_when_the_sound_is_newer_or_the_file_is_damaged_or_gone(scene):
+def test_made_anew_when_the_file_is_damaged_or_gone(scene):
     make(scene)
-    data, dump, _ = scene
+    _, dump, _ = scene
     whole = contents(dump)
-    newer = os.stat(dump / "r0.npz").st_mtime_ns + 10**9
-    os.utime(data / "r0.wav", ns=(newer, newer))
     (dump / "r1.npz").write_bytes(whole["r1.npz"][:300])
     (dump / "r2.npz").unlink()
     manifest, _, n_made = make(scene)
-    assert n_made == 3
+    assert n_made == 2
     assert manifest["status"].tolist() == ["ok"] * 4
     assert contents(dump) == whole
+
+
+def touch(scene):
+    os.utime(scene[0] / "r0.wav", (5, 5))
+    return scene
+
+
+def move(scene):
+    """All sounds in another folder, as a copy of the corpus has them."""
+    data, dump, recordings = scene
+    shutil.copytree(data, data.parent / "copy")
+    shutil.move(data.parent / "copy" / "r2.wav", data.parent / "copy" / "other.wav")
+    return data.parent / "copy", dump, recordings.replace({"path": {"r2.wav": "other.wav"}})
+
+
+def regroup(scene):
+    """Another subset, another group, another order of rows, one recording less."""
+    data, dump, recordings = scene
+    changed = recordings.assign(subset="test", group="all", start="2024-05-01T05:00:00Z")
+    return data, dump, changed.iloc[[2, 0, 3]]
+
+
+@pytest.mark.parametrize("change", [touch, move, regroup])
+def test_what_is_the_same_sound_is_not_made_anew(scene, change):
+    before, _, _ = make(scene)
+    content = contents(scene[1])
+    scene = change(scene)
+    for _ in range(2):
+        manifest, _, n_made = make(scene)
+        assert n_made == 0
+        kept = before.set_index("recording_id").loc[manifest["recording_id"]].reset_index()
+        pd.testing.assert_frame_equal(manifest, kept)
+        assert contents(scene[1]) == content
+    assert make(scene, nj=2)[2] == 0
+
+
+def test_another_sound_of_the_same_size_and_time_at_another_path_is_another(scene):
+    data, dump, recordings = scene
+    make(scene)
+    wave, rate = soundfile.read(data / "r0.wav")
+    soundfile.write(data / "new.wav", wave[::-1], rate)
+    status = os.stat(data / "r0.wav")
+    os.utime(data / "new.wav", ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert os.stat(data / "new.wav").st_size == status.st_size
+    assert make((data, dump, recordings.replace({"path": {"r0.wav": "new.wav"}})))[2] == 1
+
+
+def test_a_recording_more_is_made_alone_and_one_less_is_told(scene, caplog):
+    data, dump, recordings = scene
+    assert make((data, dump, recordings.iloc[:2]))[2] == 2
+    assert make(scene)[2] == 2
+    with caplog.at_level(logging.INFO, "canopy"):
+        manifest, stats, n_made = make((data, dump, recordings.iloc[1:]))
+    assert n_made == 0
+    assert "1 recordings are not in the tables any more, such as r0; their features stay" in (
+        caplog.text
+    )
+    assert stats.count == manifest["n_frames"].sum()
+    assert (dump / "r0.npz").is_file()
+    assert make(scene)[2] == 0
 
 
 def test_many_processes_write_what_one_writes(scene):

@@ -1,14 +1,13 @@
-"""Graphs for ONNX Runtime: the front end of matrix products, and parity of all networks."""
+"""Graphs for ONNX Runtime: parity of all networks with their front end."""
 
 import numpy as np
 import onnxruntime
 import pytest
 import torch
 
-from local.config import Config, FeatureConfig
+from local.config import Config
 from local.detect.publish.onnx_graph import GraphModule, check_parity, export_onnx
 from local.features.front_ends.kinds import front_end_of
-from local.features.front_ends.logmel_onnx import ProductLogMel, best_factor
 from local.features.front_ends.logmel_torch import LogMel
 from local.io.errors import CanopyError
 from local.models import SedModel, SedOutput, create_model
@@ -20,32 +19,6 @@ N_BANDS = 64
 def config():
     features = {"n_fft": 512, "hop_length": 160, "n_mels": N_BANDS}
     return Config.model_validate({"audio": {"sample_rate": 16000}, "features": features})
-
-
-@pytest.mark.parametrize(
-    ("n_fft", "win_length", "hop", "scale"),
-    [(2048, None, 512, "slaney"), (400, 320, 160, "htk"), (1022, None, 100, "slaney")],
-)
-def test_front_end_of_products_is_the_front_end(n_fft, win_length, hop, scale):
-    # 1022 = 2 * 7 * 73, and 400 is no power of two.
-    settings = FeatureConfig(
-        n_fft=n_fft, win_length=win_length, hop_length=hop, n_mels=24, mel_scale=scale
-    )
-    wave = torch.from_numpy(np.random.default_rng(0).normal(0, 0.1, (2, 9000)).astype(np.float32))
-    expected = LogMel(settings, 16000).frames(wave)
-    found = ProductLogMel(settings, 16000)(wave)
-    assert found.shape == expected.shape
-    torch.testing.assert_close(found, expected, rtol=0, atol=2e-5)
-
-
-def test_silence_is_the_floor(config):
-    found = ProductLogMel(config.features, 16000)(torch.zeros(1, 2000))
-    assert torch.allclose(found, torch.tensor(config.features.floor).log())
-
-
-@pytest.mark.parametrize("n", [2048, 512, 1022, 7, 2])
-def test_the_best_factor_divides(n):
-    assert n % best_factor(n) == 0
 
 
 MODELS = [

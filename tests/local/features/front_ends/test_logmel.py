@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 import torch
 
-from local.config import FeatureConfig
+from local.config import AudioConfig, FeatureConfig
 from local.features.band_statistics import RunningStats
+from local.features.front_ends.logmel import LogMelFrontEnd
+from local.features.front_ends.logmel_onnx import best_factor
 from local.features.front_ends.logmel_torch import LogMel, stream_features
 from local.features.mel import check_filters, mel_edges, mel_filters
 from local.io.errors import CanopyError
@@ -84,6 +86,38 @@ def test_log_mel_is_librosas(name):
     expected = librosa_log_mel(wave, rate, config)
     assert expected.min() == np.log(FLOOR)
     np.testing.assert_allclose(features.numpy(), expected, atol=1e-3)
+
+
+def gaps_between_ways(wave: np.ndarray, rate: int, config: FeatureConfig) -> list[float]:
+    """Largest differences of NumPy's numbers and of a graph's from those of PyTorch."""
+    front_end = LogMelFrontEnd(AudioConfig(sample_rate=rate), config)
+    expected = LogMel(config, rate)(torch.from_numpy(wave)).numpy()
+    streamed = list(front_end.stream_numpy(np.array_split(wave, 7)))
+    around = np.pad(wave, front_end.n_before, mode="reflect")
+    n_frames = front_end.n_frames(len(wave))
+    graph = front_end.onnx_module()(torch.from_numpy(around)[None])[0].numpy()
+    ways = [np.concatenate(streamed, axis=1), graph[:, :n_frames]]
+    return [float(np.abs(found - expected).max()) for found in ways]
+
+
+# 1022 = 2 * 7 * 73, and 400 is no power of two.
+@pytest.mark.parametrize("n_fft", [None, 400, 1022])
+@pytest.mark.parametrize("name", SETTINGS)
+def test_all_ways_to_compute_give_the_same_numbers(name, n_fft):
+    """Of one definition: PyTorch, NumPy for detection without it, matrix products for graphs."""
+    rate, config = settings(name)
+    if n_fft is not None:
+        config = config.model_copy(update={"n_fft": n_fft, "win_length": None, "n_mels": 16})
+    noise = np.random.default_rng(0).normal(0, 0.1, 20_000).astype(np.float32)
+    assert max(gaps_between_ways(noise, rate, config)) < 3e-5
+    # A tone a hundred times stronger leaves few digits to the bands beside it.
+    assert max(gaps_between_ways(sound(20_000), rate, config)) < 1e-3
+    assert max(gaps_between_ways(np.zeros(20_000, np.float32), rate, config)) < 1e-5
+
+
+@pytest.mark.parametrize("n", [2048, 512, 1022, 7, 2])
+def test_the_best_factor_divides(n):
+    assert n % best_factor(n) == 0
 
 
 @pytest.mark.parametrize("rate", [250_000, 48_000])
