@@ -1,6 +1,7 @@
 """The runs of a blend: where their files lie, and whether they fit together."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +24,26 @@ _SHARED_SECTIONS = ("data", "prior", "score")
 
 @dataclass(frozen=True)
 class Member:
-    """A run and the cycle of it that is blended: scores and their clip logits (N, C)."""
+    """A finished run, the cycle of it that counts, and its recipe's name."""
 
     experiment: Experiment
     recipe: str
     cycle: int
-    oof: tuple[Scores, np.ndarray]
-    test: tuple[Scores, np.ndarray]
 
     @property
     def name(self) -> str:
         """The run's folder, as it was given."""
         return str(self.experiment.run.exp)
+
+    @cached_property
+    def oof(self) -> tuple[Scores, np.ndarray]:
+        """Out-of-fold scores and their clip logits (N, C), read when they are asked for."""
+        return _load(self.experiment.run.cycle(self.cycle) / "oof.npz")
+
+    @cached_property
+    def test(self) -> tuple[Scores, np.ndarray]:
+        """Test scores and their clip logits (N, C)."""
+        return _load(self.experiment.run.cycle(self.cycle) / "test.npz")
 
 
 def check_folders(runs: list[Path], out: Path, like: Path | None) -> None:
@@ -82,8 +91,7 @@ def open_member(
         known = ", ".join(map(str, done))
         raise CanopyError(f"{folder}: --cycle is {cycle!r}, and finished are {known}; or give last")
     chosen = done[-1] if cycle == "last" else int(cycle)
-    kinds = (_load(run.cycle(chosen) / f"{kind}.npz") for kind in ("oof", "test"))
-    return Member(experiment, recipe, chosen, *kinds)
+    return Member(experiment, recipe, chosen)
 
 
 def _load(path: Path) -> tuple[Scores, np.ndarray]:
