@@ -20,6 +20,7 @@ import logging
 import sys
 from pathlib import Path
 
+from local.jobs.arguments import ScriptParser
 from local.jobs.exit_codes import run_script
 
 METHODS = ("probability", "rank", "logit")
@@ -27,9 +28,7 @@ METHODS = ("probability", "rank", "logit")
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ScriptParser(__doc__)
     add = parser.add_argument
     add("runs", nargs="+", type=Path, metavar="RUN_DIR", help="EXPDIR/TAG of a run")
     add("--out", type=Path, required=True, metavar="DIR", help="where to write")

@@ -17,6 +17,7 @@ import logging
 import sys
 from pathlib import Path
 
+from local.jobs.arguments import ScriptParser
 from local.jobs.exit_codes import run_script
 from local.stages.options import stage_parser
 
@@ -26,9 +27,7 @@ log = logging.getLogger("canopy")
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
     shared = stage_parser(None)
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ScriptParser(__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     submit = commands.add_parser("submit", parents=[shared], add_help=False, help="hand a run in")
     submit.add_argument("--stage", type=int, default=0)

@@ -14,14 +14,13 @@ import sys
 from pathlib import Path
 
 from local.data.annotations.format_names import FORMATS
+from local.jobs.arguments import ScriptParser
 from local.jobs.exit_codes import run_script
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ScriptParser(__doc__)
     parser.add_argument("inputs", nargs="+", type=Path, metavar="IN", help="files or folders")
     parser.add_argument("--from", dest="source", default="auto", choices=("auto", *FORMATS))
     parser.add_argument("--to", dest="target", required=True, choices=FORMATS)

@@ -17,6 +17,7 @@ import logging
 import sys
 from pathlib import Path
 
+from local.jobs.arguments import ScriptParser
 from local.jobs.exit_codes import run_script
 
 log = logging.getLogger("canopy")
@@ -24,9 +25,7 @@ log = logging.getLogger("canopy")
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ScriptParser(__doc__)
     parser.add_argument("run", type=Path, metavar="RUN_DIR", help="EXPDIR/TAG of a run")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
     parser.add_argument("--cycle", default="last", help="last, or N (%(default)s)")

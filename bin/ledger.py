@@ -13,14 +13,15 @@ import argparse
 import sys
 from pathlib import Path
 
+from local.jobs.arguments import ScriptParser
+
 DEFAULT = Path("exp/ledger.csv")
 HAND_COLUMNS = ("public", "private")
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
-    layout = argparse.RawDescriptionHelpFormatter
-    shared = argparse.ArgumentParser(add_help=False)
+    shared = ScriptParser(add_help=False)
     # No defaults here: the value may stand before or after `set`.
     shared.add_argument(
         "--ledger",
@@ -29,7 +30,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         help=f"the ledger's file (default: {DEFAULT})",
     )
     shared.add_argument("--recipe", default=argparse.SUPPRESS, help="only runs of this recipe")
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=layout, parents=[shared])
+    parser = ScriptParser(__doc__, parents=[shared])
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the scatter (.svg or .png)")
     commands = parser.add_subparsers(dest="command", metavar="set", title="to fill in scores")
     fill = commands.add_parser(

@@ -15,14 +15,13 @@ import json
 import math
 import sys
 
+from local.jobs.arguments import ScriptParser
 from local.jobs.exit_codes import run_script
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ScriptParser(__doc__)
     add = parser.add_argument
     add("--hours", type=float, required=True, help="hours of sound")
     add("--workers", type=int, required=True, help="cores or GPUs at work")

@@ -13,12 +13,14 @@ import argparse
 import sys
 from pathlib import Path
 
+from local.jobs.arguments import ScriptParser
+
 FORMATS = ("png", "svg")
 PSDS = ("psds1", "psds2")
 
 
-def _shared() -> argparse.ArgumentParser:
-    shared = argparse.ArgumentParser(add_help=False)
+def _shared() -> ScriptParser:
+    shared = ScriptParser(add_help=False)
     add = shared.add_argument_group("the picture").add_argument
     add("--out", type=Path, required=True, help="file name without its ending")
     add("--format", nargs="+", default=list(FORMATS), choices=FORMATS)
@@ -35,9 +37,7 @@ def _shared() -> argparse.ArgumentParser:
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ScriptParser(__doc__)
     kinds = parser.add_subparsers(dest="kind", required=True)
     one = kinds.add_parser("recording", parents=[_shared()], help="spectrogram, events, scores")
     add = one.add_argument

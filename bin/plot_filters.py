@@ -11,12 +11,12 @@ import argparse
 import sys
 from pathlib import Path
 
+from local.jobs.arguments import ScriptParser
+
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ScriptParser(__doc__)
     parser.add_argument("--model", type=Path, required=True, help="best.pt of a fold")
     parser.add_argument("--output", type=Path, required=True, help="picture to write")
     parser.add_argument("--csv", type=Path, help="table of edges to write")

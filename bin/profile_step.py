@@ -11,12 +11,12 @@ steps. Memory is the process's peak above what it took before the steps (on a GP
 import argparse
 import sys
 
+from local.jobs.arguments import ScriptParser
+
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ScriptParser(__doc__)
     parser.add_argument("--conf", required=True, help="configuration of a version")
     parser.add_argument("--set", action="append", default=[], metavar="section.key=value")
     parser.add_argument("--batch-size", type=int, help="windows (default: train.batch_size)")

@@ -15,15 +15,15 @@ import argparse
 import sys
 from pathlib import Path
 
+from local.jobs.arguments import ScriptParser
+
 LEVELS = ("auto", "clip", "event", "span")
 PSDS = ("psds1", "psds2")
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ScriptParser(__doc__)
     add = parser.add_argument_group("what").add_argument
     add("--submission", type=Path, help="one system: the same as --system submission=FILE")
     add("--system", action="append", default=[], metavar="NAME=FILE", help="may be given again")

@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 from local.config.score import EventsConfig
+from local.jobs.arguments import ScriptParser
 from local.jobs.exit_codes import run_script
 
 # The option and the value of section `events` that it stands for.
@@ -24,9 +25,7 @@ GRID = {"thresholds": "thresholds", "drops": "drops", "durations": "durations_s"
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
     grid = EventsConfig()
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ScriptParser(__doc__)
     add = parser.add_argument
     add("run", type=Path, metavar="RUN", help="EXPDIR/TAG of a finished run")
     add("--tables", type=Path, required=True, help="DUMPDIR/tables of the run")

@@ -4,6 +4,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from local.jobs.arguments import ScriptParser
+
 ENGINES = ("auto", "onnx", "torch")
 FORMATS = ("raven", "audacity", "csv", "parquet")
 SCORE_FORMATS = ("npz", "parquet")
@@ -13,9 +15,7 @@ CPU_BATCH = 4
 
 def parse_args(argv: Sequence[str] | None, description: str | None = None) -> argparse.Namespace:
     """The command line; what argparse refuses ends the process with exit code 2."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ScriptParser(description)
     add = parser.add_argument
     add("model", type=Path, metavar="MODEL", help="run, checkpoint or published folder")
     add("paths", nargs="+", type=Path, metavar="PATH", help="sound files and folders of them")

@@ -1,17 +1,15 @@
 """Options that the scripts of several stages take."""
 
-import argparse
 import os
 from pathlib import Path
 
 from local.io.errors import CanopyError
+from local.jobs.arguments import ScriptParser
 
 
-def stage_parser(description: str | None) -> argparse.ArgumentParser:
+def stage_parser(description: str | None) -> ScriptParser:
     """The options that all stages take."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ScriptParser(description)
     parser.add_argument("--recipe", default="demo", help="name of the recipe (default: demo)")
     parser.add_argument("--conf", type=Path, help="version (default: conf/RECIPE/default.yaml)")
     parser.add_argument("--tag", help="name of the experiment (default: the version's file name)")
@@ -32,7 +30,7 @@ def stage_parser(description: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def folds_parser(description: str | None) -> argparse.ArgumentParser:
+def folds_parser(description: str | None) -> ScriptParser:
     """Options of the stages that work fold by fold."""
     parser = stage_parser(description)
     parser.add_argument("--cycle", type=int, default=0, help="relabelling cycle (default: 0)")

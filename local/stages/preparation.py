@@ -1,6 +1,5 @@
 """What the preparations of recipes share: options, and whether the tables are up to date."""
 
-import argparse
 import logging
 import math
 import os
@@ -12,6 +11,7 @@ from local.config import Config, load_config
 from local.data.tables import check_source
 from local.io.errors import CanopyError
 from local.io.files import fingerprint
+from local.jobs.arguments import ScriptParser
 from local.jobs.locks import lock_folder
 from local.stages.dependencies import STAGES
 from local.stages.logs import start_log
@@ -22,9 +22,7 @@ log = logging.getLogger("canopy")
 
 def prepare_arguments(description: str | None, argv: list[str] | None = None) -> tuple[Any, Config]:
     """Options of a recipe's preparation, and the configuration."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ScriptParser(description)
     parser.add_argument("--datadir", type=Path, required=True, help="folder of the raw data")
     parser.add_argument("--out", type=Path, required=True, help="folder of the tables to write")
     parser.add_argument("--conf", type=Path, required=True, help="version, for `prepare:`")

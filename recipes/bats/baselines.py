@@ -11,7 +11,6 @@ folds of the first. With --features (a dump of log-mel), context and emitter of 
 cepstra and mixtures of Gaussians, by the same folds. Writes levels.csv and voices.csv.
 """
 
-import argparse
 import sys
 from itertools import pairwise
 from pathlib import Path
@@ -28,6 +27,7 @@ from local.inference.scores import Scores
 from local.io.errors import CanopyError
 from local.io.files import read_json, write_csv
 from local.io.seeds import generator
+from local.jobs.arguments import ScriptParser
 from local.jobs.exit_codes import run_script
 from local.scoring.event_rules.tuning import (
     OOF_EVENTS,
@@ -54,9 +54,7 @@ IOUS = (0.0, 0.5)
 
 def main(argv: list[str] | None = None) -> int:
     """Write and print the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ScriptParser(__doc__)
     for name in ("datadir", "tables", "out"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--run", type=Path, required=True, action="append", help="EXPDIR/TAG")

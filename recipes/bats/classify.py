@@ -10,7 +10,6 @@ accuracy with intervals over files, the difference paired, beside chance. Of a r
 stage 1, the mixtures alone. Writes voices.csv.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -28,6 +27,7 @@ from local.inference.score_files import load_scores
 from local.inference.scores import Scores
 from local.io.files import write_csv
 from local.io.seeds import generator
+from local.jobs.arguments import ScriptParser
 from local.jobs.exit_codes import run_script
 from local.labels.grid import coverage
 from local.scoring.metrics.bootstrap import interval, of_rows
@@ -35,9 +35,7 @@ from local.scoring.metrics.bootstrap import interval, of_rows
 
 def main(argv: list[str] | None = None) -> int:
     """Write and print the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ScriptParser(__doc__)
     for name in ("tables", "run", "features", "out"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--n-bootstrap", type=int, default=1000, help="resamples (%(default)s)")

@@ -8,7 +8,6 @@ Writes train/, test/, train_tp.csv, train_fp.csv, sample_submission.csv and site
 what nobody may open before scoring to truth/. The same command goes on after an interruption.
 """
 
-import argparse
 import os
 import sys
 import time
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from local.io.errors import CanopyError
+from local.jobs.arguments import ScriptParser
 from local.jobs.exit_codes import run_script
 from recipes.demo.competition import simulate
 from recipes.demo.settings import DemoSettings, settings_from
@@ -42,11 +42,9 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> ScriptParser:
     """One option for each field of the settings, beside --out and --nj."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ScriptParser(__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
     parser.add_argument("--nj", type=int, default=os.cpu_count() or 1, help="parallel processes")
     for name, field in DemoSettings.model_fields.items():

@@ -8,11 +8,11 @@ is printed. Without client or credentials it says what to do; nothing secret is 
 When the leaderboard shows the score, bin/ledger.py set TAG --public SCORE notes it.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
 from local.io.errors import CanopyError
+from local.jobs.arguments import ScriptParser
 from local.jobs.exit_codes import run_script
 from local.scoring.metrics.clip_tables import read_clip_table
 from local.tasks.submission import check_submission
@@ -21,9 +21,7 @@ from recipes.rfcx.client import PAGE, SLUG, call_client
 
 def main(argv: list[str] | None = None) -> int:
     """Check and submit."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ScriptParser(__doc__)
     parser.add_argument("run", type=Path, metavar="RUN_DIR", help="folder of a finished run")
     parser.add_argument("--message", help="what the leaderboard shows (default: the folder's name)")
     args = parser.parse_args(argv)

@@ -7,7 +7,6 @@ NAME_N.csv beside rec_N.wav (onset, offset, no header) becomes NAME.csv of all r
 NAME; energy.csv is what the energy detector finds with its defaults from 30 to 120 kHz.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from local.data.tables import read_tables
 from local.features.audio import load_audio
 from local.io.errors import CanopyError
 from local.io.files import write_csv
+from local.jobs.arguments import ScriptParser
 from local.jobs.exit_codes import run_script
 from local.scoring.event_rules.tuning import COLUMNS
 from recipes.usv.prepare import LABEL, read_calls
@@ -27,9 +27,7 @@ from recipes.usv.prepare import LABEL, read_calls
 
 def main(argv: list[str] | None = None) -> int:
     """Write one table a detector."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ScriptParser(__doc__)
     parser.add_argument("--datadir", type=Path, required=True, help="folder of the raw data")
     parser.add_argument("--tables", type=Path, required=True, help="tables made from it")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")

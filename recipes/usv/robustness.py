@@ -30,6 +30,7 @@ from local.data.tables import Tables, read_table, read_tables
 from local.io.errors import CanopyError
 from local.io.files import write_csv
 from local.io.seeds import generator
+from local.jobs.arguments import ScriptParser
 from local.jobs.exit_codes import run_script
 from local.jobs.interruption import stop_if_asked
 from local.scoring.event_rules.tuning import COLUMNS, count_matches, pooled_f1
@@ -51,9 +52,7 @@ RECORDINGS = ("recording_id", "version", "original", "path", "sample_rate", "dur
 
 def main(argv: list[str] | None = None) -> int:
     """Make the versions, detect in them, print the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ScriptParser(__doc__)
     add = parser.add_argument
     add("--datadir", type=Path, required=True, help="folder of the raw data")
     add("--tables", type=Path, required=True, help="tables made from it")

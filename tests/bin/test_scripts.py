@@ -1,5 +1,6 @@
 """What holds for all scripts: they are short, can be executed, and explain themselves anywhere."""
 
+import argparse
 import os
 
 import pytest
@@ -22,6 +23,29 @@ def test_help_from_any_folder(path, tmp_path, monkeypatch, capsys):
     assert str(path.relative_to(ROOT)) in text
     assert module.__doc__.splitlines()[0] in text
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_options_are_not_taken_by_their_beginnings(path, monkeypatch, capsys):
+    """`--st` is not `--stage`, in the commands of a script as well."""
+    parsers = []
+
+    def note(parser, *given):
+        parsers.append(parser)
+        raise SystemExit(2)
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", note)
+    module = load_script(str(path.relative_to(ROOT)))
+    try:
+        code = module.main(["--st", "2"])
+    except SystemExit as ended:
+        code = ended.code
+    assert code == 2
+    for parser in parsers:
+        commands = [a for a in parser._actions if isinstance(a.choices, dict)]
+        parsers += [inner for action in commands for inner in action.choices.values()]
+    assert all(not parser.allow_abbrev for parser in parsers)
+    assert parsers or "--st" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: str(path.relative_to(ROOT)))

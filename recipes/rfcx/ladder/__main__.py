@@ -17,6 +17,7 @@ from pathlib import Path
 from local.config import load_config
 from local.io.errors import CanopyError
 from local.io.files import write_json, write_text
+from local.jobs.arguments import ScriptParser
 from local.jobs.exit_codes import run_script
 from recipes.rfcx.ladder.climb import (
     ROOT,
@@ -41,9 +42,7 @@ LEAST_SEEDS = 3
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="ladder", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ScriptParser(__doc__, prog="ladder")
     add = parser.add_argument
     add("--seeds", type=int, nargs="+", default=[0, 1, 2], help="competitions and trainings")
     add("--rungs", nargs="+", default=NAMES, choices=NAMES, metavar="RUN", help=", ".join(NAMES))

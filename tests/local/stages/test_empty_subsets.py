@@ -11,6 +11,8 @@ from local.features.front_ends.kinds import front_end_of
 from local.inference.score_files import save_scores
 from local.inference.scores import Scores, clip_logits
 from local.io.errors import CanopyError
+from local.report.collect import build_report
+from local.report.html import write_report
 from local.stages.checks import check_data
 from local.stages.experiment import Experiment
 from local.stages.infer import merge
@@ -53,7 +55,7 @@ def make_scores(made, cycle):
     merge(experiment, cycle, experiment.folds)
 
 
-def all_stages(made, script):
+def all_stages(made):
     """Checks, the windows of an epoch, and stages 3 to 5 with one cycle."""
     check_data(made.run)
     experiment, config = Experiment(made.run), made.run.config
@@ -71,7 +73,8 @@ def all_stages(made, script):
     if config.relabel.n_cycles:
         relabel(made.run, 1)
         make_scores(made, 1)
-    submit(made.run, script("submit").write_page)
+    page = made.run.exp / "report.html"
+    submit(made.run, lambda *results: write_report(page, build_report(*results)))
 
 
 GIVEN = {"prior__method": "given", "prior__given": "prevalence.csv"}
@@ -125,7 +128,7 @@ UNREADABLE = [
     [("absent", *case) for case in ABSENT] + [("unreadable", *case) for case in UNREADABLE],
 )
 def test_a_setting_that_goes_by_a_subset_without_recordings(
-    toy, script, tmp_path, how, changes, subset, words
+    toy, tmp_path, how, changes, subset, words
 ):
     made = toy(**changes, train__windows_per_epoch=16, report__n_recordings=2)
     data = tmp_path / "data"
@@ -135,11 +138,11 @@ def test_a_setting_that_goes_by_a_subset_without_recordings(
     (data / "reviewed.csv").write_text(f"{columns}{of_test}r01,a,1,2,,,1,1,review\n")
     without(made, subset, how)
     if words is None:
-        all_stages(made, script)
+        all_stages(made)
         assert (made.run.exp / "report.html").is_file()
         return
     with pytest.raises(CanopyError, match=words) as fault:
-        all_stages(made, script)
+        all_stages(made)
     assert "\n" not in str(fault.value)
     if how == "absent":
         assert not made.run.cycle(0).exists()
