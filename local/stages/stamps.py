@@ -71,7 +71,8 @@ class Stamp:
             log.info("%s: to be done again: %s", self.path, changes)
             return False
         made_by = _read(self.path)["code"]["commit"]
-        other = f" by commit {made_by:.12}" if made_by and made_by != commit() else ""
+        told = f" by commit {made_by[:12]}{made_by[40:]}" if made_by else ""
+        other = told if made_by != commit() else ""
         log.info("%s: done before%s with the same inputs and settings, skipped", self.path, other)
         return True
 

@@ -82,8 +82,15 @@ def test_a_fold_of_other_settings_is_moved_aside_and_the_log_says_why(trained, h
     # Counting up, and a way back gives what there was.
     trained()
     assert files(folder)["best.pt"] == kept["best.pt"]
-    assert (folder.with_name("fold0.old-2") / "best.pt").is_file()
+    other = folder.with_name("fold0.old-2")
+    assert (other / "best.pt").is_file()
     assert {**files(aside), ".lock": b""} == {**kept, ".lock": b""}
+    # What was moved aside is done where it stood, with the settings it had.
+    folder.rename(folder.with_name("away"))
+    other.rename(folder)
+    before = files(folder)
+    trained(train__lr=0.02)
+    assert {**files(folder), ".lock": b""} == {**before, ".lock": b""}
 
 
 def test_other_tables_move_a_fold_aside(toy):
