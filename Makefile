@@ -29,9 +29,10 @@ test: lint ## lint, then all tests (JOBS=N at once)
 test-quick: setup ## tests of every wing that take no more than moments, for daily work
 	OMP_NUM_THREADS=1 "$(python)" -m pytest -n $(JOBS) --dist loadfile -m "not slow"
 
-lint: setup ## ruff (rules and layout) and shellcheck
+lint: setup ## ruff (rules and layout), mypy (types) and shellcheck
 	"$(python)" -m ruff check .
 	"$(python)" -m ruff format --check .
+	"$(python)" -m mypy
 	"$(VENV)/bin/shellcheck" $(shell_files)
 
 gpu: ## what runs on a CUDA device, on a machine that has one, GPU='--quick'

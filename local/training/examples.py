@@ -117,14 +117,14 @@ class WindowDataset(Dataset):
         heard = (low < band[:, 1:]) & (high > band[:, :1])
         return (heard | np.isnan(band).any(axis=1)[:, None]).any(axis=0)
 
-    def _background(self, item: int, targets: Targets) -> dict[str, np.ndarray]:
+    def _background(self, item: int, targets: Targets) -> dict[str, Any]:
         """The sound to be laid under the window; what is known of it enters `targets`."""
         dump = self._dump
         augment = dump.config.augment
         row, start = (int(value) for value in self._vary.background[item])
         snr_db = float(self._vary.background_snr_db[item])
         shape = (*dump.front_end.axes, self._window)
-        found = {
+        found: dict[str, Any] = {
             "background": np.zeros(shape, dtype=np.float32),
             "background_snr_db": np.float32(snr_db),
         }
@@ -148,7 +148,7 @@ class WindowDataset(Dataset):
 
     def _wave(
         self, item: int, dump: FeatureStore, name: str, start: int, factor: float
-    ) -> dict[str, np.ndarray]:
+    ) -> dict[str, Any]:
         """The waveform behind the window, and which of its frames make the window's."""
         chosen = self._vary.wave[item]
         if dump.front_end.input == WAVEFORM:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import distributed, nn
@@ -65,7 +65,7 @@ class Ranks:
         # Which outputs the loss asks for is configured: a parameter may have no gradient.
         return DistributedDataParallel(module, find_unused_parameters=True)
 
-    def average_later(self, module: nn.Module) -> AbstractContextManager:
+    def average_later(self, module: Any) -> AbstractContextManager:
         """Context of a batch whose gradients wait for those of the next, on each rank for itself.
 
         `module`: as `wrap` gave it.

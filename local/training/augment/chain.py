@@ -67,12 +67,13 @@ def _add_sounds(
         noise = _draw_noise(config, len(batch.x), rng)
     if not kind.is_spectrogram:
         return replace(batch, x=_change_waves(batch, config, noise, rng, kind))
-    done = torch.zeros(len(batch.x), dtype=torch.bool, device=batch.x.device)
-    if batch.waved is not None:
+    done = batch.waved
+    if done is None:
+        done = torch.zeros(len(batch.x), dtype=torch.bool, device=batch.x.device)
+    else:
         batch = augment_waves(batch, config, noise, rng, kind)
-        done = batch.waved
     x, never = batch.x, torch.full((len(done),), torch.inf, device=done.device)
-    if batch.background is not None:
+    if batch.background is not None and batch.background_snr_db is not None:
         snr_db = torch.where(done, never, batch.background_snr_db)
         x = add_powers(x, batch.background, snr_db, kind)
     if noise is not None:
@@ -95,7 +96,7 @@ def _change_waves(
         rows = batch.waved.nonzero().flatten()
         shifted = pitch_shift_rows(x[rows], config.wave_pitch, rng, kind.n_fft)
         x = x.index_copy(0, rows, shifted)
-    if batch.background is not None:
+    if batch.background is not None and batch.background_snr_db is not None:
         x = add_wave(x, batch.background, batch.background_snr_db)
     if noise is not None:
         other = noise_wave(x, noise[1], rng, config.noise_gusts)

@@ -15,6 +15,7 @@ from local.io.errors import CanopyError
 _BINS_AS_ONE = 1.5
 # Keys of section `augment` that change spectra, with what leaves them out.
 _SPECTRAL = {"stretch": None, "pitch_bands": 0, "freq_mask_spares_calls": False}
+_NONE = torch.zeros(0)
 
 
 @dataclass(frozen=True)
@@ -29,9 +30,9 @@ class InputKind:
     """
 
     front_end: FrontEnd
-    band_width: torch.Tensor | None = None
-    noise_mean: torch.Tensor | None = None
-    noise_shape: torch.Tensor | None = None
+    band_width: torch.Tensor = _NONE
+    noise_mean: torch.Tensor = _NONE
+    noise_shape: torch.Tensor = _NONE
 
     @classmethod
     def of(cls, config: Config, device: torch.device | str = "cpu") -> "InputKind":

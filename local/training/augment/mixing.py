@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -63,7 +64,7 @@ def _partners(
 def _mix_labels(
     batch: Batch, order: torch.Tensor, share: torch.Tensor, config: AugmentConfig
 ) -> Batch:
-    changes = {}
+    changes: dict[str, Any] = {}
     for part in ("clip", "frame"):
         names = f"{part}_target", f"{part}_mask"
         pair = getattr(batch, names[0]), getattr(batch, names[1])

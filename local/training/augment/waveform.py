@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from fractions import Fraction
+from typing import Any
 
 import torch
 import torchaudio.functional
@@ -64,7 +65,7 @@ def noise_wave(
     shaped = torch.fft.irfft(spectrum / bins.sqrt(), n=wave.shape[-1])
     noise = torch.where(pink[:, None].to(wave.device), shaped, white)
     if share_of_gusts > 0:
-        noise = noise * gusts(share_of_gusts, *wave.shape, rng).to(wave).sqrt()
+        noise = noise * gusts(share_of_gusts, len(wave), wave.shape[-1], rng).to(wave).sqrt()
     return noise
 
 
@@ -79,20 +80,21 @@ def augment_waves(
 
     `noise` holds the decibels (B,) and, for each row, whether it is pink.
     """
-    rows = batch.waved.nonzero().flatten()
+    there: Any = batch  # with all that rows `waved` come with
+    rows = there.waved.nonzero().flatten()
     if len(rows) == 0:
         return batch
-    wave = batch.wave[rows].float() / 32768
+    wave = there.wave[rows].float() / 32768
     if config.wave_pitch is not None:
         wave = pitch_shift_rows(wave, config.wave_pitch, rng, kind.n_fft)
     if batch.background_wave is not None:
         background = batch.background_wave[rows].float() / 32768
-        wave = add_wave(wave, background, batch.background_snr_db[rows])
+        wave = add_wave(wave, background, there.background_snr_db[rows])
     if noise is not None:
         snr_db, pink = (part.to(wave.device)[rows] for part in noise)
         wave = add_wave(wave, noise_wave(wave, pink, rng, config.noise_gusts), snr_db)
     features = kind.front_end.excerpt(wave)
-    frames, share = batch.wave_frames[rows], batch.wave_share[rows]
+    frames, share = there.wave_frames[rows], there.wave_share[rows]
     x = batch.x.clone()
     x[rows] = kind.front_end.as_input(_take(features, frames, share, kind.front_end.fill))
     return replace(batch, x=x)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from difflib import get_close_matches
+from typing import Any
 
 import torch
 from torch import nn
@@ -74,7 +75,8 @@ class Objective(nn.Module):
         if config.lsep_weight > 0:
             parts["lsep"] = config.lsep_weight * lsep(output.clip_logit, *clip)
         if config.activity_weight > 0:
-            heard = activity_bce(output.activity_logit, *frame, unknown=config.activity_unknown)
+            activity: Any = output.activity_logit  # there where the loss asks for it
+            heard = activity_bce(activity, *frame, unknown=config.activity_unknown)
             parts["activity"] = config.activity_weight * heard
         if self.centres is not None:
             parts["centre"] = self._centre(output.embedding.float(), *clip)
