@@ -22,7 +22,8 @@ from local.io.files import fingerprint
 from local.report.media import encode_picture, encode_sound, expansion_of
 from local.report.records import Box, Clip, EventKind, Item, Media, Viewer
 from local.report.review_items import Row, Sources, Track, items_of, rows_of, tracks_of
-from local.scoring.known_labels import known_rows, read_truth_events
+from local.scoring.evaluation.score_sources import read_events
+from local.scoring.known_labels import known_rows
 from local.stages.experiment import Experiment
 
 log = logging.getLogger("canopy")
@@ -182,7 +183,10 @@ def _true_events(experiment: Experiment) -> pd.DataFrame | None:
     if run.config.score.test_events is None:
         return None
     path = run.datadir / run.config.score.test_events
-    return read_truth_events(path) if path.exists() else None
+    if not path.exists():
+        return None
+    events = read_events(path)
+    return events[events["polarity"] > 0]
 
 
 # ----------------------------------------------------------------------------------- one clip

@@ -40,9 +40,7 @@ class Track(NamedTuple):
 
 
 def rows_of(events: pd.DataFrame) -> dict[tuple[str, str], list[Row]]:
-    """Events by (recording id, label); without a column `polarity` all of them are positive."""
-    if "polarity" not in events:
-        events = events.assign(polarity=1.0)
+    """Events by (recording id, label)."""
     found: dict[tuple[str, str], list[Row]] = {}
     columns = ["recording_id", "label", *Row._fields]
     for name, label, *values in events[columns].itertuples(index=False):

@@ -7,7 +7,6 @@ the light colours on a plain card. One unit of a figure is one CSS pixel: `new_f
 No pyplot and no lasting change of matplotlib's settings: `drawing()` sets them for a block.
 """
 
-import base64
 import io
 import re
 from collections.abc import Iterator
@@ -82,7 +81,6 @@ _SETTINGS = {
 _PATH = re.compile(rb'<path (?:id="[^"]*" )?d="[^"]*"')
 _LONG_DECIMAL = re.compile(rb"(\.\d\d)\d+")
 _STYLE = re.compile(rb'<[^<>]* style="[^"]*"')
-_PICTURE = re.compile(rb'(<image [^<>]*"data:image/png;base64,)\s*([^"]*)"')
 _NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
 
 
@@ -119,7 +117,6 @@ def to_svg(figure: Figure) -> bytes:
         figure.savefig(buffer, format="svg", metadata=_NO_METADATA)
     svg = _PATH.sub(lambda found: _LONG_DECIMAL.sub(rb"\1", found[0]), buffer.getvalue())
     svg = _STYLE.sub(_with_variables, svg)
-    svg = _PICTURE.sub(lambda found: found[1] + _small_picture(found[2]) + b'"', svg)
     style = f"<style>{css_variables('svg')}</style>".encode()
     return svg.replace(b"<defs>", style + b"<defs>", 1)
 
@@ -138,10 +135,6 @@ def _with_variables(tag: re.Match) -> bytes:
     for token, light in LIGHT.items():
         text = text.replace(light.encode(), f"var(--{token})".encode())
     return text
-
-
-def _small_picture(encoded: bytes) -> bytes:
-    return base64.b64encode(_indexed(base64.b64decode(encoded)))
 
 
 def _indexed(png: bytes) -> bytes:

@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 
 from local.config import Config
-from local.data.tables import read_table
 from local.inference.scores import Scores
 from local.io.errors import CanopyError
 from local.io.seeds import generator
@@ -155,22 +154,3 @@ def read_truth(path: Path, recording_ids: list[str], columns: list[str]) -> np.n
             f"{path}: no row for recording {absent[0]} ({len(absent)} such recordings)"
         )
     return table.loc[recording_ids, columns].to_numpy()
-
-
-def read_truth_events(path: Path) -> pd.DataFrame:
-    """True events as recording_id, label, onset, offset, low_freq, high_freq.
-
-    From a csv with the rainforest's names; where it has no f_min and f_max, the band is NaN.
-    """
-    frame = read_table(path, ("recording_id", "species_id", "t_min", "t_max"))
-    nothing = pd.Series(np.nan, index=frame.index)
-    return pd.DataFrame(
-        {
-            "recording_id": frame["recording_id"],
-            "label": "s" + frame["species_id"].astype(int).astype(str),
-            "onset": frame["t_min"],
-            "offset": frame["t_max"],
-            "low_freq": pd.to_numeric(frame.get("f_min", nothing), errors="coerce"),
-            "high_freq": pd.to_numeric(frame.get("f_max", nothing), errors="coerce"),
-        }
-    )

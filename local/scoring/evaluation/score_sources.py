@@ -16,7 +16,6 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
-from local.data.annotations.rainforest import read_rainforest
 from local.data.tables import fail_at, read_table
 from local.io.errors import CanopyError
 from local.io.limits import MAX_TABLE_BYTES, check_size, spreadsheet_plain
@@ -147,7 +146,7 @@ def read_events(path: Path) -> pd.DataFrame:
     if path.suffix == ".parquet":
         frame = _read_parquet(path)
     elif _kind(path) == "rainforest":
-        frame = read_rainforest(path, 1, "truth")
+        frame = _read_rainforest(path)
     else:
         # Our own detections are guarded for spreadsheets.
         frame = spreadsheet_plain(read_table(path, _EVENT_COLUMNS))
@@ -174,6 +173,15 @@ def read_events(path: Path) -> pd.DataFrame:
         source=source,
         low_freq=_band(frame, "low_freq"),
         high_freq=_band(frame, "high_freq"),
+    )
+
+
+def _read_rainforest(path: Path) -> pd.DataFrame:
+    """True events of a csv with the rainforest's names; f_min and f_max may be missing."""
+    frame = read_table(path, ("recording_id", "species_id", "t_min", "t_max"))
+    names = {"t_min": "onset", "t_max": "offset", "f_min": "low_freq", "f_max": "high_freq"}
+    return frame.rename(columns=names).assign(
+        label="s" + frame["species_id"].astype(int).astype(str), polarity=1, source="truth"
     )
 
 

@@ -1,6 +1,4 @@
-import base64
 import io
-import re
 import xml.etree.ElementTree as ElementTree
 
 import matplotlib
@@ -58,16 +56,6 @@ def test_labels_are_drawn_as_they_are(label):
     tree = ElementTree.fromstring(theme.to_svg(simple_figure(label)))
     texts = [node.text for node in tree.iter("{http://www.w3.org/2000/svg}text")]
     assert label in texts
-
-
-def test_embedded_picture_keeps_its_colours():
-    svg = theme.to_svg(simple_figure()).decode()
-    encoded = re.search(r"data:image/png;base64,([^\"]+)\"", svg)[1]
-    with Image.open(io.BytesIO(base64.b64decode(encoded))) as picture:
-        assert picture.mode == "P"
-        colours = {colour for _, colour in picture.convert("RGB").getcolors()}
-    viridis = matplotlib.colormaps["viridis"]([0.0, 1.0], bytes=True)[:, :3]
-    assert colours == {tuple(int(part) for part in colour) for colour in viridis}
 
 
 def test_place_counts_pixels_from_the_top_left():

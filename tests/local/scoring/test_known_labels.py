@@ -10,7 +10,6 @@ from local.scoring.known_labels import (
     known_positives,
     known_rows,
     read_truth,
-    read_truth_events,
     score_against,
     score_known,
     span_scores,
@@ -108,13 +107,3 @@ def test_truth_is_joined_on_ids_and_columns(tmp_path):
         read_truth(path, ["x"], ["a", "d"])
     with pytest.raises(CanopyError, match=r"truth\.csv: no row for recording z"):
         read_truth(path, ["x", "z"], ["a"])
-
-
-def test_true_events(tmp_path):
-    path = tmp_path / "events.csv"
-    path.write_text("recording_id,species_id,t_min,t_max,snr\nx,12,0.5,1.5,3\n")
-    event = read_truth_events(path).iloc[0]
-    assert event.tolist()[:4] == ["x", "s12", 0.5, 1.5]
-    assert event[["low_freq", "high_freq"]].isna().all()
-    path.write_text("recording_id,species_id,t_min,f_min,t_max,f_max\nx,2,0,93.75,1,1400\n")
-    assert read_truth_events(path).iloc[0].tolist() == ["x", "s2", 0.0, 1.0, 93.75, 1400.0]
