@@ -30,6 +30,18 @@ def stage_parser(description: str | None) -> ScriptParser:
     return parser
 
 
+def preparation_parser(description: str | None) -> ScriptParser:
+    """The options of a recipe's preparation."""
+    parser = ScriptParser(description)
+    parser.add_argument("--datadir", type=Path, required=True, help="folder of the raw data")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the tables to write")
+    parser.add_argument("--conf", type=Path, required=True, help="version, for `prepare:`")
+    parser.add_argument("--nj", type=int, default=os.cpu_count() or 1, help="parallel processes")
+    parser.add_argument("--force", action="store_true", help="prepare even if done before")
+    parser.add_argument("--set", dest="overrides", action="append", default=[])
+    return parser
+
+
 def folds_parser(description: str | None) -> ScriptParser:
     """Options of the stages that work fold by fold."""
     parser = stage_parser(description)

@@ -1,9 +1,15 @@
-"""What the preparations of recipes share: options, and whether the tables are up to date."""
+"""What the preparations of recipes share: whether the tables are up to date, and making them.
+
+`prepare.py` of a recipe has a function `preparation` that tells what its tables are made from, and
+makes nothing: `run.sh` calls it to see whether there is anything to do.
+"""
 
 import logging
 import math
 import os
+from argparse import Namespace
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +17,6 @@ from local.config import Config, load_config
 from local.data.tables import check_source
 from local.io.errors import CanopyError
 from local.io.files import fingerprint
-from local.jobs.arguments import ScriptParser
 from local.jobs.locks import lock_folder
 from local.stages.dependencies import STAGES
 from local.stages.logs import start_log
@@ -20,51 +25,76 @@ from local.stages.stamps import Stamp
 log = logging.getLogger("canopy")
 
 
-def prepare_arguments(description: str | None, argv: list[str] | None = None) -> tuple[Any, Config]:
-    """Options of a recipe's preparation, and the configuration."""
-    parser = ScriptParser(description)
-    parser.add_argument("--datadir", type=Path, required=True, help="folder of the raw data")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the tables to write")
-    parser.add_argument("--conf", type=Path, required=True, help="version, for `prepare:`")
-    parser.add_argument("--nj", type=int, default=os.cpu_count() or 1, help="parallel processes")
-    parser.add_argument("--force", action="store_true", help="prepare even if done before")
-    parser.add_argument("--set", dest="overrides", action="append", default=[])
-    args = parser.parse_args(argv)
-    start_log(args.out / "prepare.log")
-    return args, load_config(args.conf, args.overrides)
+@dataclass(frozen=True)
+class Preparation:
+    """What a recipe's tables are made from, and how.
 
-
-def prepare_tables(
-    args: Any,
-    *,
-    version: int,
-    settings: dict[str, Any],
-    inputs: list[Path],
-    folders: list[Path],
-    convert: Callable[[], None],
-) -> int:
-    """Call `convert` unless the tables in `args.out` were made from the same data and settings.
-
-    `version` is the recipe's own, raised whenever `convert` makes other tables of the same.
-    `inputs` are annotation files (compared by content), `folders` hold recordings (compared by
-    name, size and time of change, because reading a corpus to see that it is unchanged takes long).
+    version : the recipe's own, raised whenever `convert` makes other tables of the same.
+    settings : what they depend on beside the data; also what the data themselves were made by,
+        where the recipe makes them.
+    inputs : annotation files, compared by content.
+    folders : hold recordings, compared by name, size and time of change, because reading a corpus
+        to see that it is unchanged takes long.
+    convert : writes the tables.
     """
+
+    version: int
+    settings: dict[str, Any]
+    inputs: list[Path]
+    folders: list[Path]
+    convert: Callable[[], None]
+
+    def stamp(self, datadir: Path, out: Path) -> Stamp:
+        """The mark that the tables in `out` were made from the same data and settings.
+
+        Raises
+        ------
+        CanopyError
+            A file or a folder is missing.
+        """
+        absent = [path for path in self.inputs if not path.is_file()]
+        if absent:
+            raise CanopyError(f"{absent[0]}: no such file; complete the data or check --datadir")
+        listings = {folder.name: _listing(folder) for folder in self.folders}
+        settings = {
+            **self.settings,
+            "recipe's version": self.version,
+            "files": fingerprint(listings),
+        }
+        named = {_name(n, path, datadir): path for n, path in enumerate(self.inputs)}
+        return Stamp(out / "prepare.done.json", STAGES["prepare"].version, settings, named)
+
+
+def prepare(
+    args: Namespace,
+    preparation: Callable[[Namespace, Config], Preparation],
+    make_data: Callable[[Namespace, Config], None] | None = None,
+) -> int:
+    """Write a recipe's tables to `args.out` unless they are up to date; 0, the exit code.
+
+    Parameters
+    ----------
+    args : of `options.preparation_parser`.
+    make_data : makes or fetches the raw data first, where they are missing.
+    """
+    start_log(args.out / "prepare.log")
+    config = load_config(args.conf, args.overrides)
+    if make_data is not None:
+        make_data(args, config)
+    return prepare_tables(args, preparation(args, config))
+
+
+def prepare_tables(args: Namespace, made: Preparation) -> int:
+    """Write the tables unless they were made from the same data and settings; 0, the exit code."""
     if not args.force:
         check_source(args.out, args.datadir)
-    absent = [path for path in inputs if not path.is_file()]
-    if absent:
-        raise CanopyError(f"{absent[0]}: no such file; complete the data or check --datadir")
-    listings = {folder.name: _listing(folder) for folder in folders}
-    settings = {**settings, "recipe's version": version, "files": fingerprint(listings)}
-    named = {_name(n, path, args.datadir): path for n, path in enumerate(inputs)}
-    own = STAGES["prepare"].version
-    stamp = Stamp(args.out / "prepare.done.json", own, settings, named)
+    stamp = made.stamp(args.datadir, args.out)
     # Runs of other tags may share the tables: the second finds them made.
     with lock_folder(args.out, "this folder of tables", wait_s=math.inf):
         if stamp.is_done(args.force):
             return 0
         stamp.clear()
-        convert()
+        made.convert()
         stamp.write([args.out / f"{name}.csv" for name in ("recordings", "events", "classes")])
     log.info("tables of %s written to %s", args.datadir, args.out)
     return 0

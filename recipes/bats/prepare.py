@@ -10,36 +10,15 @@ tables: bad_rows.csv, disagreements.csv and voices.csv with all attributes.
 
 import logging
 import sys
-from pathlib import Path
+from argparse import Namespace
+from typing import TYPE_CHECKING
 
-import numpy as np
-import pandas as pd
-
-from local.config import parse_section
-from local.data.tables import EVENT_COLUMNS, Tables, write_tables
-from local.io.errors import CanopyError
-from local.io.files import write_csv
-from local.io.limits import spreadsheet_safe
 from local.jobs.exit_codes import run_script
-from local.stages.preparation import prepare_arguments, prepare_tables
-from recipes.bats.attach import DISAGREEMENT_COLUMNS, attach
-from recipes.bats.choose import (
-    Labelled,
-    choose_files,
-    find_files,
-    label_files,
-    noise_recordings,
-    spans_of,
-)
-from recipes.bats.reading import (
-    ANNOTATIONS,
-    FILE_INFO,
-    Faults,
-    read_bat_annotations,
-    read_file_info,
-)
-from recipes.bats.settings import PrepareConfig
-from recipes.bats.simulate import MARKER, simulate
+from local.stages.options import preparation_parser
+
+if TYPE_CHECKING:
+    from local.config import Config
+    from local.stages.preparation import Preparation
 
 log = logging.getLogger("canopy")
 
@@ -49,82 +28,45 @@ VERSION = 1
 
 def main(argv: list[str] | None = None) -> int:
     """Simulate where there is nothing, then write the tables unless they are up to date."""
-    args, config = prepare_arguments(__doc__, argv)
-    settings = parse_section(PrepareConfig, config.prepare, "prepare", args.conf)
-    datadir: Path = args.datadir
-    is_simulated = (datadir / MARKER).is_file() or not (datadir / FILE_INFO).is_file()
-    if is_simulated and simulate(settings.simulate, datadir, args.nj):
-        log.info("simulated a data set of size %s in %s", settings.simulate.size, datadir)
-    return prepare_tables(
-        args,
+    args = preparation_parser(__doc__).parse_args(argv)
+
+    from local.stages.preparation import prepare
+
+    return prepare(args, preparation, make_data)
+
+
+def make_data(args: Namespace, config: "Config") -> None:
+    """Simulate a small set where there is no data set."""
+    from local.config import parse_section
+    from recipes.bats.reading import FILE_INFO
+    from recipes.bats.settings import PrepareConfig
+    from recipes.bats.simulate import MARKER, simulate
+
+    settings = parse_section(PrepareConfig, config.prepare, "prepare", args.conf).simulate
+    is_ours = (args.datadir / MARKER).is_file() or not (args.datadir / FILE_INFO).is_file()
+    if is_ours and simulate(settings, args.datadir, args.nj):
+        log.info("simulated a data set of size %s in %s", settings.size, args.datadir)
+
+
+def preparation(args: Namespace, config: "Config") -> "Preparation":
+    """What the tables are made from."""
+    from local.config import parse_section
+    from local.stages.preparation import Preparation
+    from recipes.bats.reading import ANNOTATIONS, FILE_INFO
+    from recipes.bats.settings import PrepareConfig
+    from recipes.bats.tables import convert
+
+    settings, datadir = (
+        parse_section(PrepareConfig, config.prepare, "prepare", args.conf),
+        args.datadir,
+    )
+    return Preparation(
         version=VERSION,
         settings=settings.model_dump(mode="json"),
         inputs=[datadir / FILE_INFO, datadir / ANNOTATIONS],
         folders=[datadir / name for name in settings.noise],
         convert=lambda: convert(datadir, args.out, settings),
     )
-
-
-def convert(datadir: Path, out: Path, settings: PrepareConfig) -> None:
-    """Write the tables, what was wrong with rows, and where the two files disagree."""
-    faults = Faults()
-    files = read_file_info(datadir / FILE_INFO, faults)
-    known = {one.file_id for one in files}
-    rows = read_bat_annotations(datadir / ANNOTATIONS, known, faults)
-    by_file = dict(iter(rows.groupby("file_id")))
-    notes: list[tuple] = []
-    labelled: list[Labelled] = []
-    for one in files:
-        voices, own = attach(one, by_file.get(one.file_id, rows[:0]), settings.uncovered)
-        notes += own
-        labelled.append(Labelled(one, voices))
-    chosen = choose_files(label_files(labelled, settings), settings)
-    found = find_files(chosen, datadir, settings, faults)
-    labels = sorted({label for _, one in found for *_, label in one.spans})
-    if not labels:
-        raise CanopyError(
-            f"{datadir}: no file with a label for prepare.task {settings.task} is left"
-        )
-    recordings = pd.DataFrame([row for row, _ in found])
-    events = spans_of(found, settings)
-    if settings.noise:
-        noise, absent = noise_recordings(datadir, settings, labels)
-        recordings = pd.concat([recordings, noise], ignore_index=True)
-        events = pd.concat([events, absent], ignore_index=True)
-    classes = pd.DataFrame(
-        {"label": labels, "name": labels, "low_freq": np.nan, "high_freq": np.nan}
-    )
-    write_csv(out / "bad_rows.csv", spreadsheet_safe(faults.frame()))
-    notes_table = pd.DataFrame(notes, columns=list(DISAGREEMENT_COLUMNS))
-    write_csv(out / "disagreements.csv", spreadsheet_safe(notes_table))
-    write_csv(out / "voices.csv", _voice_table(labelled))
-    write_tables(out, Tables(recordings, events[list(EVENT_COLUMNS)], classes), datadir)
-    tell(faults, notes, recordings, events)
-
-
-def _voice_table(labelled: list[Labelled]) -> pd.DataFrame:
-    rows = [
-        {"file_id": one.file.file_id, "start": voice.start, "end": voice.end, **voice.values}
-        for one in labelled
-        for voice in one.voices
-    ]
-    return pd.DataFrame(rows).astype("Int64")
-
-
-def tell(
-    faults: Faults, notes: list[tuple], recordings: pd.DataFrame, events: pd.DataFrame
-) -> None:
-    """Log how many of what."""
-    for (table, fault, decision), n in (
-        faults.frame().groupby(["table", "fault", "decision"]).size().items()
-    ):
-        log.warning("%s: %d x %s: %s", table, n, fault, decision)
-    kinds = pd.Series([note[3] for note in notes], dtype=str).value_counts()
-    for kind, n in kinds.items():
-        log.info("disagreement: %d x %s", n, kind)
-    log.info("%d recordings in %d groups", len(recordings), recordings["group"].nunique())
-    for label, n in events[events["polarity"] > 0].groupby("label").size().items():
-        log.info("class %s: %d calls", label, n)
 
 
 if __name__ == "__main__":

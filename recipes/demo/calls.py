@@ -9,7 +9,6 @@ species are close on purpose: 1, 16, 18 and 21 share a band, so do 13 and 15, 5,
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.signal import fftconvolve
 
 
 @dataclass(frozen=True)
@@ -259,6 +258,8 @@ def _reverberate(
     wave: np.ndarray, individual: Individual, rate: int, rng: np.random.Generator
 ) -> np.ndarray:
     """Add the tail of an exponentially decaying diffuse field."""
+    from scipy.signal import fftconvolve
+
     if individual.reverb_s <= 0 or individual.reverb_level <= 0:
         return wave
     n = int(0.5 * individual.reverb_s * rate)

@@ -9,17 +9,18 @@ tables come from what a competitor has; the truth stays closed.
 
 import logging
 import sys
-from pathlib import Path
-from typing import Any
+from argparse import Namespace
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from local.config import Share
+from local.config import Config, Share
 from local.jobs.exit_codes import run_script
-from local.stages.preparation import prepare_arguments, prepare_tables
-from recipes.demo.competition import simulate
+from local.stages.options import preparation_parser
 from recipes.demo.settings import DemoSettings, settings_from
-from recipes.rfcx.prepare import convert
+
+if TYPE_CHECKING:
+    from local.stages.preparation import Preparation
 
 log = logging.getLogger("canopy")
 
@@ -36,23 +37,42 @@ class PrepareConfig(DemoSettings):
 
 def main(argv: list[str] | None = None) -> int:
     """Simulate unless done before, then write the tables unless they are up to date."""
-    args, config = prepare_arguments(__doc__, argv)
+    args = preparation_parser(__doc__).parse_args(argv)
+
+    from local.stages.preparation import prepare
+
+    return prepare(args, preparation, make_data)
+
+
+def make_data(args: Namespace, config: Config) -> None:
+    """Simulate the competition unless it is there."""
+    from recipes.demo.competition import simulate
+
     settings = settings_from(config.prepare, PrepareConfig)
-    datadir: Path = args.datadir
-    if simulate(settings, datadir, args.nj):
-        log.info("simulated %d recordings in %s", settings.n_train + settings.n_test, datadir)
-    choices: dict[str, Any] = {
-        "song_types": settings.song_types,
-        "max_invalid_share": settings.max_invalid_share,
-    }
+    if simulate(settings, args.datadir, args.nj):
+        n = settings.n_train + settings.n_test
+        log.info("simulated %d recordings in %s", n, args.datadir)
+
+
+def preparation(args: Namespace, config: Config) -> "Preparation":
+    """What the tables are made from."""
+    from local.stages.preparation import Preparation
+    from recipes.rfcx.tables import convert
+
+    settings, datadir = settings_from(config.prepare, PrepareConfig), args.datadir
     names = ("train_tp.csv", "train_fp.csv", "sample_submission.csv", "sites.csv")
-    return prepare_tables(
-        args,
+    return Preparation(
         version=VERSION,
-        settings=choices,
+        settings=settings.model_dump(mode="json"),
         inputs=[datadir / name for name in names],
         folders=[datadir / "train", datadir / "test"],
-        convert=lambda: convert(datadir, args.out, groups=datadir / "sites.csv", **choices),
+        convert=lambda: convert(
+            datadir,
+            args.out,
+            groups=datadir / "sites.csv",
+            song_types=settings.song_types,
+            max_invalid_share=settings.max_invalid_share,
+        ),
     )
 
 

@@ -15,16 +15,18 @@ import typing
 from pathlib import Path
 from typing import Any
 
-from local.io.errors import CanopyError
 from local.jobs.arguments import ScriptParser
 from local.jobs.exit_codes import run_script
-from recipes.demo.competition import simulate
 from recipes.demo.settings import DemoSettings, settings_from
 
 
 def main(argv: list[str] | None = None) -> int:
     """Simulate into --out, and say how long it took."""
     args = build_parser().parse_args(argv)
+
+    from local.io.errors import CanopyError
+    from recipes.demo.competition import simulate
+
     if args.nj < 1:
         raise CanopyError(f"--nj is {args.nj}, expected at least 1")
     given = {

@@ -9,32 +9,16 @@ beside them or in a folder of their own. All else is said in section `prepare:` 
 test_events.csv and test_truth.csv, for scoring alone.
 """
 
-import logging
 import sys
-from pathlib import Path
+from argparse import Namespace
+from typing import TYPE_CHECKING
 
-import pandas as pd
-
-from local.config import Config, parse_section
-from local.data.tables import EVENT_COLUMNS, Tables, check_events, write_tables
-from local.features.audio import SOUND_SUFFIXES
-from local.features.front_ends.kinds import front_end_of
-from local.io.errors import CanopyError
-from local.io.files import write_csv
-from local.io.limits import spreadsheet_safe
 from local.jobs.exit_codes import run_script
-from local.stages.preparation import prepare_arguments, prepare_tables
-from recipes.mine.folder import (
-    assign_groups,
-    assign_subsets,
-    find_files,
-    list_recordings,
-    listing,
-)
-from recipes.mine.labels import Matcher, choose_classes, read_folder, settle
-from recipes.mine.settings import PrepareConfig
+from local.stages.options import preparation_parser
 
-log = logging.getLogger("canopy")
+if TYPE_CHECKING:
+    from local.config import Config
+    from local.stages.preparation import Preparation
 
 # Raised whenever `convert` makes other tables of the same data and settings.
 VERSION = 1
@@ -42,13 +26,27 @@ VERSION = 1
 
 def main(argv: list[str] | None = None) -> int:
     """Prepare the tables unless they are there already and up to date."""
-    args, config = prepare_arguments(__doc__, argv)
+    args = preparation_parser(__doc__).parse_args(argv)
+
+    from local.stages.preparation import prepare
+
+    return prepare(args, preparation)
+
+
+def preparation(args: Namespace, config: "Config") -> "Preparation":
+    """What the tables are made from."""
+    from local.config import parse_section
+    from local.features.audio import SOUND_SUFFIXES
+    from local.stages.preparation import Preparation
+    from recipes.mine.folder import find_files, listing
+    from recipes.mine.settings import PrepareConfig
+    from recipes.mine.tables import annotation_files, convert
+
     settings = parse_section(PrepareConfig, config.prepare, "prepare", args.conf)
     files = annotation_files(args.datadir, settings)
     folder = settings.annotation_folder(args.datadir)
     sounds = find_files(args.datadir, settings.recordings, SOUND_SUFFIXES)
-    return prepare_tables(
-        args,
+    return Preparation(
         version=VERSION,
         settings={
             "prepare": settings.model_dump(mode="json"),
@@ -60,118 +58,6 @@ def main(argv: list[str] | None = None) -> int:
         folders=[],
         convert=lambda: convert(args.datadir, args.out, settings, config),
     )
-
-
-def annotation_files(datadir: Path, settings: PrepareConfig) -> list[Path]:
-    """Annotation files of the folder, without lists that the settings name."""
-    folder = settings.annotation_folder(datadir)
-    own = {path.resolve() for path in settings.own_files(datadir)}
-    found = find_files(folder, settings.annotations)
-    files = [path for path in found if path.resolve() not in own]
-    if not files:
-        raise CanopyError(
-            f"{folder}: no annotations match prepare.annotations {list(settings.annotations)}; "
-            "name their folder in prepare.annotation_dir or their names there"
-        )
-    return files
-
-
-def convert(datadir: Path, out: Path, settings: PrepareConfig, config: Config) -> None:
-    """Write the tables, and beside them invalid.csv and what is known of test recordings."""
-    recordings, invalid = list_recordings(datadir, settings)
-    both = pd.concat([recordings, invalid])
-    matcher = Matcher(dict(zip(both["path"], both["recording_id"], strict=True)))
-    files = annotation_files(datadir, settings)
-    rows, annotated = read_folder(files, settings.annotation_folder(datadir), matcher, settings)
-    rows = rows[~rows["recording_id"].isin(invalid["recording_id"])]
-    recordings["subset"] = assign_subsets(recordings, annotated, datadir, settings)
-    recordings["group"] = assign_groups(recordings, rows, datadir, settings)
-    by_id = recordings.set_index("recording_id")
-    rows = settle(rows, by_id["duration"], settings)
-    train = rows["recording_id"].map(by_id["subset"]) == "train"
-    labels = choose_classes(rows[train], by_id["group"], settings, config.split.n_folds)
-    rows = rows[rows["label"].isin(labels)]
-    check_events(rows, by_id["duration"], labels, out / "annotations")
-    check_sound(recordings, rows, config)
-    events = rows[list(EVENT_COLUMNS)]
-    test = by_id.index[by_id["subset"] == "test"]
-    write_known_of_test(out, events, [name for name in test if name in annotated], labels)
-    write_csv(out / "invalid.csv", spreadsheet_safe(invalid))
-    events = events[~events["recording_id"].isin(test)].reset_index(drop=True)
-    tables = Tables(recordings, events, classes_of(events, labels))
-    write_tables(out, tables, datadir)
-    tell(tables)
-
-
-def check_sound(recordings: pd.DataFrame, rows: pd.DataFrame, config: Config) -> None:
-    """What the files and the boxes say against the front end."""
-    slow = recordings[recordings["sample_rate"] < config.audio.sample_rate]
-    if len(slow):
-        lowest = slow.loc[slow["sample_rate"].idxmin()]
-        log.warning(
-            "%d of %d recordings have a sample rate below audio.sample_rate %d (the lowest: %s, %d)"
-            ": nothing of them lies above %d Hz, which tells their recorder; lower "
-            "audio.sample_rate and features.f_max_hz unless all classes show below",
-            *(len(slow), len(recordings), config.audio.sample_rate),
-            *(lowest["path"], lowest["sample_rate"], lowest["sample_rate"] // 2),
-        )
-    edges = front_end_of(config).band_edges_hz()
-    if edges is None:
-        return
-    f_max = float(edges.max())
-    for label, low in rows.groupby("label")["low_freq"].min().items():
-        if low >= f_max:
-            raise CanopyError(
-                f"all boxes of {label!r} lie above {low:g} Hz, but features end at {f_max:g} Hz; "
-                "raise features.f_max_hz, and audio.sample_rate to at least twice of it"
-            )
-
-
-def write_known_of_test(
-    out: Path, events: pd.DataFrame, names: list[str], labels: list[str]
-) -> None:
-    """What the annotations say of test recordings: for scoring, not for any stage before."""
-    paths = [out / "test_events.csv", out / "test_truth.csv"]
-    if not names:
-        for path in paths:
-            path.unlink(missing_ok=True)
-        return
-    known = events[events["recording_id"].isin(names)]
-    write_csv(paths[0], known)
-    calls = known[known["polarity"] > 0]
-    truth = pd.crosstab(calls["recording_id"], calls["label"]).clip(upper=1)
-    truth = truth.reindex(index=names, columns=labels, fill_value=0)
-    write_csv(paths[1], truth.rename_axis("recording_id").rename_axis(columns=None).reset_index())
-
-
-def classes_of(events: pd.DataFrame, labels: list[str]) -> pd.DataFrame:
-    """Classes in output order; the band is that of all their boxes, unknown without any."""
-    bands = events.groupby("label").agg(
-        low_freq=("low_freq", "min"), high_freq=("high_freq", "max")
-    )
-    return pd.DataFrame({"label": labels, "name": labels}).join(bands, on="label")
-
-
-def tell(tables: Tables) -> None:
-    """Say what was found, so that a wrong column or pattern shows before hours of training."""
-    recordings, events = tables.recordings, tables.events
-    for subset, part in recordings.groupby("subset"):
-        hours = part["duration"].sum() / 3600
-        log.info(
-            "%s: %d recordings, %.2f h, %d groups",
-            *(subset, len(part), hours),
-            part["group"].nunique(),
-        )
-    group = events["recording_id"].map(recordings.set_index("recording_id")["group"])
-    for label in tables.labels:
-        own = events["label"] == label
-        absent = int((own & (events["polarity"] < 0)).sum())
-        words = f", {absent} spans without it" if absent else ""
-        log.info(
-            "class %s: %d calls in %d groups%s",
-            *(label, own.sum() - absent, group[own].nunique()),
-            words,
-        )
 
 
 if __name__ == "__main__":

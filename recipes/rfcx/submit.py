@@ -11,12 +11,8 @@ When the leaderboard shows the score, bin/ledger.py set TAG --public SCORE notes
 import sys
 from pathlib import Path
 
-from local.io.errors import CanopyError
 from local.jobs.arguments import ScriptParser
 from local.jobs.exit_codes import run_script
-from local.scoring.metrics.clip_tables import read_clip_table
-from local.tasks.submission import check_submission
-from recipes.rfcx.client import PAGE, SLUG, call_client
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -25,6 +21,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("run", type=Path, metavar="RUN_DIR", help="folder of a finished run")
     parser.add_argument("--message", help="what the leaderboard shows (default: the folder's name)")
     args = parser.parse_args(argv)
+
+    from local.io.errors import CanopyError
+    from local.scoring.metrics.clip_tables import read_clip_table
+    from local.tasks.submission import check_submission
+    from recipes.rfcx.client import PAGE, SLUG, call_client
+
     path = args.run / "submission.csv"
     if not path.is_file():
         raise CanopyError(f"{path}: no such file; finish the run (stage 5) or give its folder")

@@ -10,19 +10,8 @@ NAME; energy.csv is what the energy detector finds with its defaults from 30 to 
 import sys
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
-
-from local.baselines.energy import EnergyDetector, EnergyParams
-from local.config import AudioConfig
-from local.data.tables import read_tables
-from local.features.audio import load_audio
-from local.io.errors import CanopyError
-from local.io.files import write_csv
 from local.jobs.arguments import ScriptParser
 from local.jobs.exit_codes import run_script
-from local.scoring.event_rules.tuning import COLUMNS
-from recipes.usv.prepare import LABEL, read_calls
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -32,43 +21,16 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--tables", type=Path, required=True, help="tables made from it")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     args = parser.parse_args(argv)
+
+    from local.data.tables import read_tables
+    from local.io.files import write_csv
+    from recipes.usv.detectors import energy_events, others
+
     recordings = read_tables(args.tables).recordings
     for name, table in others(args.datadir, recordings).items():
         write_csv(args.out / f"{name}.csv", table)
     write_csv(args.out / "energy.csv", energy_events(args.datadir, recordings))
     return 0
-
-
-def others(datadir: Path, recordings: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Detections of every system whose tables lie beside the recordings, but for the truth."""
-    numbers = [str(name).rpartition("_")[2] for name in recordings["recording_id"]]
-    names = {path.stem.rpartition("_")[0] for path in datadir.glob("*_*.csv")} - {"gt", ""}
-    found = {}
-    for name in sorted(names):
-        parts = []
-        for number, row in zip(numbers, recordings.itertuples(), strict=True):
-            path = datadir / f"{name}_{number}.csv"
-            if not path.is_file():
-                raise CanopyError(f"{path}: no such file, but other recordings have one; add it")
-            parts.append(read_calls(path, str(row.recording_id), np.inf))
-        parts = [one for one in parts if len(one)] or parts[:1]
-        found[name] = pd.concat(parts, ignore_index=True)[list(COLUMNS[:4])]
-    return found
-
-
-def energy_events(datadir: Path, recordings: pd.DataFrame) -> pd.DataFrame:
-    """Events of the energy detector; their scores are decibels brought between 0 and 1."""
-    params = EnergyParams(f_min_hz=30_000.0, f_max_hz=120_000.0)
-    rows = []
-    for row in recordings.itertuples():
-        detector = EnergyDetector(params, int(row.sample_rate))
-        config = AudioConfig(sample_rate=int(row.sample_rate))
-        spans = detector.events(detector.scores(load_audio(datadir / row.path, config)))
-        rows += [
-            (row.recording_id, LABEL, one.onset, one.offset, 1 - 10 ** (-one.score / 10))
-            for one in spans
-        ]
-    return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
 if __name__ == "__main__":

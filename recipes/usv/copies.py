@@ -11,26 +11,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import soundfile
-from pydantic import Field
 
-from local.config import Section
 from local.data.tables import EVENT_COLUMNS
 from local.io.seeds import generator
 from recipes.usv.changes import Sound, any_of_them, write_sound
+from recipes.usv.settings import CopyConfig
 from recipes.usv.simulate import simulated
 
 # Beginning of the ids of all that is made here.
 PREFIX = "copy-"
 # Levels of simulated calls, decibels.
 _LEVEL_DB = (0.0, 20.0)
-
-
-class CopyConfig(Section):
-    """How many copies are made."""
-
-    copies: int = Field(0, ge=0, description="changed copies of each train recording")
-    simulated: int = Field(0, ge=0, description="simulations over each train recording's noise")
-    seed: int = Field(0, ge=0, description="of the draws of copies and simulations")
 
 
 class Copies(NamedTuple):

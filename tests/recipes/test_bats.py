@@ -14,8 +14,7 @@ from local.data.tables import read_tables
 from local.inference.scores import Scores
 from local.io.errors import CanopyError
 from recipes.bats.attach import attach, group_syllables
-from recipes.bats.baselines import by_level, folds_of
-from recipes.bats.classify import by_mixtures, by_network, compared
+from recipes.bats.levels import by_level, folds_of
 from recipes.bats.prepare import main
 from recipes.bats.reading import (
     ANNOTATION_COLUMNS,
@@ -26,6 +25,7 @@ from recipes.bats.reading import (
 )
 from recipes.bats.settings import CONTEXTS, SimulateConfig
 from recipes.bats.simulate import RATE, plan, render_file, simulate, syllable
+from recipes.bats.voices import by_mixtures, by_network, compared
 
 ROOT = Path(__file__).resolve().parents[2]
 CONF = ROOT / "conf" / "bats" / "tiny.yaml"
@@ -376,7 +376,7 @@ def test_mixtures_are_fitted_on_other_folds(monkeypatch):
     def heard(dump, name, onset, offset):
         return tone[name] + rng.standard_normal((24, 30)) * np.linspace(1, 2, 24)[:, None]
 
-    monkeypatch.setattr("recipes.bats.classify.segment_frames", heard)
+    monkeypatch.setattr("recipes.bats.voices.segment_frames", heard)
     voices = voices_of(*[(name, label[name], 0.0, 0.1) for name in tone])
     said = by_mixtures(None, voices, np.array([0, 0, 1, 1, 2]))
     assert said[-1] == "high"

@@ -7,7 +7,8 @@ import soundfile
 
 from local.data.tables import read_tables
 from local.io.errors import CanopyError
-from recipes.rfcx.prepare import convert, main
+from recipes.rfcx.prepare import main
+from recipes.rfcx.tables import convert
 
 HEADER = "recording_id,species_id,songtype_id,t_min,f_min,t_max,f_max\n"
 TP = HEADER + "aa,0,1,0.5,100,1.5,900\nbb,1,1,0.0,200,2.0,800\nbb,1,4,1.0,100,2.0,950\n"

@@ -15,7 +15,7 @@ from local.labels.grid import grid_of
 from local.labels.spans import frames_to_events
 from local.labels.targets import events_by_recording, window_targets
 from local.stages.checks import check_config
-from recipes.usv.compare import others
+from recipes.usv.detectors import others
 from recipes.usv.prepare import main
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,7 +8,7 @@ import pytest
 from scipy.signal import stft
 
 from local.data.tables import Tables
-from recipes.usv import changes, robustness
+from recipes.usv import changes, versions
 from recipes.usv.changes import TRIED, Sound, any_of_them, floor_of
 from recipes.usv.simulate import SHAPES, make_call, simulated
 
@@ -153,13 +153,13 @@ def test_systems_are_compared_over_versions_and_the_first_is_apart():
                 name = f"{original}-{version}-{draw}"
                 rows.append((name, version, original, "x.wav", RATE, 1.0))
                 calls += [(name, "call", 0.1, 0.2), (name, "call", 0.5, 0.6)]
-    sounds = pd.DataFrame(rows, columns=list(robustness.RECORDINGS))
+    sounds = pd.DataFrame(rows, columns=list(versions.RECORDINGS))
     truth = pd.DataFrame(calls, columns=["recording_id", "label", "onset", "offset"])
     right = truth.assign(score=0.9)
     # Nothing is found in the faint ones, and in noisy ones half of each call.
     worse = right[~right["recording_id"].str.contains("faint")].copy()
     worse.loc[worse["recording_id"].str.contains("noisy"), "offset"] -= 0.06
-    table = robustness.measure({"a": right, "b": worse}, truth, sounds, ["call"], 50)
+    table = versions.measure({"a": right, "b": worse}, truth, sounds, ["call"], 50)
     found = table.set_index(["version", "system"])
     assert (found.xs("a", level="system")[["f1_any", "f1_iou_0.5"]] == 1.0).all(axis=None)
     assert found.loc[("noisy", "b"), ["f1_any", "f1_iou_0.5"]].tolist() == [1.0, 0.0]
@@ -183,10 +183,10 @@ def test_versions_are_made_of_originals_alone_and_follow_from_their_seed(tmp_pat
     tables = Tables(pd.DataFrame(rows), calls.assign(label="call"), classes)
     made = []
     for name in ("a", "b"):
-        versions = ["as it is", "white noise +6 dB", "other shapes, 5 to 20 dB"]
-        args = SimpleNamespace(datadir=tmp_path, out=tmp_path / name, versions=versions)
+        chosen = ["as it is", "white noise +6 dB", "other shapes, 5 to 20 dB"]
+        args = SimpleNamespace(datadir=tmp_path, out=tmp_path / name, versions=chosen)
         args.draws, args.seed = 2, 0
-        sounds, truth = robustness.make_versions(args, tables)
+        sounds, truth = versions.make_versions(args, tables)
         assert len(sounds) == 6
         assert set(sounds["original"]) == {"rec_1"}
         assert truth["recording_id"].nunique() == 6

@@ -30,9 +30,7 @@ from recipes.rfcx.ladder.climb import (
     run_command,
     shown,
 )
-from recipes.rfcx.ladder.page import numbers, put_section, section
 from recipes.rfcx.ladder.rungs import RUNS, list_rungs
-from recipes.rfcx.ladder.scores import measure
 
 NAMES = [run.name for run in RUNS]
 RESULTS = Path("recipes/rfcx/RESULTS.md")
@@ -97,6 +95,10 @@ def main(argv: list[str] | None = None, runner: Runner = run_command) -> int:
     """Run what is not done, score everything, write the table."""
     argv = sys.argv[1:] if argv is None else argv
     args = parse_args(argv)
+
+    from recipes.rfcx.ladder.page import numbers, put_section, section
+    from recipes.rfcx.ladder.scores import measure
+
     # Commands run in the project's folder; paths are told as seen from there.
     os.chdir(ROOT)
     plan = make_plan(args)

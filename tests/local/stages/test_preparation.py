@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from local.io.errors import CanopyError
-from local.stages.preparation import prepare_tables
+from local.stages.preparation import Preparation, prepare_tables
 
 
 def arguments(tmp_path):
@@ -24,11 +24,11 @@ def test_preparation_refuses_another_folder_unless_forced(tmp_path):
         for name in ("recordings", "events", "classes"):
             (args.out / f"{name}.csv").write_text("x\n")
 
-    given = {"version": 1, "settings": {}, "inputs": [], "folders": [], "convert": convert}
+    given = Preparation(1, {}, [], [], convert)
     with pytest.raises(CanopyError, match="give another --dumpdir"):
-        prepare_tables(args, **given)
+        prepare_tables(args, given)
     args.force = True
-    assert prepare_tables(args, **given) == 0
+    assert prepare_tables(args, given) == 0
     assert made == [1]
 
 
@@ -48,9 +48,7 @@ def test_preparation_runs_when_a_recording_changes(tmp_path):
             (args.out / f"{name}.csv").write_text("x\n")
 
     def prepare(settings=0, version=1):
-        settings = {"s": settings}
-        given = {"settings": settings, "inputs": [note], "folders": [sounds], "convert": convert}
-        prepare_tables(args, version=version, **given)
+        prepare_tables(args, Preparation(version, {"s": settings}, [note], [sounds], convert))
         return len(made)
 
     assert prepare() == prepare() == 1
