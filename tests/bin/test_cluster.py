@@ -12,6 +12,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from tests.scripts import in_a_shell
+
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """#!{python}
 import json, os, sys
@@ -309,13 +311,5 @@ def test_detection_is_dealt_to_shares(slurm):
 
 
 def test_the_plan_of_an_archive():
-    command = [sys.executable, ROOT / "bin/plan.py", "--hours", "1e5", "--workers", "64"]
-    told = subprocess.run(
-        [*command, "--rate", "300", "--bandwidth", "0.1"],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert "bottleneck: the shared disk" in told.stdout
+    options = ("--hours", "1e5", "--workers", 64, "--rate", 300, "--bandwidth", 0.1)
+    assert "bottleneck: the shared disk" in in_a_shell("plan", *options).out
