@@ -8,6 +8,15 @@ from tqdm import tqdm
 
 from local.io.files import disk_fault, make_folder
 
+_FORMAT, _DATE = "%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S"
+
+
+def log_to_terminal() -> None:
+    """Log lines with time and level to stderr alone."""
+    logging.basicConfig(
+        level=logging.INFO, format=_FORMAT, datefmt=_DATE, stream=sys.stderr, force=True
+    )
+
 
 def start_log(path: Path) -> None:
     """Log lines with time and level to stderr and, appended, to `path`."""
@@ -17,11 +26,7 @@ def start_log(path: Path) -> None:
     except OSError as error:
         raise disk_fault(path, error) from None
     logging.basicConfig(
-        level=logging.INFO,
-        format="%(asctime)s %(levelname)s %(message)s",
-        datefmt="%Y-%m-%dT%H:%M:%S",
-        handlers=handlers,
-        force=True,
+        level=logging.INFO, format=_FORMAT, datefmt=_DATE, handlers=handlers, force=True
     )
 
 

@@ -42,6 +42,20 @@ def preprocess(run: Run, shard: Shard | None) -> None:
             make_dump(run, tables, folder, factor, shard)
 
 
+def dumps_are_done(run: Run) -> bool:
+    """Whether all features are there, of these recordings and settings; says so in the log."""
+    tables = read_tables(run.tables)
+    folders = {
+        factor: stretched_folder(run.features, factor)
+        for factor in (1.0, *run.config.features.stretches)
+    }
+    stamps = [dump_stamp(run, tables, folder, factor) for factor, folder in folders.items()]
+    done = all(stamp.matches() for stamp in stamps) and all(map(all_there, folders.values()))
+    for stamp in stamps if done else ():
+        stamp.say_done()
+    return done
+
+
 def dump_stamp(run: Run, tables: Tables, folder: Path, factor: float) -> Stamp:
     """The mark that a dump was made of these recordings, known by size and time of change."""
     sources = [source_path(run.datadir, path) for path in tables.recordings["path"]]

@@ -1,22 +1,31 @@
 """What of a run is done, by the stamps that its stages leave; without PyTorch."""
 
+import importlib
+from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
 
 from local.config import dump_config
 from local.data.tables import check_source
+from local.io.errors import CanopyError
 from local.io.files import write_text
 from local.jobs.locks import inherited, lock_folder
-from local.stages.graph import PARTS, Work, command
-from local.stages.options import chosen_folds, folds_parser
+from local.stages.experiment import Experiment
+from local.stages.graph import PARTS, Part, Work, command
+from local.stages.logs import log_to_terminal
+from local.stages.options import chosen_folds, folds_parser, preparation_parser
+from local.stages.preprocess import dumps_are_done
+from local.stages.stamps import Stamp
 from local.stages.starting import run_of
 from local.tasks.task_registry import create_task
 
 
 class Progress:
-    """One run, seen from outside of its stages."""
+    """One run, seen from outside of its stages; `values` are those of `run_options.complete`."""
 
     def __init__(self, values: dict[str, Any]) -> None:
+        log_to_terminal()
+        self._values = values
         # As the scripts read it.
         args = folds_parser(None).parse_args(command(PARTS["infer"], values)[1:])
         self._run = run_of(args)
@@ -35,8 +44,49 @@ class Progress:
         return inherited()
 
     def is_done(self, work: Work) -> bool:
-        """Whether a part of a stage has nothing to do."""
-        return False
+        """Whether a script has nothing to do, with a line in the log for every stamp that says so.
+
+        Where something that it needs is missing, it has: its script tells what.
+        """
+        if self._run.force:
+            return False
+        try:
+            if work.part.name == "preprocess":
+                return dumps_are_done(self._run)
+            stamps = [*self._stamps(work.part, work.cycle)]
+            for part in PARTS.values():
+                if part.gathers == work.part.name:
+                    stamps += self._stamps(part, work.cycle)
+        except CanopyError:
+            return False
+        done = bool(stamps) and all(stamp.matches() for stamp in stamps)
+        for stamp in stamps if done else ():
+            stamp.say_done()
+        return done
+
+    def _stamps(self, part: Part, cycle: int) -> Iterator[Stamp]:
+        """The marks of a part."""
+        experiment = Experiment(self._run)
+        if part.name == "prepare":
+            yield from self._preparation()
+        elif part.per == "fold":
+            for fold in self._folds:
+                yield experiment.stamp(part.name, cycle, fold)
+                if part.name == "infer" and experiment.task.further(experiment, cycle, fold):
+                    yield experiment.stamp("further", cycle, fold)
+        elif part.name == "submit":
+            cycles = experiment.cycles_done()
+            yield experiment.stamp(part.name, max(cycles, default=0), cycles=cycles)
+        else:
+            yield experiment.stamp(part.name, cycle, folds=self._folds)
+
+    def _preparation(self) -> Iterator[Stamp]:
+        """The mark of the tables; of a recipe that does not say what they are made from, none."""
+        recipe = importlib.import_module(f"recipes.{self._values['recipe']}.prepare")
+        if hasattr(recipe, "preparation"):
+            values = self._values | {"out": str(self._run.tables)}
+            args = preparation_parser(None).parse_args(command(PARTS["prepare"], values)[1:])
+            yield recipe.preparation(args, self._run.config).stamp(args.datadir, args.out)
 
     def note_configuration(self) -> None:
         """Keep the configuration of a run of which nothing was to do."""

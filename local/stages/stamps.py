@@ -70,11 +70,15 @@ class Stamp:
         if changes := self.changes():
             log.info("%s: to be done again: %s", self.path, changes)
             return False
+        self.say_done()
+        return True
+
+    def say_done(self) -> None:
+        """The log line of a stage that has nothing to do."""
         made_by = _read(self.path)["code"]["commit"]
         told = f" by commit {made_by[:12]}{made_by[40:]}" if made_by else ""
         other = told if made_by != commit() else ""
         log.info("%s: done before%s with the same inputs and settings, skipped", self.path, other)
-        return True
 
     def matches(self) -> bool:
         """Whether the mark is there, made of the same, and the outputs are whole."""
