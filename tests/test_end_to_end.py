@@ -94,9 +94,23 @@ def test_what_was_done_is_skipped_and_says_so(clone):
         expected += ["tiny/cycle1/relabel"] * cycle
         expected += [f"tiny/cycle{cycle}/fold{fold}/train" for fold in (0, 1)]
         for fold in (0, 1):
-            expected += [f"tiny/cycle{cycle}/fold{fold}/{stage}" for stage in ("infer", "insert")]
+            expected += [f"tiny/cycle{cycle}/fold{fold}/{stage}" for stage in ("infer", "further")]
         expected.append(f"tiny/cycle{cycle}/merge")
     assert names == expected
+
+
+def test_a_finished_run_changes_nothing_and_needs_no_pytorch(clone, tmp_path):
+    (tmp_path / "torch.py").write_text("raise SystemExit('a script was started')\n")
+    folders = (clone.dump, clone.exp.parent)
+    before = {path: path.stat().st_mtime_ns for top in folders for path in top.rglob("*.*")}
+    ran = clone.run(PYTHONPATH=str(tmp_path))
+    assert (ran.rc, ran.out) == (0, ""), ran.err
+    assert "submit.done.json: done before" in ran.err
+    after = {path: path.stat().st_mtime_ns for top in folders for path in top.rglob("*.*")}
+    changed = {path.name for path in after if after[path] != before.get(path)}
+    assert changed <= {".lock"}
+    # Where one stage has work to do, its script is started.
+    assert "a script was started" in clone.run("--force", PYTHONPATH=str(tmp_path)).err
 
 
 def test_every_file_is_there_and_opens(clone):

@@ -3,6 +3,7 @@
 import importlib
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 from local.config import dump_config
@@ -82,8 +83,10 @@ class Progress:
 
     def _preparation(self) -> Iterator[Stamp]:
         """The mark of the tables; of a recipe that does not say what they are made from, none."""
-        recipe = importlib.import_module(f"recipes.{self._values['recipe']}.prepare")
-        if hasattr(recipe, "preparation"):
+        name = self._values["recipe"]
+        # Of a script that knows nothing of this, who can say what it does when it is imported.
+        if "\ndef preparation(" in Path("recipes", name, "prepare.py").read_text(encoding="utf-8"):
+            recipe = importlib.import_module(f"recipes.{name}.prepare")
             values = self._values | {"out": str(self._run.tables)}
             args = preparation_parser(None).parse_args(command(PARTS["prepare"], values)[1:])
             yield recipe.preparation(args, self._run.config).stamp(args.datadir, args.out)
