@@ -112,8 +112,9 @@ def make_features(
 
     Returns
     -------
-    manifest : recording_id, file, n_frames, duration, status, reason, and `silence` in seconds, as
-        "0-1.5 3-4"; in the order of `recordings`.
+    manifest : recording_id, file, n_frames, duration, status, reason, `silence` in seconds, as
+        "0-1.5 3-4", and `digest` of the sound file; in the order of `recordings`. It stands for the
+        features among what later stages depend on.
     stats : of each number of a frame, over all usable recordings, in the order of `recordings`.
     n_made : how many were made; the others were there already.
     """
@@ -156,7 +157,7 @@ def make_features(
     for entry in entries:
         if entry["status"] == "ok":
             stats.merge(_unpack(entry["stats"]))
-    columns = ["n_frames", "duration", "status", "reason", "silence"]
+    columns = ["n_frames", "duration", "status", "reason", "silence", "digest"]
     manifest = pd.DataFrame(entries, columns=columns)
     manifest.insert(0, "recording_id", names)
     manifest.insert(1, "file", [job.target.name for job in jobs])

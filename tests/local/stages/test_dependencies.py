@@ -8,6 +8,8 @@ import yaml
 from local.config import Config, Section
 from local.config.matters import flat_settings, longest_prefix
 from local.features.front_ends.kinds import front_end_of
+from local.report.collect import build_report
+from local.report.html import write_report
 from local.stages.dependencies import STAGES
 from local.stages.experiment import Experiment
 from local.stages.infer import infer_fold, merge
@@ -283,6 +285,21 @@ def test_a_front_end_goes_by_its_own_keys_and_by_its_version(monkeypatch):
     assert stage_settings(STAGES["merge"], one) == stage_settings(STAGES["merge"], other)
 
 
+def test_another_sound_of_the_same_length_is_another_training(toy):
+    made = toy()
+    run, experiment = made.run, Experiment(made.run)
+
+    def stamp(seed):
+        rng = np.random.default_rng(seed)
+        for path in experiment.tables.recordings["path"]:
+            soundfile.write(run.datadir / path, 0.1 * rng.normal(size=6000), 1000, subtype="PCM_16")
+        make_dump(run, experiment.tables, run.features, 1.0, None)
+        return experiment.stamp("train").made_of
+
+    assert stamp(1) == stamp(1)
+    assert stamp(1)["inputs"] != stamp(2)["inputs"]
+
+
 # ------------------------------------------------------------------------- what the code reads
 
 
@@ -356,8 +373,12 @@ KINDS = {
 }
 
 
+def write_page(experiment, results):
+    return write_report(experiment.run.exp / "report.html", build_report(experiment, results))
+
+
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_a_stage_reads_matters_or_is_said_to_be_harmless(toy, reading, script, kind):
+def test_what_a_stage_reads_matters_or_is_said_to_be_harmless(toy, reading, kind):
     """A stage that comes to read another key must say so in the table."""
     made = toy(**QUICK, **KINDS[kind])
     run, experiment = made.run, Experiment(made.run)
@@ -372,7 +393,7 @@ def test_what_a_stage_reads_matters_or_is_said_to_be_harmless(toy, reading, scri
         "infer further": lambda: [infer_fold(run, 0, fold) for fold in range(3)],
         "merge": lambda: merge(experiment, 0, [0, 1, 2]),
         "relabel": lambda: relabel(run, 1),
-        "submit": lambda: submit(run, script("submit").write_page),
+        "submit": lambda: submit(run, write_page),
     }.items():
         read = reading(call)
         assert read
