@@ -47,12 +47,15 @@ def banks(path: Path) -> tuple[SincFilters, SincFilters]:
     """The filters of the model as it began and as it is."""
     recipe = read_recipe(load_checkpoint(path), path)
     trained = load_model(path, recipe["labels"])
-    if not isinstance(getattr(trained, "filters", None), SincFilters):
+    after = getattr(trained, "filters", None)
+    if not isinstance(after, SincFilters):
         raise CanopyError(f"{path}: model {recipe['name']} has no learned filters to draw")
     # Where filters start is no matter of chance.
     params = without_pretrained(recipe["params"])
     begun = create_model(recipe["name"], params, recipe["n_classes"], recipe["n_bands"])
-    return begun.filters, trained.filters
+    before = begun.filters
+    assert isinstance(before, SincFilters)  # noqa: S101 (of the same kind of model)
+    return before, after
 
 
 def filters_figure(responses: dict[str, FilterResponse], width_px: float = 900) -> Figure:

@@ -25,7 +25,7 @@ from recipes.bats import settings as bats
 from recipes.demo.settings import DemoSettings
 from recipes.mine import settings as mine
 from recipes.rfcx import prepare as rfcx
-from recipes.usv import prepare as usv
+from recipes.usv import settings as usv
 
 ROOT = Path(__file__).resolve().parents[3]
 RECIPES = [bats.PrepareConfig, bats.SimulateConfig, mine.PrepareConfig, rfcx.PrepareConfig]

@@ -207,6 +207,11 @@ SWITCHES = {
 }
 
 
+def _name(value) -> str:
+    """The name of a case, the same in every process: sets have no order of their own."""
+    return ",".join(sorted(value)) if isinstance(value, set | frozenset) else str(value)
+
+
 def rows():
     for line in KEYS.strip().splitlines():
         key, rest = line.split(maxsplit=1)
@@ -237,7 +242,7 @@ def depends(config: Config, cycle: int):
     }
 
 
-@pytest.mark.parametrize(("key", "value", "plain", "rich"), list(rows()), ids=lambda v: str(v))
+@pytest.mark.parametrize(("key", "value", "plain", "rich"), list(rows()), ids=_name)
 def test_every_key_changes_the_stamps_of_the_stages_that_it_matters_to(key, value, plain, rich):
     for n, (settings, cycle, expected) in enumerate([(PLAIN, 0, plain), (RICH, 1, rich)]):
         config = Config.model_validate(settings)

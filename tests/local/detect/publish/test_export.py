@@ -22,7 +22,7 @@ from local.models import create_model
 from local.models.checkpoint import model_state, save_checkpoint
 from local.scoring.event_rules.thresholds import ThresholdChoice, fit_thresholds
 from local.stages.experiment import Experiment
-from local.stages.submit import make_events
+from local.tasks.detection_submit import make_events
 from tests.toy_detector import sound
 
 LABELS = ["a", "b", "c"]
