@@ -4,6 +4,7 @@ Modules that need PyTorch are imported where a model needs them, so that a publi
 Runtime starts within a second.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ from local.io.errors import CanopyError
 from local.io.files import file_digest
 from local.scoring.event_rules.rule_file import EventRule, read_rule
 from local.scoring.event_rules.thresholds import Evidence
+
+log = logging.getLogger("canopy")
 
 # How far above a checkpoint its run's configuration may lie: EXPDIR/TAG/cycle<n>/fold<k>/best.pt.
 _LEVELS = 3
@@ -119,6 +122,14 @@ def load(request: Request, models: list[ModelSpec] | None = None) -> Detector:
     """Load the models of a request."""
     models = describe(request) if models is None else models
     config = _settings(models[0].config, request)
+    front_end = front_end_of(config)
+    if front_end.n_channels > 1:
+        raise CanopyError(
+            f"{models[0].path}: features.kind {front_end.kind} hears {front_end.n_channels} "
+            "channels, and detection reads one; give another model"
+        )
+    if not front_end.can_stream:
+        log.info("features.kind %s holds each recording in memory as a whole", front_end.kind)
     views = list_views(config, models[0].step)
     engine: Engine
     if chosen_engine(request, models) == "onnx":

@@ -1,11 +1,14 @@
 """A new kind is one file: what is made up here goes through the stages."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 import soundfile
 
 from local.config import Config, Section, load_config
+from local.detect.detectors import ModelSpec, Request, load
 from local.features.corpus import estimate_bytes, make_features
 from local.features.front_ends.front_end import FrontEnd, register
 from local.features.front_ends.kinds import front_end_of
@@ -150,6 +153,23 @@ def test_several_axes_and_channels_and_a_whole_recording_at_once(tmp_path):
     scores = score_recordings(PairsModel(), dump, ["a"], ["call"], "cpu")
     largest = expected.reshape(6, 24).max(axis=0).reshape(12, 2).mean(axis=1)
     np.testing.assert_allclose(scores.frames[0][0], largest, atol=1e-6)
+
+
+def test_detection_reads_one_channel():
+    model = ModelSpec(
+        path=Path("model"),
+        classes=pd.DataFrame({"label": ["call"]}),
+        config=pairs_config(),
+        step=2,
+        graphs=[],
+        any_length=True,
+        load=lambda: [PairsModel()],
+        evidence=lambda: None,
+        shift=lambda: None,
+        files=[],
+    )
+    with pytest.raises(CanopyError, match=r"features\.kind pairs hears 2 channels"):
+        load(Request([model.path]), [model])
 
 
 @pytest.mark.parametrize(
