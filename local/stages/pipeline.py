@@ -98,6 +98,8 @@ class Pipeline:
         for work in order(self.stages, progress.cycles):
             if work.part.gathers:  # done by the script of the part before
                 continue
+            if self._supervisor.caught:
+                self._stop()
             self._enter(work, progress.cycles)
             with self._explained():
                 done = progress.is_done(work)

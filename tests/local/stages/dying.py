@@ -20,7 +20,7 @@ import torch.utils.tensorboard  # noqa: F401
 
 from local.inference import score_recordings as inference
 from local.jobs.exit_codes import run_script
-from local.stages import stamps
+from local.stages import stamps, train  # noqa: F401 (late, by the script)
 from local.training.fold_loop import Trainer
 
 ROOT = Path(__file__).resolve().parents[3]
