@@ -22,6 +22,7 @@ from local.models import create_model
 from local.models.checkpoint import model_state, save_checkpoint
 from local.scoring.event_rules.thresholds import ThresholdChoice, fit_thresholds
 from local.stages.experiment import Experiment
+from local.stages.run_record import note_work
 from local.tasks.detection_submit import make_events
 from tests.toy_detector import sound
 
@@ -54,6 +55,7 @@ def finished(toy):
             extra = {"used": np.ones((len(ids), N_FOLDS), dtype=bool)} if kind == "oof" else {}
             save_scores(made.run.cycle(0) / f"{kind}.npz", scores, clip, keep_frames, **extra)
         write_json(made.run.cycle(0) / "merge.done.json", {})
+        note_work(made.run, "infer")
         params = made.run.config.model.params
         recipe = {"name": "crnn", "params": params, "n_classes": 3, "n_bands": 8, "labels": LABELS}
         for fold in range(N_FOLDS):
