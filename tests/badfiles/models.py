@@ -162,7 +162,11 @@ FOLDERS_REFUSED = [
     ("a configuration that is text", put_in("config", value="x"), "config"),
     ("a transform of a million", put_in("config", "features", "n_fft", value=2**20), "n_fft"),
     ("a hundred million filters", put_in("config", "features", "n_mels", value=10**8), "filters"),
-    ("other bands", put_in("config", "features", "n_mels", value=17), "mel bands"),
+    (
+        "other bands",
+        put_in("config", "features", "n_mels", value=17),
+        "take 16 bands, and its configuration makes 17",
+    ),
     ("windows of a trillion frames", put_in("window", value=2**40), "cannot be"),
     ("a step of nothing", put_in("step", value=0), "cannot be"),
     ("a step that is text", put_in("step", value="x"), "not as this version writes it"),

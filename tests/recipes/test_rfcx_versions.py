@@ -25,10 +25,10 @@ from local.models import create_model, without_pretrained
 from local.models.checkpoint import load_checkpoint, load_model
 from local.stages.experiment import Experiment
 from local.stages.infer import merge
-from local.stages.options import stage_parser
 from local.stages.places import Run
+from local.stages.stage_options import stage_parser
 from local.stages.starting import start
-from local.training import steps as training_steps
+from local.tasks import detection_fold
 from recipes.demo.competition import simulate
 from recipes.demo.settings import settings_from
 
@@ -202,14 +202,14 @@ def test_every_fold_has_the_same_configuration_and_mixup(bench, monkeypatch):
 
     Pins defect 1 of earlier systems: one fold changed the settings of those after it.
     """
-    real, seen, settings = training_steps.augment, [], []
+    real, seen, settings = detection_fold.augment, [], []
 
     def spy(batch, config, *more):
         mixed = real(batch, config, *more)
         seen.append((config, len(batch.x), not torch.equal(mixed.x, batch.x)))
         return mixed
 
-    monkeypatch.setattr(training_steps, "augment", spy)
+    monkeypatch.setattr(detection_fold, "augment", spy)
     small = ["model.name=crnn", "model.params.activity=true", "model.params.gru=0"]
     small += ["train.windows_per_epoch=32", "train.batch_size=16"]
     kept = [change for change in SMALL if not change.startswith("train.w")]
