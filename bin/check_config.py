@@ -11,7 +11,7 @@ against the recordings.
 import sys
 
 from local.jobs.exit_codes import run_script
-from local.stages.options import stage_parser
+from local.stages.stage_options import stage_parser
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from local.jobs.arguments import ScriptParser
 from local.jobs.exit_codes import run_script
-from local.stages.options import stage_parser
+from local.stages.stage_options import stage_parser
 
 log = logging.getLogger("canopy")
 

@@ -20,7 +20,7 @@ written); 2 usage; 75 stopped by a signal, the same command goes on.
 import logging
 import sys
 
-from local.detect.options import parse_args
+from local.detect.detect_options import parse_args
 from local.jobs.exit_codes import run_script
 
 log = logging.getLogger("canopy")

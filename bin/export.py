@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     from local.detect.publish.folder import check_out
     from local.io.errors import CanopyError
     from local.jobs.locks import lock_folder
-    from local.stages.options import chosen_folds
+    from local.stages.stage_options import chosen_folds
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     member = open_member(args.run, args.cycle, args.datadir, args.dumpdir)

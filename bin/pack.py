@@ -17,7 +17,7 @@ import math
 import sys
 
 from local.jobs.exit_codes import run_script
-from local.stages.options import stage_parser
+from local.stages.stage_options import stage_parser
 
 SIZE_MB = 256
 

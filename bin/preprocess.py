@@ -16,7 +16,7 @@ import sys
 
 from local.jobs.exit_codes import run_script
 from local.jobs.shards import parse_shard
-from local.stages.options import stage_parser
+from local.stages.stage_options import stage_parser
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -11,7 +11,7 @@ A task that calibrates its outputs instead does so with --cycle 0, once.
 import sys
 
 from local.jobs.exit_codes import run_script
-from local.stages.options import stage_parser
+from local.stages.stage_options import stage_parser
 
 
 def main(argv: list[str] | None = None) -> int:

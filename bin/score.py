@@ -74,8 +74,8 @@ def main(argv: list[str] | None = None) -> int:
     from local.io.errors import CanopyError
     from local.io.files import write_csv, write_json
     from local.io.limits import spreadsheet_safe
+    from local.scoring.evaluation.comparison_options import comparison_options
     from local.scoring.evaluation.comparison_table import make_comparison_table
-    from local.scoring.evaluation.options import comparison_options
     from local.scoring.evaluation.score_sources import named_paths, read_system, read_truth_file
     from local.scoring.evaluation.scoring_set import make_scoring_set
     from local.scoring.evaluation.table_text import format_comparison

@@ -15,7 +15,7 @@ import sys
 
 from local.jobs.exit_codes import run_script
 from local.jobs.shards import parse_shard
-from local.stages.options import folds_parser
+from local.stages.stage_options import folds_parser
 
 
 def main(argv: list[str] | None = None) -> int:

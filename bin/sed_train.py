@@ -15,7 +15,7 @@ nodes; docs/cluster.md says how far what comes out is what one process makes.
 import sys
 
 from local.jobs.exit_codes import run_script
-from local.stages.options import folds_parser
+from local.stages.stage_options import folds_parser
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -10,7 +10,7 @@ positives and known negatives of each class are spread evenly.
 import sys
 
 from local.jobs.exit_codes import run_script
-from local.stages.options import stage_parser
+from local.stages.stage_options import stage_parser
 
 
 def main(argv: list[str] | None = None) -> int:

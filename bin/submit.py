@@ -14,7 +14,7 @@ import logging
 import sys
 
 from local.jobs.exit_codes import run_script
-from local.stages.options import stage_parser
+from local.stages.stage_options import stage_parser
 
 log = logging.getLogger("canopy")
 

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from local.jobs.exit_codes import run_script
-from local.stages.options import stage_parser
+from local.stages.stage_options import stage_parser
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -17,7 +17,7 @@ from local.config.score import EventsConfig, ReportConfig, ScoreConfig
 from local.config.section_base import Count, Positive, Section, Share
 from local.config.train import ModelConfig, TrainConfig
 from local.config.version import Config
-from local.config.windows import WindowConfig
+from local.config.window import WindowConfig
 
 __all__ = [
     "AudioConfig",

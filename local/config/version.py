@@ -16,7 +16,7 @@ from local.config.relabel import PriorConfig, RelabelConfig
 from local.config.score import EventsConfig, ReportConfig, ScoreConfig
 from local.config.section_base import Section, Settings
 from local.config.train import ModelConfig, TrainConfig
-from local.config.windows import WindowConfig
+from local.config.window import WindowConfig
 
 
 class Config(Section):

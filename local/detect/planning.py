@@ -5,9 +5,9 @@ import logging
 import os
 
 from local.detect.class_rules import choose_thresholds, prior_shift, span_rules, use_event_rule
+from local.detect.detect_options import CPU_BATCH
 from local.detect.detectors import Request, chosen_engine, describe, fingerprint_of
 from local.detect.job import Job
-from local.detect.options import CPU_BATCH
 from local.detect.partition import site_rule
 from local.detect.sound import find_sounds
 from local.io.errors import CanopyError

@@ -5,7 +5,7 @@ import logging
 import os
 from typing import Any
 
-from local.detect.options import parse_args as parse_detect
+from local.detect.detect_options import parse_args as parse_detect
 from local.detect.partition import site_rule
 from local.io.errors import CanopyError
 from local.slurm.conf import ClusterConf

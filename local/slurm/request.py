@@ -12,7 +12,7 @@ from local.io.files import fingerprint
 from local.slurm.conf import ClusterConf, read_conf
 from local.slurm.job_graph import Job, RunRequest
 from local.stages.graph import STAGES
-from local.stages.options import chosen_folds
+from local.stages.stage_options import chosen_folds
 from local.tasks.task_registry import create_task
 
 

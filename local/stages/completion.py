@@ -14,14 +14,14 @@ from local.jobs.locks import inherited, lock_folder
 from local.stages.experiment import Experiment
 from local.stages.graph import PARTS, Part, Work, command
 from local.stages.logs import log_to_terminal
-from local.stages.options import chosen_folds, folds_parser, preparation_parser
 from local.stages.preprocess import dumps_are_done
+from local.stages.stage_options import chosen_folds, folds_parser, preparation_parser
 from local.stages.stamps import Stamp
 from local.stages.starting import run_of
 from local.tasks.task_registry import create_task
 
 
-class Progress:
+class Completion:
     """One run, seen from outside of its stages; `values` are those of `run_options.complete`."""
 
     def __init__(self, values: dict[str, Any]) -> None:

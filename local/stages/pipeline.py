@@ -90,24 +90,24 @@ class Pipeline:
 
     def _run(self, held: ExitStack) -> None:
         # What takes a second to import, once signals are listened to.
-        from local.stages.progress import Progress
+        from local.stages.completion import Completion
 
         with self._explained():
-            progress = Progress(self.values)
-            self._handed_on = progress.hold(held)
-        for work in order(self.stages, progress.cycles):
+            completion = Completion(self.values)
+            self._handed_on = completion.hold(held)
+        for work in order(self.stages, completion.cycles):
             if work.part.gathers:  # done by the script of the part before
                 continue
             if self._supervisor.caught:
                 self._stop()
-            self._enter(work, progress.cycles)
+            self._enter(work, completion.cycles)
             with self._explained():
-                done = progress.is_done(work)
+                done = completion.is_done(work)
             if not done:
                 self._check()
                 self._call(work.part, work.cycle)
         if not self._checked:
-            progress.note_configuration()
+            completion.note_configuration()
 
     @contextmanager
     def _explained(self) -> Iterator[None]:

@@ -16,9 +16,9 @@ from local.models.checkpoint import load_checkpoint
 from local.stages.experiment import Experiment
 from local.stages.fold_processes import run_folds
 from local.stages.logs import start_log
-from local.stages.options import chosen_folds
 from local.stages.places import Run
 from local.stages.run_record import environment_record, note_work
+from local.stages.stage_options import chosen_folds
 from local.stages.stamps import Stamp
 from local.stages.starting import plan, started
 from local.training.fold_loop import Trainer

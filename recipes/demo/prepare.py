@@ -16,7 +16,7 @@ from pydantic import Field
 
 from local.config import Config, Share
 from local.jobs.exit_codes import run_script
-from local.stages.options import preparation_parser
+from local.stages.stage_options import preparation_parser
 from recipes.demo.settings import DemoSettings, settings_from
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from argparse import Namespace
 from typing import TYPE_CHECKING
 
 from local.jobs.exit_codes import run_script
-from local.stages.options import preparation_parser
+from local.stages.stage_options import preparation_parser
 
 if TYPE_CHECKING:
     from local.config import Config

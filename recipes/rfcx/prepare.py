@@ -18,7 +18,7 @@ from pydantic import Field
 
 from local.config import Config, Section, parse_section
 from local.jobs.exit_codes import run_script
-from local.stages.options import preparation_parser
+from local.stages.stage_options import preparation_parser
 
 if TYPE_CHECKING:
     from local.stages.preparation import Preparation

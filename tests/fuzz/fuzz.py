@@ -37,7 +37,7 @@ from local.models.checkpoint import load_checkpoint
 from local.models.pretrained import read_weights
 from local.relabel.prevalence import read_prevalence
 from local.scoring.metrics.clip_tables import read_clip_table
-from local.stages.options import chosen_folds
+from local.stages.stage_options import chosen_folds
 from tests.badfiles import arrays, sounds, texts
 from tests.badfiles.kinds import put
 

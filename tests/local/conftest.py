@@ -17,8 +17,8 @@ from local.features.front_ends.kinds import front_end_of
 from local.features.npz import stretched_folder, write_features
 from local.features.store import FeatureStore
 from local.io.files import write_csv
-from local.stages.options import stage_parser
 from local.stages.places import Run
+from local.stages.stage_options import stage_parser
 from local.stages.starting import start
 from tests.scripts import load_script
 

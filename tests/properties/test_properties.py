@@ -10,7 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from local.config.data import DataConfig
-from local.config.windows import WindowConfig
+from local.config.window import WindowConfig
 from local.data.annotations.formats import read_annotations, write_annotations
 from local.data.tables import (
     CLASS_COLUMNS,

@@ -1,8 +1,8 @@
 """What run.sh takes for done: by the stamps that the scripts leave, and only then."""
 
 from local.jobs.exit_codes import run_script
+from local.stages.completion import Completion
 from local.stages.graph import PARTS, STAGES, Work
-from local.stages.progress import Progress
 from local.stages.split import split
 from local.stages.train import train_fold
 
@@ -17,7 +17,7 @@ def test_a_stage_is_done_when_its_stamps_say_so(toy, capsys):
     values |= {"set": [], "force": False, "folds": ""}
 
     def done(work, **more):
-        return Progress(values | more).is_done(work)
+        return Completion(values | more).is_done(work)
 
     (made.run.exp / "folds.csv").unlink()
     assert not done(SPLIT)

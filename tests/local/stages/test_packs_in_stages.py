@@ -90,7 +90,7 @@ def test_training_and_inference_from_packs_near_by_come_out_the_same(packed, scr
 
 
 def test_the_cache_is_the_option_else_the_environment(script, monkeypatch, tmp_path):
-    from local.stages.options import chosen_cache
+    from local.stages.stage_options import chosen_cache
 
     for name in ("CANOPY_CACHE", "SLURM_TMPDIR"):
         monkeypatch.delenv(name, raising=False)

@@ -6,8 +6,8 @@ import sys
 import pytest
 
 from local.io.errors import CanopyError
-from local.stages.options import chosen_folds, stage_parser
 from local.stages.run_record import environment_record
+from local.stages.stage_options import chosen_folds, stage_parser
 from local.stages.starting import start
 
 

@@ -21,8 +21,8 @@ from local.relabel.prior_correction import prior_correction
 from local.report.ledger import COLUMNS, fill_in, read_ledger
 from local.scoring.metrics.lwlrap import lwlrap
 from local.stages.experiment import Experiment
-from local.stages.options import stage_parser
 from local.stages.run_record import note_work
+from local.stages.stage_options import stage_parser
 from local.stages.starting import start
 from local.tasks.detection_evidence import fold_evidence
 from local.tasks.detection_results import collect, corrected_test

@@ -14,7 +14,7 @@ from local.features.npz import stretched_folder
 from local.io.errors import CanopyError
 from local.models.checkpoint import load_checkpoint
 from local.stages.experiment import Experiment
-from local.stages.options import stage_parser
+from local.stages.stage_options import stage_parser
 from local.stages.starting import start
 from local.tasks.detection_fold import DetectionFold
 from local.training.augment.input_kind import check_augment
