@@ -175,7 +175,7 @@ def random_windows(
 ) -> np.ndarray:
     """(n, 2) recording positions and first frames, evenly from all time.
 
-    Of the pool's own recordings, or with `of_backgrounds` of those that only lie under windows.
+    Of the set's own recordings, or with `of_backgrounds` of those that only lie under windows.
     """
     plan = np.empty((n, 2), dtype=np.int64)
     rows = (

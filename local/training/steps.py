@@ -216,10 +216,10 @@ class Learner:
         self.progress.skipped += not finite
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        with warnings.catch_warnings():
-            # The scaler may leave out the very first step; the schedule counts it all the same.
+        if not finite:
+            # The scaler left out the step, maybe the very first; the schedule counts it still.
             warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
-            self.scheduler.step()
+        self.scheduler.step()
         self.ema.update_parameters(self.model)
         return True
 

@@ -8,6 +8,7 @@ import pandas as pd
 from local.data.annotations.format_names import SUFFIXES
 from local.data.annotations.formats import read_annotations, write_annotations
 from local.data.annotations.shared import ReadOptions, table_stem
+from local.data.tables import EVENT_COLUMNS
 from local.io.errors import CanopyError
 from local.jobs.locks import lock_folder
 
@@ -76,15 +77,7 @@ def find_inputs(paths: list[Path], format: str) -> list[Path]:
 def left_behind(frame: pd.DataFrame, target: str) -> list[str]:
     """Columns that say something and have no place in the target format."""
     held = {
-        "audacity": {
-            "recording_id",
-            "label",
-            "onset",
-            "offset",
-            "low_freq",
-            "high_freq",
-            "polarity",
-        },
+        "audacity": set(EVENT_COLUMNS) - {"weight"},
         "rainforest": set(frame.columns) - {"weight"},
     }.get(target, set(frame.columns))
     held |= {"source", "Selection", "View", "Channel", "path", "sequence_start"}

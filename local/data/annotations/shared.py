@@ -259,17 +259,6 @@ def check_spans(events: pd.DataFrame, path: Path) -> pd.DataFrame:
     return events.reset_index(drop=True)
 
 
-def empty_events() -> pd.DataFrame:
-    """An events table without rows, with the columns and types of one that has some."""
-    text = {"recording_id", "label", "source"}
-    return pd.DataFrame(
-        {
-            column: np.array([], dtype=object if column in text else float)
-            for column in EVENT_COLUMNS
-        }
-    )
-
-
 def complete(frame: pd.DataFrame, source: str) -> pd.DataFrame:
     """A copy with all columns of `events`, so that detections can be written like annotations."""
     missing = [name for name in ("recording_id", "label", "onset", "offset") if name not in frame]

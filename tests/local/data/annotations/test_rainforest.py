@@ -4,7 +4,6 @@ import pandas as pd
 import pytest
 
 from local.data.annotations.rainforest import RAINFOREST_COLUMNS, read_rainforest
-from local.data.annotations.shared import empty_events
 from local.io.errors import CanopyError
 from local.data.tables import EVENT_COLUMNS, check_events
 
@@ -78,7 +77,9 @@ def test_a_missing_column_is_named(path):
 
 
 def test_no_events_have_the_columns_and_types_of_some(path):
-    some, none = read_rainforest(path, 1, "tp")[list(EVENT_COLUMNS)], empty_events()
+    some = read_rainforest(path, 1, "tp")[list(EVENT_COLUMNS)]
+    path.write_text(HEADER + "\n")
+    none = read_rainforest(path, 1, "tp")[list(EVENT_COLUMNS)]
     assert list(none.columns) == list(EVENT_COLUMNS)
     assert len(none) == 0
     both = pd.concat([some, none], ignore_index=True)
