@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
 
         return submit_run(args) if args.command == "submit" else submit_detect(args)
 
-    from local.slurm.record import Home, Submission
+    from local.slurm.sent_jobs import Home, Submission
     from local.slurm.site import ask
     from local.slurm.status import describe, live_ids, states_of
 

@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
 
     from local.features.npz import stretched_folder
-    from local.features.packing import pack_dump
+    from local.features.pack_dump import pack_dump
     from local.io.errors import CanopyError
     from local.jobs.locks import lock_folder
     from local.stages.starting import plan

@@ -15,9 +15,9 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
-from local.stages.graph import Part, command
 from local.stages.pipeline import Pipeline, say
 from local.stages.run_options import UsageError, complete, help_text, parse
+from local.stages.stage_graph import Part, command
 
 ROOT = Path(__file__).resolve().parents[1]
 # Set by run.sh: how it was called, and whether the environment is up to date.

@@ -20,7 +20,7 @@ from local.features.front_ends.front_end import WAVEFORM
 from local.features.store import FeatureStore
 from local.inference.scores import Scores
 from local.io.errors import CanopyError
-from local.labels.grid import FrameGrid
+from local.labels.grid import FrameGrid, hop_seconds
 from local.labels.spans import Span, frames_to_events
 
 # Added to power, far below the last bit of 16-bit sound: digital silence has a finite level.
@@ -81,7 +81,7 @@ class EnergyDetector:
         self.params = params
         self.hop = max(1, round(params.hop_s * sample_rate))
         self.window = max(self.hop, round(params.window_s * sample_rate))
-        self.hop_s = self.hop / sample_rate
+        self.hop_s = hop_seconds(self.hop, sample_rate)
         hertz = np.fft.rfftfreq(self.window, 1.0 / sample_rate)
         f_max = params.f_max_hz or sample_rate / 2
         self._bins = (hertz >= params.f_min_hz) & (hertz <= f_max)

@@ -6,7 +6,7 @@ range, and all faults are told at once. The result is immutable; every fold gets
 """
 
 from local.config.augment import AugmentConfig
-from local.config.built import BuiltModel
+from local.config.built_model import BuiltModel
 from local.config.data import AudioConfig, DataConfig, SplitConfig
 from local.config.features import FeatureConfig
 from local.config.infer import InferenceConfig, PoolConfig, TtaConfig
@@ -16,7 +16,7 @@ from local.config.relabel import PriorConfig, RelabelConfig
 from local.config.score import EventsConfig, ReportConfig, ScoreConfig
 from local.config.section_base import Count, Positive, Section, Share
 from local.config.train import ModelConfig, TrainConfig
-from local.config.version import Config
+from local.config.whole_config import Config
 from local.config.window import WindowConfig
 
 __all__ = [

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from local.config.section_base import Section, SectionType
 from local.config.strict_yaml import parse_yaml
-from local.config.version import Config
+from local.config.whole_config import Config
 from local.io.errors import CanopyError
 from local.io.limits import MAX_YAML_BYTES, MAX_YAML_DEPTH, read_text
 

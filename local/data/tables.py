@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from local.io.cells import read_cells
+from local.io.csv_cells import read_cells
 from local.io.errors import CanopyError
 from local.io.files import as_written, file_digest, fingerprint, read_json, write_csv, write_json
 from local.io.limits import id_fault, label_fault

@@ -16,7 +16,7 @@ import pandas as pd
 from local.config import Config, load_config
 from local.detect.publish.folder import Published, is_published, read_published
 from local.features.front_ends.front_end import check_input
-from local.features.front_ends.kinds import front_end_of
+from local.features.front_ends.front_end_registry import front_end_of
 from local.inference.sliding import Scorer
 from local.inference.views import View, list_views
 from local.io.errors import CanopyError

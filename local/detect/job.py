@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from local import __version__
 from local.detect.detectors import Detector, ModelSpec, Request, load
-from local.detect.finish import RECORD, WORK, Outcome, finish, write_days
+from local.detect.job_results import RECORD, WORK, Outcome, finish, write_days
 from local.detect.outputs import ScoreFile, save_part, score_path
 from local.detect.partition import SiteRule, by_day
 from local.detect.sound import SoundFile, duration_of, printable

@@ -16,7 +16,7 @@ from onnx.utils import Extractor
 from local.config import Config
 from local.detect.publish.folder import CLIP, FEATURES, FRAME, INPUT, RUNTIME_ERRORS
 from local.features.front_ends.front_end import WAVEFORM
-from local.features.front_ends.kinds import front_end_of
+from local.features.front_ends.front_end_registry import front_end_of
 from local.io.errors import CanopyError, first_line
 
 # A fused x * sigmoid(x) takes no blocked layout, so each convolution beside one reorders its input

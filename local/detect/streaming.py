@@ -101,7 +101,7 @@ def score_stream(
             finder = SilenceFinder(detector.config.audio.sample_rate)
             blocks = finder.pass_on(open_blocks())
             if stretch != 1.0:
-                from local.features.tempo import stretch_stream
+                from local.features.time_stretch import stretch_stream
 
                 blocks = stretch_stream(blocks, stretch, detector.config.features.n_fft)
             streams[stretch] = FrameStream(

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from local.config import Config
-from local.features.front_ends.kinds import front_end_of
+from local.features.front_ends.front_end_registry import front_end_of
 from local.inference.score_recordings import TorchScorer
 from local.models import SedModel
 

@@ -12,7 +12,7 @@ import shutil
 import stat
 from pathlib import Path
 
-from local.features.pack import Packed, verify
+from local.features.pack_files import Packed, verify
 from local.io.errors import CanopyError
 from local.io.files import atomic_path, file_digest, fingerprint
 from local.jobs.interruption import stop_if_asked

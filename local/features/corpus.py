@@ -25,9 +25,9 @@ from local.config import Config
 from local.data.tables import read_table
 from local.features.band_statistics import RunningStats
 from local.features.front_ends.front_end import FrontEnd
-from local.features.front_ends.kinds import front_end_of
+from local.features.front_ends.front_end_registry import front_end_of
 from local.features.npz import FeatureReader
-from local.features.pack import Packed, forget, packed_files
+from local.features.pack_files import Packed, forget, packed_files
 from local.features.recording import process_recording
 from local.features.silence import write_spans
 from local.io.errors import CanopyError

@@ -7,7 +7,7 @@ beside `feats`, for augmentation: then the file counts as features, and the wave
 the plain one (`stretched_folder`), with times and durations in its own, stretched time. Nothing is
 compressed, and `feats` is stored in Fortran order, frame after frame, so that a crop in time is one
 contiguous stretch of the file. `numpy.load` reads these files as any other npz. A file may also lie
-in a pack, byte for byte (`pack`): a place is a path, or a file's stretch of a pack.
+in a pack, byte for byte (`pack_files`): a place is a path, or a file's stretch of a pack.
 """
 
 import io
@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from local.features.pack import Packed, Place, Window
+from local.features.pack_files import Packed, Place, Window
 from local.io.archives import UNREADABLE, StoredArray, open_archive, stored_arrays
 from local.io.errors import CanopyError
 from local.io.files import write_npz

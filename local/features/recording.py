@@ -50,7 +50,7 @@ def process_recording(
         silence = SilenceFinder(front_end.audio.sample_rate)
         samples = silence.pass_on(samples)
         if stretch != 1.0:
-            from local.features.tempo import stretch_stream
+            from local.features.time_stretch import stretch_stream
 
             samples = stretch_stream(samples, stretch, front_end.features.n_fft)
         heard = _Samples(path, front_end)

@@ -10,9 +10,9 @@ import pandas as pd
 from local.config import Config
 from local.data.tables import read_table
 from local.features.cache import copy_here
-from local.features.front_ends.kinds import front_end_of
+from local.features.front_ends.front_end_registry import front_end_of
 from local.features.npz import FeatureReader, stretched_folder
-from local.features.pack import Packed, Place, packed_files
+from local.features.pack_files import Packed, Place, packed_files
 from local.features.silence import read_spans, widened
 from local.io.errors import CanopyError
 from local.labels.windows import pad_short

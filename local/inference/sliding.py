@@ -15,7 +15,7 @@ import numpy as np
 from scipy.special import expit
 
 from local.config import Config
-from local.features.front_ends.kinds import front_end_of
+from local.features.front_ends.front_end_registry import front_end_of
 from local.features.silence import settled
 from local.inference.scores import mean_logit
 from local.inference.views import View

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from local.config import Config, InferenceConfig
-from local.features.front_ends.kinds import front_end_of
+from local.features.front_ends.front_end_registry import front_end_of
 from local.io.errors import CanopyError
 from local.labels.grid import to_frames
 from local.labels.windows import Recordings, training_window, window_frames

@@ -51,6 +51,11 @@ def grid_of(
     return FrameGrid(n_frames // step, hop_s * step, start)
 
 
+def hop_seconds(hop_length: int, sample_rate: int) -> float:
+    """Seconds from one frame to the next, of a hop in samples."""
+    return hop_length / sample_rate
+
+
 def to_frames(seconds: float, hop_s: float) -> int:
     """Whole number of frames nearest to a length of time."""
     return int(np.floor(seconds / hop_s + 0.5))

@@ -1,3 +1,1 @@
-"""Arrays of microphones: geometry, correlations, classical localisers, calibration,
-attribution.
-"""
+"""Where it calls, by arrays of microphones: nothing is here yet."""

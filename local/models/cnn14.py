@@ -32,7 +32,7 @@ from local.models.common import (
 )
 from local.models.heads import attend
 from local.models.pretrained import read_weights, take_weights
-from local.models.registry import SedModel, SedOutput, register
+from local.models.sed_model import SedModel, SedOutput, register
 
 log = logging.getLogger("canopy")
 

@@ -4,7 +4,7 @@ import torch
 from pydantic import Field, field_validator
 
 from local.models.pretrained import start_from
-from local.models.registry import SedModel, register
+from local.models.sed_model import SedModel, register
 from local.models.sequence import SequenceParams, SequenceSed
 
 

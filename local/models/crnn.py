@@ -21,7 +21,7 @@ from local.models.common import (
     smooth_cells,
 )
 from local.models.pretrained import start_from
-from local.models.registry import SedModel, register
+from local.models.sed_model import SedModel, register
 
 _MAX_DEPTH = 64
 

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from local.models.pretrained import start_from
-from local.models.registry import SedModel, register
+from local.models.sed_model import SedModel, register
 from local.models.wave_sed import WaveParams, WaveSed, require_samples
 
 # Added to the variance: the square of the published 1e-6 on the standard deviation.

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from local.models.registry import SedOutput
+from local.models.sed_model import SedOutput
 
 
 def attend(frame_logit: torch.Tensor, attention: torch.Tensor) -> torch.Tensor:

@@ -14,7 +14,7 @@ from torch import nn
 
 from local.io.archives import check_foreign_checkpoint, check_safetensors, check_tensors
 from local.io.errors import UNPACKING_ERRORS, CanopyError, first_line
-from local.models.registry import SedModel, create_model, model_names
+from local.models.sed_model import SedModel
 
 log = logging.getLogger("canopy")
 
@@ -181,6 +181,9 @@ def plain_name(key: str) -> str:
 @lru_cache(maxsize=1)
 def _known_shapes() -> dict[str, dict[str, torch.Size]]:
     """Names and shapes of all families at their default sizes; nothing is allocated."""
+    # The registry imports the families, and these import this file.
+    from local.models.model_registry import create_model, model_names
+
     known = {}
     with torch.device("meta"):
         for name in model_names():

@@ -21,7 +21,7 @@ from local.models.common import (
     smooth_cells,
 )
 from local.models.heads import TokenHead
-from local.models.registry import SedModel
+from local.models.sed_model import SedModel
 
 
 class SequenceParams(CommonParams):

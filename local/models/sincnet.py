@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from local.models.pretrained import start_from
-from local.models.registry import SedModel, register
+from local.models.sed_model import SedModel, register
 from local.models.wave_sed import Above0, WaveParams, WaveSed, require_samples
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from local.config import Config
-from local.config.matters import Dependencies
+from local.config.relevance import Dependencies
 from local.jobs.shards import Shard
 
 

@@ -28,7 +28,7 @@ from local.models.common import (
     smooth_cells,
 )
 from local.models.pretrained import fit_hint, plain_name, read_weights, take_weights
-from local.models.registry import SedModel, register
+from local.models.sed_model import SedModel, register
 
 log = logging.getLogger("canopy")
 

@@ -14,8 +14,8 @@ from torch.utils.checkpoint import checkpoint
 
 from local.io.errors import CanopyError
 from local.models.common import HeadParams, make_head
-from local.models.registry import SedModel
-from local.models.sinc import Above0, SincFilters, SincParams
+from local.models.sed_model import SedModel
+from local.models.sinc_filters import Above0, SincFilters, SincParams
 
 # Below this root mean square (-120 dB of full scale) a window is silent and is left as it is.
 _SILENCE = 1e-6

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from scipy.special import expit
 from scipy.special import logit as logit_of
 
-from local.io.cells import read_cells
+from local.io.csv_cells import read_cells
 from local.io.errors import CanopyError
 from local.relabel.fold_scores import FoldScores
 from local.relabel.prevalence_mixture import estimate_mixture

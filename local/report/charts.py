@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullFormatter, StrMethodFormatter
 
-from local.report.records import Baseline, CalibrationBin, Curve, ScoreRow
+from local.report.page_records import Baseline, CalibrationBin, Curve, ScoreRow
 from local.report.text import shorten
 from local.report.theme import (
     LIGHT,

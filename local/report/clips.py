@@ -20,7 +20,7 @@ from local.inference.score_files import load_scores
 from local.io.errors import CanopyError
 from local.io.files import fingerprint
 from local.report.media import encode_picture, encode_sound, expansion_of
-from local.report.records import Box, Clip, EventKind, Item, Media, Viewer
+from local.report.page_records import Box, Clip, EventKind, Item, Media, Viewer
 from local.report.review_items import Row, Sources, Track, items_of, rows_of, tracks_of
 from local.scoring.evaluation.score_sources import read_events
 from local.scoring.known_labels import known_rows

@@ -11,8 +11,8 @@ from local.config import RelabelConfig
 from local.inference.scores import Scores
 from local.report.clips import build_viewer
 from local.report.confusion_and_calibration import calibration_of, confusion_of
+from local.report.page_records import Baseline, ClassRow, Curve, Report, ScoreRow
 from local.report.pseudo_label_changes import changes_of, examples_of
-from local.report.records import Baseline, ClassRow, Curve, Report, ScoreRow
 from local.scoring.event_rules.event_measures import measure_title
 from local.scoring.event_rules.rule_file import read_rule
 from local.scoring.event_rules.thresholds import FALLBACK, ThresholdChoice, fit_thresholds

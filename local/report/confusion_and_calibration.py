@@ -10,7 +10,7 @@ from scipy.special import expit
 
 from local.inference.scores import Scores
 from local.labels.grid import overlap
-from local.report.records import CalibrationBin, Confusion
+from local.report.page_records import CalibrationBin, Confusion
 from local.scoring.known_labels import known_rows
 
 

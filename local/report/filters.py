@@ -10,7 +10,7 @@ from local.io.errors import CanopyError
 from local.io.files import atomic_path, write_csv
 from local.models import create_model, without_pretrained
 from local.models.checkpoint import load_checkpoint, load_model, read_recipe
-from local.models.sinc import FilterResponse, SincFilters, filter_response
+from local.models.sinc_filters import FilterResponse, SincFilters, filter_response
 from local.report.theme import drawing, new_figure, place, to_png, to_svg
 
 _WRITERS = {".png": to_png, ".svg": to_svg}
@@ -63,7 +63,7 @@ def filters_figure(responses: dict[str, FilterResponse], width_px: float = 900) 
 
     Parameters
     ----------
-    responses : title -> answer of the bank, of `local.models.sinc.filter_response`.
+    responses : title -> answer of the bank, of `local.models.sinc_filters.filter_response`.
 
     Returns
     -------

@@ -9,7 +9,7 @@ import numpy as np
 
 from local.report.charts import calibration_figure
 from local.report.elements import Column, escape, picture, table
-from local.report.records import ChangeExample, ChangeRow, Confusion, Report
+from local.report.page_records import ChangeExample, ChangeRow, Confusion, Report
 from local.report.text import number
 
 # A matrix of more classes than this cannot be read; the table above it holds the worst of it.

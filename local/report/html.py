@@ -9,8 +9,8 @@ from string import Template
 
 from local.io import files
 from local.report.elements import definitions, escape
+from local.report.page_records import Report
 from local.report.page_sections import Section, sections_of
-from local.report.records import Report
 from local.report.theme import css_variables
 from local.report.viewer import place_media
 

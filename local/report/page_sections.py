@@ -20,7 +20,7 @@ from local.report.charts import (
 )
 from local.report.elements import Column, definitions, escape, picture, table
 from local.report.finding_sections import calibration_section, changes_section, confusion_section
-from local.report.records import NAN, ClassRow, Report, ScoreRow
+from local.report.page_records import NAN, ClassRow, Report, ScoreRow
 from local.report.text import number
 from local.report.viewer import viewer_html
 

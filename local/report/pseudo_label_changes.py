@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 
 from local.data.tables import EVENT_COLUMNS, read_table
-from local.report.records import ChangeExample, ChangeRow
+from local.report.page_records import ChangeExample, ChangeRow
 from local.stages.experiment import Experiment
 
 # Examples that the page lists of each kind.

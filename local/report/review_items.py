@@ -13,7 +13,7 @@ from local.config import RelabelConfig
 from local.inference.scores import Scores
 from local.labels.grid import FrameGrid
 from local.labels.spans import frames_to_events
-from local.report.records import NAN, Item
+from local.report.page_records import NAN, Item
 
 # A rejection speaks of a detection when they share at least this much of the shorter of the two.
 MIN_SHARED = 0.5

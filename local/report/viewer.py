@@ -13,7 +13,7 @@ import numpy as np
 
 from local.io import files
 from local.report.elements import escape
-from local.report.records import Box, Clip, EventKind, Item, Media, Viewer
+from local.report.page_records import Box, Clip, EventKind, Item, Media, Viewer
 from local.report.text import printable
 
 _HERE = Path(__file__).parent

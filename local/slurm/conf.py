@@ -13,7 +13,7 @@ from pathlib import Path
 
 from local.io.errors import CanopyError
 from local.io.limits import MAX_JSON_BYTES, read_text
-from local.stages.graph import PARTS
+from local.stages.stage_graph import PARTS
 
 STAGES = (*PARTS, "detect")
 SBATCH = (

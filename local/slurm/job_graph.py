@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from local.slurm.conf import ClusterConf
-from local.stages.graph import CHECK, PARTS, Part, Work, command, order
+from local.stages.stage_graph import CHECK, PARTS, Part, Work, command, order
 
 # Slurm's arrays hold 1001 tasks, unless a site says otherwise (MaxArraySize).
 MAX_TASKS = 1000

@@ -10,8 +10,8 @@ from local.detect.partition import site_rule
 from local.io.errors import CanopyError
 from local.slurm.conf import ClusterConf
 from local.slurm.job_graph import Job, plan_detect, plan_run
-from local.slurm.record import Home
 from local.slurm.request import read_cluster_conf, request_of, run_context, stages_of
+from local.slurm.sent_jobs import Home
 from local.slurm.site import check_arrays, check_epoch, check_folders, check_site
 from local.slurm.submitting import (
     check_idle,
@@ -22,7 +22,7 @@ from local.slurm.submitting import (
     script_of,
     to_run,
 )
-from local.stages.graph import PARTS, order
+from local.stages.stage_graph import PARTS, order
 
 log = logging.getLogger("canopy")
 

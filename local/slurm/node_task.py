@@ -15,7 +15,7 @@ from local.io.files import write_json
 from local.jobs.interruption import EXIT_CONTINUE, bound_to_this_process, requested
 from local.slurm.conf import OWN
 from local.slurm.job_graph import Job, Task
-from local.slurm.record import Home, Submission, left_of, task_print
+from local.slurm.sent_jobs import Home, Submission, left_of, task_print
 from local.slurm.site import ask
 
 _POLL_S = 0.2

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from local.config import dump_config, load_config
-from local.features.front_ends.kinds import front_end_of
+from local.features.front_ends.front_end_registry import front_end_of
 from local.io.errors import CanopyError
 from local.io.files import fingerprint
 from local.slurm.conf import ClusterConf, read_conf
 from local.slurm.job_graph import Job, RunRequest
-from local.stages.graph import STAGES
+from local.stages.stage_graph import STAGES
 from local.stages.stage_options import chosen_folds
 from local.tasks.task_registry import create_task
 

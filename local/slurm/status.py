@@ -8,7 +8,7 @@ import pandas as pd
 
 from local.io.errors import CanopyError
 from local.slurm.job_graph import Job
-from local.slurm.record import Home, Submission
+from local.slurm.sent_jobs import Home, Submission
 from local.slurm.site import ask
 
 # Whatever else the queue says of a job (SIGNALING, REQUEUED, COMPLETING ...), it is there still.

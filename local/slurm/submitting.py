@@ -12,7 +12,7 @@ from local.io.files import write_text
 from local.slurm.conf import FLAGS, ClusterConf, Resources
 from local.slurm.job_graph import Job
 from local.slurm.probe import MARKER, check_shared
-from local.slurm.record import Home, Submission, is_done
+from local.slurm.sent_jobs import Home, Submission, is_done
 from local.slurm.site import ask
 from local.slurm.status import live_ids
 

@@ -4,8 +4,8 @@ from local.config import Config
 from local.data.folds import check_enough
 from local.data.reviewed import read_reviewed
 from local.data.tables import read_tables
-from local.features.front_ends.kinds import front_end_of
-from local.stages.places import Run
+from local.features.front_ends.front_end_registry import front_end_of
+from local.stages.run import Run
 from local.tasks.task_registry import create_task
 
 

@@ -12,9 +12,9 @@ from local.io.errors import CanopyError
 from local.io.files import write_text
 from local.jobs.locks import inherited, lock_folder
 from local.stages.experiment import Experiment
-from local.stages.graph import PARTS, Part, Work, command
 from local.stages.logs import log_to_terminal
 from local.stages.preprocess import dumps_are_done
+from local.stages.stage_graph import PARTS, Part, Work, command
 from local.stages.stage_options import chosen_folds, folds_parser, preparation_parser
 from local.stages.stamps import Stamp
 from local.stages.starting import run_of

@@ -15,7 +15,7 @@ Files are written `PLACE/NAME`; `inputs` finds them. One that need not be there 
 from typing import TYPE_CHECKING
 
 from local.config import Config
-from local.config.matters import Dependencies, When
+from local.config.relevance import Dependencies, When
 
 if TYPE_CHECKING:
     from local.models.task_contract import Task

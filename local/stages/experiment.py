@@ -18,7 +18,7 @@ from local.features.store import FeatureStore
 from local.io.errors import CanopyError
 from local.io.files import as_written, file_digest, read_json, write_csv
 from local.stages.inputs import stage_stamp
-from local.stages.places import Run
+from local.stages.run import Run
 from local.stages.stamps import Stamp
 from local.tasks.task_registry import create_task
 

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from local.jobs.processes import run_each
-from local.stages.places import Run
+from local.stages.run import Run
 
 
 def run_folds(run: Run, folds: list[int], n_gpus: int, argv: list[str], n_ranks: int = 1) -> None:

@@ -15,7 +15,7 @@ from local.jobs.locks import lock_folder
 from local.jobs.shards import Shard
 from local.stages.experiment import Experiment
 from local.stages.fold_processes import run_folds
-from local.stages.places import Run
+from local.stages.run import Run
 from local.stages.run_record import note_work
 from local.stages.stage_options import chosen_folds
 

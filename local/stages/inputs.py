@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from local.config import Config
-from local.config.matters import Dependencies, flat_settings
-from local.features.front_ends.kinds import front_end_of
+from local.config.relevance import Dependencies, flat_settings
+from local.features.front_ends.front_end_registry import front_end_of
 from local.features.npz import stretched_folder
 from local.io.errors import CanopyError
 from local.stages.dependencies import dependencies
-from local.stages.places import Run
+from local.stages.run import Run
 from local.stages.stamps import Stamp
 
 if TYPE_CHECKING:

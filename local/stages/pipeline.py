@@ -17,7 +17,7 @@ from typing import Any
 from local.io.errors import CanopyError
 from local.jobs.interruption import EXIT_ABORTED, EXIT_CONTINUE
 from local.jobs.supervision import Supervisor
-from local.stages.graph import CHECK, STAGES, Part, Work, command, order
+from local.stages.stage_graph import CHECK, STAGES, Part, Work, command, order
 
 MAX_REQUEUES = 20
 # Slurm ends a job that it requeues; until then it must not end by itself.

@@ -23,7 +23,7 @@ from local.jobs.shards import Shard
 from local.stages.checks import check_data
 from local.stages.dependencies import STAGES
 from local.stages.inputs import stage_settings
-from local.stages.places import Run
+from local.stages.run import Run
 from local.stages.run_record import note_work
 from local.stages.stamps import Stamp
 

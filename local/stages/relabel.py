@@ -4,7 +4,7 @@ from local.io.errors import CanopyError
 from local.io.files import file_digest
 from local.relabel.pseudo_labels import check_provenance
 from local.stages.experiment import Experiment
-from local.stages.places import Run
+from local.stages.run import Run
 from local.stages.run_record import note_work
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from local.stages.graph import STAGES
+from local.stages.stage_graph import STAGES
 
 _COUNT = r"[1-9][0-9]*"
 _NUMBERS = r"[0-9]+( [0-9]+)*"

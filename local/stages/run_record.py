@@ -13,7 +13,7 @@ from local import __version__
 from local.config import Config
 from local.io.files import read_json, write_json
 from local.jobs.locks import lock_folder
-from local.stages.places import Run
+from local.stages.run import Run
 
 # Seconds to wait for another fold that notes its work in the same run.json.
 _WAIT_S = 60.0

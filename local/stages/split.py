@@ -5,7 +5,7 @@ import logging
 from local.data.folds import assign_folds, write_folds
 from local.data.tables import read_tables
 from local.stages.experiment import Experiment
-from local.stages.places import Run
+from local.stages.run import Run
 from local.stages.run_record import note_work
 
 log = logging.getLogger("canopy")

@@ -14,7 +14,7 @@ from local.io.limits import safe_name
 from local.jobs.devices import choose_device
 from local.jobs.locks import lock_folder
 from local.stages.logs import start_log
-from local.stages.places import Run
+from local.stages.run import Run
 from local.stages.stage_options import chosen_cache
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from local.io.errors import CanopyError
 from local.io.files import write_json
 from local.stages.experiment import Experiment
-from local.stages.places import Run
+from local.stages.run import Run
 from local.stages.run_record import environment_record, note_work
 
 

@@ -16,20 +16,20 @@ from local.models.checkpoint import load_checkpoint
 from local.stages.experiment import Experiment
 from local.stages.fold_processes import run_folds
 from local.stages.logs import start_log
-from local.stages.places import Run
+from local.stages.run import Run
 from local.stages.run_record import environment_record, note_work
 from local.stages.stage_options import chosen_folds
 from local.stages.stamps import Stamp
 from local.stages.starting import plan, started
 from local.training.fold_loop import Trainer
-from local.training.launching import (
+from local.training.ranks import Ranks, is_rank, joined
+from local.training.torchrun import (
     LaunchConfig,
     has_failed_before,
     run_ranks,
     tell_fault,
     was_restarted,
 )
-from local.training.ranks import Ranks, is_rank, joined
 
 log = logging.getLogger("canopy")
 

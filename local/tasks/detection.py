@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from local.config import Config
-from local.config.matters import Dependencies
+from local.config.relevance import Dependencies
 from local.io.errors import CanopyError
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import torch
 from local.config import Config
 from local.data.tables import Tables
 from local.features.front_ends.front_end import check_input
-from local.features.front_ends.kinds import front_end_of
+from local.features.front_ends.front_end_registry import front_end_of
 from local.inference.views import (
     check_extent,
     check_views,

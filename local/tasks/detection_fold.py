@@ -26,7 +26,7 @@ from local.training.augment.input_kind import InputKind
 from local.training.epoch_plan import TrainingSet, make_training_set, plan_epoch
 from local.training.examples import WindowDataset
 from local.training.losses.objective import Objective
-from local.training.variation import vary_epoch
+from local.training.window_reading import vary_epoch
 
 if TYPE_CHECKING:
     from local.models.task_contract import Experiment

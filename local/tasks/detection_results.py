@@ -9,7 +9,7 @@ from local.inference.scores import Scores
 from local.relabel.prior_correction import Correction, prior_correction
 from local.scoring.known_labels import known_positives, read_truth, score_against, score_known
 from local.tasks.detection_evidence import fold_evidence
-from local.tasks.submission import merge_columns, read_columns
+from local.tasks.submission_csv import merge_columns, read_columns
 
 if TYPE_CHECKING:
     from local.models.task_contract import Experiment

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from local.inference.score_files import load_scores
-from local.io.files import write_csv
 from local.models.task_contract import Submission
 from local.scoring.event_rules.event_measures import measure_events
 from local.scoring.event_rules.rule_file import RULE
@@ -20,13 +19,12 @@ from local.scoring.event_rules.tuning import (
     write_events,
 )
 from local.tasks.detection_results import (
-    CorrectedTest,
     collect,
     corrected_test,
     table_of_cycles,
     train_part,
 )
-from local.tasks.submission import join_submission
+from local.tasks.submission_csv import write_submission
 
 if TYPE_CHECKING:
     from local.models.task_contract import Experiment
@@ -37,26 +35,17 @@ log = logging.getLogger("canopy")
 def submit(experiment: "Experiment", cycles: list[int]) -> Submission:
     """Write what can be handed in of the last cycle, and score all."""
     last = corrected_test(experiment, cycles[-1])
-    submission = write_submission(experiment, last)
+    run = experiment.run
+    _, (ids, logit), correction = last
+    submission = write_submission(
+        run.exp, run.tables, experiment.tables.labels, ids, logit + correction.shift
+    )
     results = collect(experiment, cycles, last)
     events = make_events(experiment, cycles[-1], results)
     table = table_of_cycles(results)
     if events:
         table += "\n" + table_of_events(results["events"])
     return Submission(results, [submission, *events], table)
-
-
-def write_submission(experiment: "Experiment", last: CorrectedTest) -> Path:
-    """Write submission.csv from the test scores of the last cycle and their correction."""
-    run = experiment.run
-    _, (ids, logit), correction = last
-    submission, filled = join_submission(
-        run.tables, experiment.tables.labels, ids, logit + correction.shift
-    )
-    if filled:
-        log.warning("%d test recordings were unreadable and got class means", len(filled))
-    write_csv(run.exp / "submission.csv", submission, float_format="%.17g")
-    return run.exp / "submission.csv"
 
 
 def make_events(experiment: "Experiment", cycle: int, results: dict[str, Any]) -> list[Path]:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from local.config import Config
 from local.data.tables import Tables
-from local.features.front_ends.kinds import front_end_of
+from local.features.front_ends.front_end_registry import front_end_of
 from local.features.store import FeatureStore
 from local.io.errors import CanopyError
 from local.labels.targets import EventArrays, events_by_recording, needed_s

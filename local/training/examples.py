@@ -12,7 +12,7 @@ from local.features.store import FeatureStore
 from local.labels.grid import FrameGrid, grid_of, overlap
 from local.labels.targets import Targets, window_targets
 from local.training.epoch_plan import TrainingSet
-from local.training.variation import Variations
+from local.training.window_reading import Variations
 
 
 class WindowDataset(Dataset):

@@ -10,8 +10,7 @@ from local.data.tables import EVENT_COLUMNS, Tables, write_tables
 from local.io.errors import CanopyError
 from local.io.files import write_csv
 from local.io.limits import spreadsheet_safe
-from recipes.bats.attach import DISAGREEMENT_COLUMNS, attach
-from recipes.bats.choose import (
+from recipes.bats.choose_files import (
     Labelled,
     choose_files,
     find_files,
@@ -19,6 +18,7 @@ from recipes.bats.choose import (
     noise_recordings,
     spans_of,
 )
+from recipes.bats.match_annotations import DISAGREEMENT_COLUMNS, attach
 from recipes.bats.reading import (
     ANNOTATIONS,
     FILE_INFO,

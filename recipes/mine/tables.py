@@ -7,7 +7,7 @@ import pandas as pd
 
 from local.config import Config
 from local.data.tables import EVENT_COLUMNS, Tables, check_events, write_tables
-from local.features.front_ends.kinds import front_end_of
+from local.features.front_ends.front_end_registry import front_end_of
 from local.io.errors import CanopyError
 from local.io.files import write_csv
 from local.io.limits import spreadsheet_safe

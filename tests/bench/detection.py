@@ -29,7 +29,7 @@ from local.detect.publish.folder import MODEL, SCHEMA, SECTIONS, write_sums
 from local.detect.publish.onnx_graph import export_onnx
 from local.detect.streaming import find_events
 from local.features.front_ends import logmel_numpy
-from local.features.front_ends.kinds import front_end_of
+from local.features.front_ends.front_end_registry import front_end_of
 from local.io.files import write_json
 from local.labels.spans import SpanRule
 from local.models import create_model

@@ -25,7 +25,7 @@ from local.features.audio import load_audio
 from local.features.front_ends.logmel import LogMelFrontEnd
 from local.features.front_ends.logmel_torch import LogMel
 from local.features.npz import FeatureReader, write_features
-from local.features.pack import pack_files, packed_files
+from local.features.pack_files import pack_files, packed_files
 from local.features.recording import process_recording
 
 SAMPLE_RATE = 48_000

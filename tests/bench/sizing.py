@@ -28,7 +28,7 @@ from local.config import Config, load_config
 from local.data.tables import EVENT_COLUMNS, RECORDING_COLUMNS, Tables
 from local.detect.detectors import Request, load
 from local.features.front_ends.front_end import SPECTROGRAM
-from local.features.front_ends.kinds import front_end_of
+from local.features.front_ends.front_end_registry import front_end_of
 from local.features.recording import process_recording
 from local.features.store import FeatureStore
 from local.inference.views import inference_window

@@ -219,7 +219,7 @@ def done(slurm, job: str, index: int) -> None:
     """Mark a task as one that ended well, as itself does."""
     script = (
         "import json, sys; from pathlib import Path\n"
-        "from local.slurm.record import *; from local.io.files import write_json\n"
+        "from local.slurm.sent_jobs import *; from local.io.files import write_json\n"
         "home = Home(Path(sys.argv[1])); s = Submission.load(home.submissions()[-1])\n"
         "job = s.job(sys.argv[2]); task = job.tasks[int(sys.argv[3])]\n"
         "for name in task.leaves:\n"

@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 from local.data.tables import CLASS_COLUMNS, EVENT_COLUMNS, RECORDING_COLUMNS
-from local.io.cells import read_cells
+from local.io.csv_cells import read_cells
 from tests.scripts import caller
 
 RATE = 8000

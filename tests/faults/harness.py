@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 
-from tests.faults import dying, whole
+from tests.faults import dying, whole_run
 from tests.faults.demo import STAGES, Demo, Lost, contents, differences
 from tests.faults.dying import End, Fate
 from tests.faults.outcome import Outcome, table, tell
@@ -92,7 +92,7 @@ class Trial:
     stage: str
     kind: str
     fates: tuple[tuple[int, Fate], ...] = ()
-    blows: tuple[whole.Blow, ...] = ()
+    blows: tuple[whole_run.Blow, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class Reference:
     ends: dict[str, list[End]]
     n_simulation: int
     data: dict[str, str]
-    by_shell: whole.Unbroken | None = None
+    by_shell: whole_run.Unbroken | None = None
 
 
 def unbroken(home: Path) -> Reference:
@@ -152,11 +152,11 @@ def trials(reference: Reference, form: Form, seed: int) -> list[Trial]:
         for kind, stages in form.others.items()
         for stage in stages
     ]
-    found = whole.blows(form.whole, seed)
+    found = whole_run.blows(form.whole, seed)
     if form is not FORMS["full"]:
         found = {"kill of all": found["kill of all"]}
     made += [
-        Trial(whole.STAGE, kind, blows=blows) for kind, some in found.items() for blows in some
+        Trial(whole_run.STAGE, kind, blows=blows) for kind, some in found.items() for blows in some
     ]
     return made
 
@@ -199,7 +199,7 @@ def try_it(trial: Trial, reference: Reference, home: Path) -> Outcome:
         before = run.before if run else reference.before[trial.stage]
         with _copied(before, home, trial) as demo:
             if run:
-                where = whole.suffer(demo, run, trial.blows)
+                where = whole_run.suffer(demo, run, trial.blows)
             else:
                 where = meet.get(trial.kind, _fates)(trial, demo)
                 _finish(demo, trial.stage)
@@ -407,7 +407,7 @@ def main(argv: list[str] | None = None) -> int:
         chosen = [trial for trial in chosen if args.only in f"{trial.stage} {trial.kind}"]
         if any(trial.blows for trial in chosen):
             stages = ("train", "train") if form.training_only else ("preprocess", "submit")
-            run = whole.unbroken(reference.before[stages[0]], home / "whole", stages)
+            run = whole_run.unbroken(reference.before[stages[0]], home / "whole", stages)
             reference = replace(reference, by_shell=run)
         for one in try_all(chosen, reference, home, args.jobs):
             outcomes.append(one)

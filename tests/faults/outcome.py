@@ -4,7 +4,7 @@ import json
 from collections import Counter
 from dataclasses import asdict, dataclass
 
-from tests.faults import whole
+from tests.faults import whole_run
 from tests.faults.demo import STAGES
 
 
@@ -22,10 +22,10 @@ class Outcome:
 def table(outcomes: list[Outcome]) -> str:
     """Stage, kind, faults tried, survived, lost; and the same of all."""
     tried, lost = Counter(), Counter()
-    order = (*STAGES, whole.STAGE, "readers")
+    order = (*STAGES, whole_run.STAGE, "readers")
     for one in sorted(outcomes, key=lambda one: order.index(one.stage)):
         kind = "kill" if "kill" in one.kind else "signal" if "SIG" in one.kind else one.kind
-        if one.stage == whole.STAGE and kind == "kill":
+        if one.stage == whole_run.STAGE and kind == "kill":
             kind = one.kind.partition(",")[0]
         tried[one.stage, kind] += one.n
         lost[one.stage, kind] += (one.n or 1) if one.fault else 0

@@ -172,7 +172,7 @@ def _is_marked(path: Path) -> bool:
 def front_end(check: Check) -> str:
     """Features of a minute of noise on the device against the CPU, and their speed."""
     from local.config import Config
-    from local.features.front_ends.kinds import front_end_of
+    from local.features.front_ends.front_end_registry import front_end_of
 
     front = front_end_of(Config())
     rng = np.random.default_rng(0)

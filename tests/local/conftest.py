@@ -13,11 +13,11 @@ from local.config import Config
 from local.data.folds import assign_folds, write_folds
 from local.data.tables import EVENT_COLUMNS, RECORDING_COLUMNS, Tables, write_tables
 from local.features.corpus import make_features
-from local.features.front_ends.kinds import front_end_of
+from local.features.front_ends.front_end_registry import front_end_of
 from local.features.npz import stretched_folder, write_features
 from local.features.store import FeatureStore
 from local.io.files import write_csv
-from local.stages.places import Run
+from local.stages.run import Run
 from local.stages.stage_options import stage_parser
 from local.stages.starting import start
 from tests.scripts import load_script

@@ -13,8 +13,8 @@ from local.data.folds import write_folds
 from local.data.tables import read_tables
 from local.inference.scores import Scores
 from local.io.errors import CanopyError
-from recipes.bats.attach import attach, group_syllables
 from recipes.bats.levels import by_level, folds_of
+from recipes.bats.match_annotations import attach, group_syllables
 from recipes.bats.prepare import main
 from recipes.bats.reading import (
     ANNOTATION_COLUMNS,

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 
 from local.io.errors import CanopyError
-from recipes.rfcx import client, download, submit
+from recipes.rfcx import client, download, upload
 from recipes.rfcx.client import SLUG, call_client, find_client
 from recipes.rfcx.download import fetch, unpack
 from recipes.rfcx.prepare import main as prepare
@@ -131,7 +131,7 @@ def test_nothing_secret_is_written(kaggle, tmp_path, data, capfd, monkeypatch):
     run = tmp_path / "run"
     run.mkdir()
     (run / "submission.csv").write_text("recording_id,s0,s1\ncc,0.1,0.2\n")
-    submit.main([str(run), "--message", "first"])
+    upload.main([str(run), "--message", "first"])
     (data / "download.done.json").unlink()
     (data / f"{SLUG}.zip").unlink()
     (data / "train_tp.csv").unlink()
@@ -286,8 +286,8 @@ def run(tmp_path):
 
 
 def test_submission_reaches_the_client(kaggle, run, capsys):
-    assert submit.main([str(run), "--message", "-x; $(rm) 'it"]) == 0
-    assert submit.main([str(run)]) == 0
+    assert upload.main([str(run), "--message", "-x; $(rm) 'it"]) == 0
+    assert upload.main([str(run)]) == 0
     start = ["competitions", "submit", SLUG, f"--file={run / 'submission.csv'}"]
     assert kaggle() == [[*start, "--message=-x; $(rm) 'it"], [*start, "--message=v021"]]
     out = capsys.readouterr().out
@@ -309,7 +309,7 @@ def test_a_faulty_submission_is_not_sent(kaggle, run, tmp_path, text, words):
     if text is not None:
         (run / "submission.csv").write_text(text)
     with pytest.raises(CanopyError, match=words):
-        submit.main([str(run)])
+        upload.main([str(run)])
     assert not (tmp_path / "calls").exists()
 
 
@@ -317,7 +317,7 @@ def test_an_upload_that_failed_is_no_success(kaggle, run, monkeypatch):
     # The client ends with 0 here.
     monkeypatch.setenv("ANSWER", "Could not submit to competition")
     with pytest.raises(CanopyError, match="was not taken"):
-        submit.main([str(run)])
+        upload.main([str(run)])
 
 
 def test_no_word_of_the_environment_is_on_the_command_line(kaggle, run):

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from local.config import Config, load_config
-from local.features.front_ends.kinds import front_end_of
+from local.features.front_ends.front_end_registry import front_end_of
 from local.inference.score_files import load_scores
 from local.io.seeds import seed_torch
 from local.labels.windows import n_cells, window_frames, window_starts
@@ -25,7 +25,7 @@ from local.models import create_model, without_pretrained
 from local.models.checkpoint import load_checkpoint, load_model
 from local.stages.experiment import Experiment
 from local.stages.infer import merge
-from local.stages.places import Run
+from local.stages.run import Run
 from local.stages.stage_options import stage_parser
 from local.stages.starting import start
 from local.tasks import detection_fold

@@ -9,7 +9,7 @@ import soundfile
 
 from local.config import DataConfig, WindowConfig, load_config
 from local.data.tables import read_tables
-from local.features.front_ends.kinds import front_end_of
+from local.features.front_ends.front_end_registry import front_end_of
 from local.io.errors import CanopyError
 from local.labels.grid import grid_of
 from local.labels.spans import frames_to_events

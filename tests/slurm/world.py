@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from local.io.files import read_json
-from local.slurm.record import Home, Submission
+from local.slurm.sent_jobs import Home, Submission
 from local.slurm.status import live_ids
 
 ROOT = Path(__file__).resolve().parents[2]

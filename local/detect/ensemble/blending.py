@@ -13,14 +13,14 @@ from local.detect.ensemble.members import Member
 from local.inference.score_files import save_scores
 from local.inference.scores import Scores
 from local.io.errors import CanopyError
-from local.io.files import write_csv, write_json
+from local.io.files import write_json
 from local.io.seeds import generator
 from local.relabel.prior_correction import Correction, prior_correction
 from local.scoring.known_labels import known_positives, score_known
 from local.scoring.metrics.clip_metrics import paired_difference_interval
 from local.stages.run_record import environment_record
 from local.tasks.detection_evidence import fold_evidence
-from local.tasks.submission import join_submission
+from local.tasks.submission_csv import write_submission
 
 log = logging.getLogger("canopy")
 
@@ -176,15 +176,12 @@ def _correct(
 def write_blend(out: Path, blended: Blend, like: Member) -> None:
     """Write oof.npz, test.npz, submission.csv and blend.json."""
     test, logit = blended.test
-    submission, filled = join_submission(
-        *(like.experiment.run.tables, test.labels, test.recording_ids),
-        logit + blended.correction.shift,
-    )
-    if filled:
-        log.warning("%d test recordings were unreadable and got class means", len(filled))
     for name, (scores, clip) in (("oof", blended.oof), ("test", blended.test)):
         save_scores(out / f"{name}.npz", scores, clip, keep_frames=bool(scores.frames))
-    write_csv(out / "submission.csv", submission, float_format="%.17g")
+    write_submission(
+        *(out, like.experiment.run.tables, test.labels, test.recording_ids),
+        logit + blended.correction.shift,
+    )
     write_json(out / "blend.json", blended.record)
 
 

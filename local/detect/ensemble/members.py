@@ -15,7 +15,7 @@ from local.io.errors import CanopyError
 from local.io.files import as_written, read_json
 from local.io.limits import safe_name
 from local.stages.experiment import Experiment
-from local.stages.places import Run
+from local.stages.run import Run
 from local.stages.run_record import read_work
 
 # Sections that decide how known labels are read, scores are measured and priors corrected.

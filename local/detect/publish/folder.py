@@ -18,7 +18,7 @@ import pandas as pd
 from onnxruntime.capi import onnxruntime_pybind11_state as runtime
 
 from local.config import BuiltModel, Config, parse_section
-from local.features.front_ends.kinds import front_end_of
+from local.features.front_ends.front_end_registry import front_end_of
 from local.io.errors import CanopyError
 from local.io.files import as_written, file_digest, read_json, write_text
 from local.io.limits import read_text

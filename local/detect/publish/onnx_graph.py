@@ -13,7 +13,7 @@ from torch import nn
 
 from local.config import Config
 from local.detect.publish.folder import CLIP, FEATURES, FRAME, INPUT, RUNTIME_ERRORS
-from local.features.front_ends.kinds import front_end_of
+from local.features.front_ends.front_end_registry import front_end_of
 from local.io.errors import CanopyError, MachineError, first_line
 from local.io.files import atomic_path
 from local.models import SedModel

@@ -16,6 +16,7 @@ from local.config import AudioConfig, FeatureConfig, Section, parse_section
 from local.features.npz import SCHEMA
 from local.io.errors import CanopyError
 from local.io.files import fingerprint
+from local.labels.grid import hop_seconds
 
 if TYPE_CHECKING:
     import torch
@@ -144,7 +145,7 @@ class FrontEnd(ABC):
     @property
     def hop_s(self) -> float:
         """Seconds from one frame to the next."""
-        return self.hop_length / self.audio.sample_rate
+        return hop_seconds(self.hop_length, self.audio.sample_rate)
 
     @property
     def start_s(self) -> float:

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from local.io.errors import CanopyError
-from local.scoring.metrics.accepted import checked, checked_truth
 from local.scoring.metrics.auroc import AurocStatistic
 from local.scoring.metrics.average_precision import RankedStatistic
 from local.scoring.metrics.bootstrap import Values, interval, percentiles, resampled
+from local.scoring.metrics.input_checks import checked, checked_truth
 from local.scoring.metrics.lwlrap import LwlrapStatistic, lwlrap
 from local.scoring.metrics.recording_sums import Statistic, divide, mean_of_classes
 

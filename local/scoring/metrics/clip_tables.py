@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from local.io.cells import read_cells
+from local.io.csv_cells import read_cells
 from local.io.errors import CanopyError
 
 ID_COLUMN = "recording_id"

@@ -15,7 +15,7 @@ score at least as high as c; LWLRAP is its mean over all (recording, positive) p
 import numpy as np
 from numpy.typing import ArrayLike
 
-from local.scoring.metrics.accepted import checked
+from local.scoring.metrics.input_checks import checked
 from local.scoring.metrics.recording_sums import Statistic, divide, mean_of_classes
 
 # Cells sorted at once, so that working memory stays near 20 MB whatever the number of recordings.

@@ -15,13 +15,13 @@ from local.data.tables import (
 )
 from local.features.audio import SOUND_SUFFIXES
 from local.features.corpus import source_path
-from local.io.cells import read_cells
+from local.io.csv_cells import read_cells
 from local.io.errors import CanopyError
 from local.io.limits import safe_name
 from local.jobs.workers import Killed, run_all
-from local.stages.places import Run
 from local.stages.quality.corpus_faults import fold_findings, sound_findings, table_findings
 from local.stages.quality.sound_faults import Finding, Survey, survey
+from local.stages.run import Run
 
 COLUMNS = {"recordings": RECORDING_COLUMNS, "events": EVENT_COLUMNS, "classes": CLASS_COLUMNS}
 

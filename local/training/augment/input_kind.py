@@ -7,7 +7,7 @@ import torch
 
 from local.config import Config
 from local.features.front_ends.front_end import SPECTROGRAM, WAVEFORM, FrontEnd
-from local.features.front_ends.kinds import front_end_of
+from local.features.front_ends.front_end_registry import front_end_of
 from local.io.errors import CanopyError
 
 # Neighbouring bins of a Hann-windowed transform of noise share their power: so many bins of it

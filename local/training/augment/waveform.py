@@ -8,7 +8,7 @@ import torch
 import torchaudio.functional
 
 from local.config import AugmentConfig
-from local.features.tempo import stretch
+from local.features.time_stretch import stretch
 from local.training.augment.batch import Batch
 from local.training.augment.draws import gusts, normal, uniform
 from local.training.augment.input_kind import InputKind

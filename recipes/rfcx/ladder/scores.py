@@ -20,7 +20,7 @@ from local.scoring.known_labels import read_truth
 from local.scoring.metrics.bootstrap import percentiles, resample_counts
 from local.scoring.metrics.clip_metrics import chance_score, constant_row_score
 from local.scoring.metrics.lwlrap import lwlrap_sums
-from local.tasks.submission import merge_columns, read_columns
+from local.tasks.submission_csv import merge_columns, read_columns
 from recipes.rfcx.ladder.climb import Plan
 from recipes.rfcx.ladder.rungs import Rung
 

@@ -10,7 +10,7 @@ from scipy.sparse.csgraph import maximum_bipartite_matching
 
 from local.baselines.energy import EnergyDetector, EnergyParams, energy_scores
 from local.config import load_config
-from local.features.front_ends.kinds import front_end_of
+from local.features.front_ends.front_end_registry import front_end_of
 from local.features.recording import process_recording
 from local.features.store import FeatureStore
 from local.io.errors import CanopyError

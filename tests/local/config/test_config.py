@@ -11,7 +11,7 @@ import yaml
 from pydantic import Field, ValidationError
 
 from local.config import Config, Section, dump_config, load_config, parse_section
-from local.features.front_ends.kinds import front_end_of
+from local.features.front_ends.front_end_registry import front_end_of
 from local.io.errors import CanopyError
 from local.labels.windows import window_frames
 from local.models import create_model

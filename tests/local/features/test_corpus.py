@@ -22,7 +22,7 @@ from local.features.corpus import (
     make_features,
     source_path,
 )
-from local.features.pack import pack_files, packed_files, remove_originals
+from local.features.pack_files import pack_files, packed_files, remove_originals
 from local.io.errors import CanopyError
 from local.io.files import write_csv
 from local.jobs.interruption import Interrupted

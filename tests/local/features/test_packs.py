@@ -15,10 +15,10 @@ import pytest
 
 from local.config import Config
 from local.features import cache as cache_room
-from local.features import pack as pack_room
+from local.features import pack_files as pack_room
 from local.features.cache import copy_here
 from local.features.npz import FeatureReader, write_features
-from local.features.pack import (
+from local.features.pack_files import (
     forget,
     pack_files,
     packed_files,

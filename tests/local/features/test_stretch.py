@@ -8,18 +8,18 @@ from scipy.special import expit
 
 from local.config import Config
 from local.data.tables import Tables
-from local.features.front_ends.kinds import front_end_of
+from local.features.front_ends.front_end_registry import front_end_of
 from local.features.front_ends.logmel_torch import LogMel
 from local.features.mel import mel_edges
 from local.features.npz import read_header, stretched_folder
-from local.features.tempo import stretch, stretch_stream
+from local.features.time_stretch import stretch, stretch_stream
 from local.inference.score_recordings import score_recordings
 from local.io.errors import CanopyError
 from local.labels.grid import grid_of, overlap
 from local.models import SedModel, SedOutput
 from local.training.epoch_plan import make_training_set, plan_epoch
 from local.training.examples import WindowDataset
-from local.training.variation import Variations, vary_epoch
+from local.training.window_reading import Variations, vary_epoch
 
 RATE = 8000
 STEP = 4
@@ -122,7 +122,7 @@ def test_very_short_sounds(n):
 
 @pytest.mark.parametrize("factor", FACTORS)
 def test_pieces_join_without_drift(factor, monkeypatch):
-    monkeypatch.setattr("local.features.tempo._PIECE_SAMPLES", 9_001)
+    monkeypatch.setattr("local.features.time_stretch._PIECE_SAMPLES", 9_001)
     wave = tones()
     whole = stretch(torch.from_numpy(wave), factor, 256).numpy()
     joined = np.concatenate(list(stretch_stream(np.array_split(wave, 23), factor, 256)))

@@ -8,7 +8,7 @@ import torch
 from local.io.errors import CanopyError
 from local.models import create_model, model_names
 from local.models.checkpoint import load_model, model_state, save_checkpoint
-from local.models.registry import _REGISTRY, SedModel, SedOutput
+from local.models.sed_model import SedModel, SedOutput, registered
 
 BANDS, CLASSES = 32, 3
 LABELS = ["a", "b", "c"]
@@ -111,7 +111,7 @@ def test_every_registered_name_is_tried_here():
 @pytest.mark.parametrize("name", [*SMALLEST, *WAVES])
 def test_every_parameter_is_explained(name):
     page = (Path(__file__).parents[3] / "docs" / "models.md").read_text(encoding="utf-8")
-    missing = [key for key in _REGISTRY[name][0].model_fields if f"`{key}`" not in page]
+    missing = [key for key in registered()[name][0].model_fields if f"`{key}`" not in page]
     assert missing == []
     assert f"`{name}`" in page
 

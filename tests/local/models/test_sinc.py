@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from local.models.sinc import SincFilters, SincParams, filter_response, start_edges
+from local.models.sinc_filters import SincFilters, SincParams, filter_response, start_edges
 
 BAT = 250_000
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from local.config import Config, DataConfig, WindowConfig
-from local.features.front_ends.kinds import front_end_of
+from local.features.front_ends.front_end_registry import front_end_of
 from local.features.npz import write_features
 from local.features.store import FeatureStore
 from local.inference.score_recordings import score_recordings

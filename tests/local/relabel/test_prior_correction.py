@@ -15,7 +15,7 @@ from local.io.errors import CanopyError
 from local.relabel.fold_scores import FoldScores
 from local.relabel.prior_correction import prior_correction, training_prior
 from local.scoring.metrics.lwlrap import lwlrap
-from local.tasks.submission import (
+from local.tasks.submission_csv import (
     check_submission,
     make_submission,
     merge_columns,

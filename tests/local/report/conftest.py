@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from local.report.media import encode_picture, encode_sound
-from local.report.records import (
+from local.report.page_records import (
     Baseline,
     Box,
     CalibrationBin,

@@ -15,7 +15,7 @@ import pytest
 from local.data.reviewed import read_reviewed
 from local.data.tables import EVENT_COLUMNS
 from local.report.html import write_report
-from local.report.records import ClassRow, Clip, Item, Media, Report
+from local.report.page_records import ClassRow, Clip, Item, Media, Report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 OPTIONS = (

@@ -3,7 +3,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from local.report.charts import curve_lines, curves_figure, fold_look, score_groups, scores_figure
-from local.report.records import Baseline, Curve, ScoreRow
+from local.report.page_records import Baseline, Curve, ScoreRow
 
 NAN = float("nan")
 

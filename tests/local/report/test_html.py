@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from local.report.html import render, write_report
-from local.report.records import (
+from local.report.page_records import (
     Baseline,
     ChangeExample,
     ChangeRow,

@@ -5,7 +5,7 @@ from scipy.special import logit as logit_of
 from local.config import RelabelConfig
 from local.labels.grid import FrameGrid
 from local.report.clips import Part, choose, parts_of
-from local.report.records import Item
+from local.report.page_records import Item
 from local.report.review_items import Row, Sources, Track, items_of
 
 NAN = float("nan")

@@ -2,8 +2,8 @@
 
 from local.jobs.exit_codes import run_script
 from local.stages.completion import Completion
-from local.stages.graph import PARTS, STAGES, Work
 from local.stages.split import split
+from local.stages.stage_graph import PARTS, STAGES, Work
 from local.stages.train import train_fold
 
 SPLIT, TRAIN = Work(STAGES[1], PARTS["split"]), Work(STAGES[2], PARTS["train"])

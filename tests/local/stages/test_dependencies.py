@@ -6,8 +6,8 @@ import soundfile
 import yaml
 
 from local.config import Config, Section
-from local.config.matters import flat_settings, longest_prefix
-from local.features.front_ends.kinds import front_end_of
+from local.config.relevance import flat_settings, longest_prefix
+from local.features.front_ends.front_end_registry import front_end_of
 from local.report.collect import build_report
 from local.report.html import write_report
 from local.stages.dependencies import STAGES

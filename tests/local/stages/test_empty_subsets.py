@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from local.features.front_ends.kinds import front_end_of
+from local.features.front_ends.front_end_registry import front_end_of
 from local.inference.score_files import save_scores
 from local.inference.scores import Scores, clip_logits
 from local.io.errors import CanopyError
@@ -19,7 +19,7 @@ from local.stages.infer import merge
 from local.stages.relabel import relabel
 from local.stages.submit import submit
 from local.training.epoch_plan import make_training_set, plan_epoch
-from local.training.variation import vary_epoch
+from local.training.window_reading import vary_epoch
 
 
 def without(made, subset, how):

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from local.features.pack import packed_files
+from local.features.pack_files import packed_files
 from local.io.errors import CanopyError
 
 

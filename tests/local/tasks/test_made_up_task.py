@@ -19,7 +19,7 @@ import yaml
 from torch import nn
 
 from local.config import load_config
-from local.config.matters import Dependencies
+from local.config.relevance import Dependencies
 from local.data.tables import EVENT_COLUMNS, RECORDING_COLUMNS, Tables, read_table, write_tables
 from local.features.store import FeatureStore
 from local.io.archives import read_npz

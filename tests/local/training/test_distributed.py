@@ -21,8 +21,8 @@ from local.models import create_model
 from local.models.checkpoint import load_checkpoint, load_model
 from local.training.examples import WindowDataset
 from local.training.fold_loop import Trainer
-from local.training.launching import LaunchConfig, run_ranks
 from local.training.ranks import Ranks, normalise_together
+from local.training.torchrun import LaunchConfig, run_ranks
 from tests.local.training.test_training import task_of
 
 ROOT = Path(__file__).resolve().parents[3]

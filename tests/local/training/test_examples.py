@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from local.config import Config
 from local.data.tables import Tables
-from local.features.front_ends.kinds import front_end_of
+from local.features.front_ends.front_end_registry import front_end_of
 from local.io.errors import CanopyError
 from local.labels.grid import coverage, grid_of
 from local.labels.targets import visible_enough

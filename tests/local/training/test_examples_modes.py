@@ -15,7 +15,7 @@ from local.models import SedModel, SedOutput
 from local.stages.checks import check_config
 from local.training.epoch_plan import make_training_set, plan_epoch
 from local.training.examples import WindowDataset
-from local.training.variation import Variations, vary_epoch
+from local.training.window_reading import Variations, vary_epoch
 
 LABELS = ["a", "b", "c", "d", "e"]
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from local.features.front_ends.kinds import front_end_of
+from local.features.front_ends.front_end_registry import front_end_of
 from local.inference.score_recordings import score_recordings
 from local.io.errors import CanopyError
 from local.jobs.gpu_memory import advise_batch_size, peak_bytes

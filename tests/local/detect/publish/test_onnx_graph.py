@@ -7,7 +7,7 @@ import torch
 
 from local.config import Config
 from local.detect.publish.onnx_graph import GraphModule, check_parity, export_onnx
-from local.features.front_ends.kinds import front_end_of
+from local.features.front_ends.front_end_registry import front_end_of
 from local.features.front_ends.logmel_torch import LogMel
 from local.io.errors import CanopyError
 from local.models import SedModel, SedOutput, create_model

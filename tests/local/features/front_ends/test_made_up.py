@@ -11,7 +11,7 @@ from local.config import Config, Section, load_config
 from local.detect.detectors import ModelSpec, Request, load
 from local.features.corpus import estimate_bytes, make_features
 from local.features.front_ends.front_end import FrontEnd, register
-from local.features.front_ends.kinds import front_end_of
+from local.features.front_ends.front_end_registry import front_end_of
 from local.features.store import FeatureStore
 from local.inference.score_files import load_scores
 from local.inference.score_recordings import score_recordings

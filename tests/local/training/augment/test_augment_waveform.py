@@ -20,7 +20,7 @@ from local.training.augment.input_kind import InputKind
 from local.training.augment.waveform import add_wave, noise_wave, pitch_shift
 from local.training.epoch_plan import make_training_set, plan_epoch
 from local.training.examples import WindowDataset
-from local.training.variation import Variations, vary_epoch
+from local.training.window_reading import Variations, vary_epoch
 
 RATE = 8000
 LABELS = ["a", "b"]

@@ -1,5 +1,6 @@
-"""submission.csv: test scores joined on the ids of the sample submission."""
+"""submission.csv: test scores joined on the ids of the sample submission, checked and written."""
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,20 @@ from scipy.special import expit
 
 from local.data.tables import read_table
 from local.io.errors import CanopyError
+from local.io.files import write_csv
+
+log = logging.getLogger("canopy")
+
+
+def write_submission(
+    folder: Path, tables_dir: Path, labels: list[str], recording_ids: list[str], logit: np.ndarray
+) -> Path:
+    """Write submission.csv of corrected logits (N, C) into a folder, and return its path."""
+    submission, filled = join_submission(tables_dir, labels, recording_ids, logit)
+    if filled:
+        log.warning("%d test recordings were unreadable and got class means", len(filled))
+    write_csv(folder / "submission.csv", submission, float_format="%.17g")
+    return folder / "submission.csv"
 
 
 def read_columns(tables_dir: Path, labels: list[str]) -> pd.DataFrame:

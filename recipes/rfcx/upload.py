@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Submit a run's submission.csv to the competition with the official kaggle client.
 
-    recipes/rfcx/submit.py exp/rfcx/v021 --message "v021, three cycles"
+    recipes/rfcx/upload.py exp/rfcx/v021 --message "v021, three cycles"
 
 The file is checked first: probabilities in every row, no id twice. The client's answer
 is printed. Without client or credentials it says what to do; nothing secret is read or written.
@@ -24,7 +24,7 @@ def main(argv: list[str] | None = None) -> int:
 
     from local.io.errors import CanopyError
     from local.scoring.metrics.clip_tables import read_clip_table
-    from local.tasks.submission import check_submission
+    from local.tasks.submission_csv import check_submission
     from recipes.rfcx.client import PAGE, SLUG, call_client
 
     path = args.run / "submission.csv"

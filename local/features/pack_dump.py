@@ -5,7 +5,7 @@ from pathlib import Path
 
 from local.data.tables import read_table
 from local.features.corpus import all_there
-from local.features.pack import pack_files, packed_files, remove_originals, verify
+from local.features.pack_files import pack_files, packed_files, remove_originals, verify
 from local.io.errors import CanopyError
 
 log = logging.getLogger("canopy")

@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 
-from local.report.records import Curve
+from local.report.page_records import Curve
 
 
 def test_curve_from_a_log_takes_numbers_and_refuses_uneven_series():

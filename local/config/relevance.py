@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from local.config.version import Config
+from local.config.whole_config import Config
 
 Condition = Callable[[Config, int], bool]
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from local.stages.graph import PARTS, STAGES, command, order
+from local.stages.stage_graph import PARTS, STAGES, command, order
 
 ROOT = Path(__file__).resolve().parents[3]
 

@@ -10,7 +10,7 @@ from local.data.tables import EVENT_COLUMNS
 from local.features.audio import SOUND_SUFFIXES, probe
 from local.io.errors import CanopyError
 from local.io.seeds import generator
-from recipes.bats.attach import Voice, group_syllables
+from recipes.bats.match_annotations import Voice, group_syllables
 from recipes.bats.reading import FILE_INFO, LEFT_OUT, BatFile, Faults
 from recipes.bats.settings import CONTEXTS, PrepareConfig
 from recipes.mine.folder import find_files as find_sounds
