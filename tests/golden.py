@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 FILE = Path(__file__).with_name("golden.json")
 _DIGITS = 6
@@ -52,6 +53,17 @@ def summary(array: Any) -> dict[str, Any]:
     some = flat[np.linspace(0, len(flat) - 1, 12).astype(int)] if len(flat) else flat
     spread = [flat.mean(), flat.std(), flat.min(), flat.max()] if len(flat) else []
     return {"shape": array.shape, "finite": len(flat), "spread": spread, "some": some}
+
+
+def tables(folder: Path) -> dict[str, Any]:
+    """The csv files of a folder: columns, number of rows, and the first of these."""
+    found = {}
+    for path in sorted(folder.glob("*.csv")):
+        frame = pd.read_csv(path)
+        cells = frame.head(12).astype(object).where(frame.head(12).notna(), None)
+        rows = {"columns": frame.columns.tolist(), "n": len(frame), "rows": cells.values.tolist()}
+        found[path.stem] = rows
+    return found
 
 
 def _plain(value: Any) -> Any:

@@ -27,6 +27,8 @@ from recipes.demo.competition import simulate
 from recipes.demo.prepare import PrepareConfig
 from recipes.demo.settings import settings_from
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[1]
 CONF = ROOT / "conf/demo/tiny.yaml"
 STAGES = ("preprocess", "split", "train", "infer", "relabel", "submit")

@@ -13,6 +13,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[1]
 SECOND_RUN_LIMIT_S = 300  # far above any machine: stops a test that waits for a lock for ever
 WHERE = "import local.name, recipes.name; print(local.name.__file__, recipes.name.__file__)"

@@ -79,7 +79,8 @@ class Completion:
             cycles = experiment.cycles_done()
             yield experiment.stamp(part.name, max(cycles, default=0), cycles=cycles)
         else:
-            yield experiment.stamp(part.name, cycle, folds=self._folds)
+            some = {"folds": self._folds} if "folds" in part.options else {}
+            yield experiment.stamp(part.name, cycle, **some)
 
     def _preparation(self) -> Iterator[Stamp]:
         """The mark of the tables; of a recipe that does not say what they are made from, none."""

@@ -9,6 +9,8 @@ import pytest
 
 from tests.badfiles.corpus import KINDS
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -14,6 +14,8 @@ import pytest
 
 from tests.scripts import in_a_shell
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """#!{python}
 import json, os, sys

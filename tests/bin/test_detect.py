@@ -57,6 +57,7 @@ def table(out):
     return pd.read_csv(out / "detections.csv", float_precision="round_trip")
 
 
+@pytest.mark.slow
 def test_every_format_reads_back_alike(model, recordings, tmp_path, capsys):
     out = tmp_path / "out"
     options = ("--format", "raven", "audacity", "csv", "parquet", "--threshold", 0.6)
@@ -96,6 +97,7 @@ def test_every_format_reads_back_alike(model, recordings, tmp_path, capsys):
     assert not (out / ".work").exists()
 
 
+@pytest.mark.slow
 def test_processes_and_npz_scores_change_nothing(model, recordings, tmp_path):
     run(model, recordings, "--out", tmp_path / "one", "--format", "csv", "--scores", "npz")
     run(
@@ -248,6 +250,7 @@ def test_other_containers_go_through_ffmpeg(model, recordings, tmp_path, monkeyp
     pd.testing.assert_frame_equal(table(tmp_path / "y")[names], table(tmp_path / "z")[names])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jobs", [1, 2])
 @pytest.mark.parametrize("channel", ["mix", 0, 1])
 def test_what_a_decoder_cannot_read_is_listed_and_the_job_goes_on(
@@ -278,6 +281,7 @@ def test_what_a_decoder_cannot_read_is_listed_and_the_job_goes_on(
     assert {"a", "z"} <= set(table(out)["recording_id"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_a_run_that_was_stopped_goes_on(model, tmp_path, jobs):
     folder = tmp_path / "rec"

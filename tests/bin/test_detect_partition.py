@@ -132,6 +132,7 @@ def test_recordings_are_listed(out):
     assert listed["detections"].sum() == len(pd.read_parquet(out / "detections"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [3, 8])
 def test_shares_make_the_same_files(model, archive, out, tmp_path, n):
     shared = tmp_path / "shared"

@@ -38,6 +38,7 @@ def folder(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_recording_has_the_asked_size_and_its_words(plot, folder):
     options = ["--true", folder / "true.csv", "--detected", folder / "found.csv"]
     size = ["--width-cm", 12, "--height-cm", 8, "--dpi", 127]
@@ -117,6 +118,7 @@ def test_faults_are_one_line(plot, folder, options, message):
     assert message in fault_of(plot(*options, "--out", folder / "fig"))
 
 
+@pytest.mark.slow
 def test_a_picture_that_is_there_is_kept(plot, folder):
     options = ["recording", folder / "x.wav", "--out", folder / "fig", "--format", "svg"]
     assert plot(*options).code == 0

@@ -90,6 +90,7 @@ def test_wrong_options_exit_2(score, files, extra):
     assert extra[0] in ran.err
 
 
+@pytest.mark.slow
 def test_exit_code_of_the_process_is_that_of_main(files):
     done = in_a_shell("score", "--submission", "none.csv", "--truth", files[0])
     assert done == (1, "", "error: none.csv: no such file; check the path\n")

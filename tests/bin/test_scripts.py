@@ -127,6 +127,7 @@ def test_faults_of_the_ledger_are_told_and_change_nothing(ledger, tmp_path, opti
     assert (tmp_path / "exp/ledger.csv").read_text() == COLUMNS + ROW
 
 
+@pytest.mark.slow
 def test_exit_codes_reach_the_shell(tmp_path):
     done = in_a_shell("ledger", cwd=tmp_path)
     assert (done.code, done.out) == (1, "")

@@ -102,6 +102,7 @@ def test_a_rule_belongs_to_its_scores(finished, caplog):
     assert "fitted on other scores" in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "words"),
     [

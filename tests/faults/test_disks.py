@@ -232,6 +232,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("delay_s", [0.0, 0.003, 0.011, 0.017, 0.023])
 def test_a_killed_writer_leaves_the_file_whole_and_its_leftovers_go(tmp_path, delay_s):
     path = tmp_path / "a.npz"
@@ -256,6 +257,7 @@ def test_a_killed_writer_leaves_the_file_whole_and_its_leftovers_go(tmp_path, de
     assert [p.name for p in tmp_path.iterdir()] == ["a.npz"]
 
 
+@pytest.mark.slow
 def test_equal_arrays_written_at_other_times_are_equal_bytes(tmp_path):
     arrays = {"x": np.arange(5), "y": np.array(["a", "b"])}
     write_npz(tmp_path / "a.npz", **arrays)

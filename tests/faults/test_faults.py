@@ -12,6 +12,8 @@ import pytest
 
 from tests.faults.demo import contents, differences
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": os.environ["PATH"]}
 
@@ -30,7 +32,6 @@ def outcomes(*command, **more):
     return list(map(json.loads, done.stdout.splitlines())), done.returncode
 
 
-@pytest.mark.slow
 def test_every_stage_goes_on_to_the_same_bytes(tmp_path, ready_environment):
     venv = str(ready_environment(tmp_path / "venv"))
     command = ("-m", "tests.faults.harness", "--short", "--json", "--jobs", "1")
@@ -66,7 +67,6 @@ sys.exit(harness.main(["--short", "--json", "--jobs", "1"]))
 """
 
 
-@pytest.mark.slow
 def test_training_that_forgets_a_part_of_its_state_is_found():
     (found,), code = outcomes("-c", FORGETFUL)
     assert code == 1

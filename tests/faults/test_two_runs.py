@@ -18,6 +18,8 @@ import yaml
 from local.data.tables import EVENT_COLUMNS, RECORDING_COLUMNS, Tables, write_tables
 from local.jobs.locks import LOCK_NAME, lock_folder
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 RATE, N = 8000, 60
 SETTINGS = {
@@ -104,7 +106,6 @@ def wait_for_lines(process, dump, n_lines):
         time.sleep(0.002)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_killed_pool_of_processes_ends_with_the_same_bytes(scene, unbroken, tmp_path, number):
     dump = new_dump(scene, tmp_path)
@@ -128,7 +129,6 @@ def test_a_killed_pool_of_processes_ends_with_the_same_bytes(scene, unbroken, tm
     assert json.loads(unbroken["statistics.json"])["recordings"] == N - 1
 
 
-@pytest.mark.slow
 def test_a_worker_that_is_killed_is_borne(scene, unbroken, tmp_path):
     dump = new_dump(scene, tmp_path)
     process = begin(scene, dump, "preprocess", "--nj", "2")
@@ -147,7 +147,6 @@ def test_a_worker_that_is_killed_is_borne(scene, unbroken, tmp_path):
     assert outputs(dump) == unbroken
 
 
-@pytest.mark.slow
 def test_the_second_run_of_a_tag_is_refused_and_one_of_another_waits(scene, unbroken, tmp_path):
     dump = new_dump(scene, tmp_path)
     first = begin(scene, dump, "preprocess", "--nj", "1")
@@ -172,7 +171,6 @@ def test_the_second_run_of_a_tag_is_refused_and_one_of_another_waits(scene, unbr
     assert outputs(dump) == unbroken
 
 
-@pytest.mark.slow
 def test_folds_go_on_beside_each_other_but_not_beside_a_whole_stage(scene, tmp_path):
     dump = new_dump(scene, tmp_path)
     with lock_folder(dump / "exp" / "toy", "x", shared=True):
@@ -187,7 +185,6 @@ def test_folds_go_on_beside_each_other_but_not_beside_a_whole_stage(scene, tmp_p
         assert "fold 0 is being worked on by process" in told
 
 
-@pytest.mark.slow
 def test_of_two_run_sh_at_once_the_second_names_the_first(tmp_path, ready_environment):
     venv = ready_environment(tmp_path / "venv")
     hidden = ("PYTHONPATH", "SLURM_CPUS_PER_TASK", "SLURM_SUBMIT_DIR")

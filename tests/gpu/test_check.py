@@ -6,8 +6,9 @@ import pytest
 
 from tests.gpu import check
 
+pytestmark = pytest.mark.slow
 
-@pytest.mark.slow
+
 def test_the_script_of_a_gpu_machine_runs_on_a_cpu(tmp_path: Path) -> None:
     out = tmp_path / "table.md"
     code = check.main(["--device", "cpu", "--quick", "--out", str(out)])

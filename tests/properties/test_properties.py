@@ -173,6 +173,7 @@ def stitch(pieces: list[tuple[int, np.ndarray]], n_frames: int, step: int, metho
     return np.concatenate([*parts, stitcher.finish(n_frames)], axis=1)
 
 
+@pytest.mark.slow
 @given(geometry(), st.integers(1, 8), st.sampled_from(["max", "mean"]))
 def test_stitching_gives_every_cell_what_its_windows_say(case, step, method):
     """Against all windows laid on one long row at once, in the opposite order."""
@@ -292,6 +293,7 @@ def test_names_stay_in_their_folder(text):
     assert not id_fault(name.replace("%", "_")[:200].rstrip(".") or "x")
 
 
+@pytest.mark.slow
 @given(TEXT, TEXT)
 def test_other_labels_have_other_file_names(one, two):
     assert (file_name(one) == file_name(two)) == (one == two)

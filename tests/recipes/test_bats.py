@@ -15,7 +15,7 @@ from local.inference.scores import Scores
 from local.io.errors import CanopyError
 from recipes.bats.levels import by_level, folds_of
 from recipes.bats.match_annotations import attach, group_syllables
-from recipes.bats.prepare import main
+from recipes.bats.prepare import VERSION, main
 from recipes.bats.reading import (
     ANNOTATION_COLUMNS,
     BatFile,
@@ -26,6 +26,7 @@ from recipes.bats.reading import (
 from recipes.bats.settings import CONTEXTS, SimulateConfig
 from recipes.bats.simulate import RATE, plan, render_file, simulate, syllable
 from recipes.bats.voices import by_mixtures, by_network, compared
+from tests import golden
 
 ROOT = Path(__file__).resolve().parents[2]
 CONF = ROOT / "conf" / "bats" / "tiny.yaml"
@@ -166,6 +167,13 @@ def test_voices_at_both_ends_survive_and_are_cut_at_the_file(folder):
     assert set(bad["fault"]) == {"voice ends after the file", "voice begins after the file"}
 
 
+def test_other_tables_are_another_version(folder):
+    info = "".join(row_of(number, 0, 2500, 20000, 26000) for number in range(1, 4))
+    folder.write(info, annotation(1) + annotation(2, context=11) + annotation(3, emitter=-211))
+    folder.prepare(task="context")
+    golden.check("prepare bats", VERSION, golden.tables(folder.out))
+
+
 def test_another_rate_is_an_error_that_says_both(folder):
     folder.write(row_of(1, 100, 200), annotation(1), rate=8000)
     with pytest.raises(
@@ -239,6 +247,7 @@ def test_noise_denies_every_class_from_end_to_end(folder):
         folder.prepare(noise="[wind]")
 
 
+@pytest.mark.slow
 def test_simulation_is_deterministic_and_hears_what_it_says(tmp_path):
     settings = SimulateConfig(size="tiny", snr_db=(20.0, 20.0), faults=False)
     for name in ("a", "b"):
@@ -302,6 +311,7 @@ def test_individuals_and_contexts_sound_different():
     assert pitch(301, 12) > 40_000 > pitch(201, 12)
 
 
+@pytest.mark.slow
 def test_the_simulated_set_becomes_tables(tmp_path):
     options = ["--datadir", tmp_path / "bats", "--out", tmp_path / "t", "--conf", CONF, "--nj", "1"]
     assert main([str(word) for word in options]) == 0
@@ -383,6 +393,7 @@ def test_mixtures_are_fitted_on_other_folds(monkeypatch):
     assert set(said) == {"low", "high"}
 
 
+@pytest.mark.slow
 def test_classifiers_are_compared_by_class_and_file():
     rows = [(name, label, at, at + 0.1) for name, label in (("x", "p"), ("y", "p"), ("z", "q"))
             for at in (0.0, 0.2)]  # fmt: skip

@@ -7,7 +7,10 @@ import pytest
 
 from local.data.tables import read_tables
 from local.io.errors import CanopyError
-from recipes.demo.prepare import main
+from recipes.demo.prepare import VERSION, main
+from tests import golden
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
@@ -44,6 +47,11 @@ def test_the_truth_stays_closed_and_nothing_is_made_twice(tmp_path, conf):
     assert main(options(tmp_path, conf)) == 0
     assert len(read_tables(tmp_path / "dump" / "tables").events) > 0
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "data").rglob("*.flac")} == before
+
+
+def test_other_tables_are_another_version(tmp_path, conf):
+    assert main(options(tmp_path, conf)) == 0
+    golden.check("prepare demo", VERSION, golden.tables(tmp_path / "dump" / "tables"))
 
 
 def test_song_types_become_classes(tmp_path, conf):

@@ -18,6 +18,8 @@ from recipes.demo.settings import PUBLISHED_PREVALENCE, settings_from
 from recipes.demo.simulate import main
 from recipes.demo.synthetic import SyntheticVoices
 
+pytestmark = pytest.mark.slow
+
 TINY = {"size": "tiny", "seed": 3}
 
 

@@ -17,8 +17,9 @@ from local.data.tables import read_tables
 from local.io.errors import CanopyError
 from local.stages.checks import check_config
 from recipes.mine.folder import make_ids
-from recipes.mine.prepare import main
+from recipes.mine.prepare import VERSION, main
 from recipes.mine.settings import PrepareConfig
+from tests import golden
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -90,6 +91,11 @@ def test_tables_beside_recordings(folder):
         1,
     )
     assert set(tables.events["source"]) == {"raven"}
+
+
+def test_other_tables_are_another_version(folder):
+    folder.prepare()
+    golden.check("prepare mine", VERSION, golden.tables(folder.out))
 
 
 def test_it_is_skipped_when_nothing_changed_and_made_anew_when_something_did(folder):

@@ -28,6 +28,8 @@ from recipes.rfcx.ladder.page import BEGIN, END, put_section
 from recipes.rfcx.ladder.rungs import COMMON, RUNS, list_rungs
 from recipes.rfcx.ladder.scores import Estimate, difference, estimate
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ROOT / "conf/demo/tiny.yaml"
 LABELS = ["s0", "s1", "s2", "s3"]
@@ -368,7 +370,6 @@ def test_a_page_with_broken_markers_is_left_alone(tmp_path, text):
 # ------------------------------------------------------------------------------------- for real
 
 
-@pytest.mark.slow
 def test_a_tiny_ladder_for_real(tmp_path, monkeypatch, capsys, ready_environment):
     monkeypatch.setenv("VENV", str(ready_environment(tmp_path / "venv")))
     for name in ("SLURM_CPUS_PER_TASK", "SLURM_SUBMIT_DIR"):

@@ -7,8 +7,9 @@ import soundfile
 
 from local.data.tables import read_tables
 from local.io.errors import CanopyError
-from recipes.rfcx.prepare import main
+from recipes.rfcx.prepare import VERSION, main
 from recipes.rfcx.tables import convert
+from tests import golden
 
 HEADER = "recording_id,species_id,songtype_id,t_min,f_min,t_max,f_max\n"
 TP = HEADER + "aa,0,1,0.5,100,1.5,900\nbb,1,1,0.0,200,2.0,800\nbb,1,4,1.0,100,2.0,950\n"
@@ -91,6 +92,11 @@ def test_song_types_become_classes_that_merge_back(data, tmp_path):
     assert columns.to_numpy().tolist() == [
         ["s0", "s0"], ["s1", "s1"], ["s2", "s2"], ["s1_song4", "s1"]
     ]  # fmt: skip
+
+
+def test_other_tables_are_another_version(data, tmp_path):
+    assert prepare(data, tmp_path, "prepare.song_types=true") == 0
+    golden.check("prepare rfcx", VERSION, golden.tables(tmp_path / "tables"))
 
 
 def test_the_competitions_26_outputs_merge_to_24(data, tmp_path):

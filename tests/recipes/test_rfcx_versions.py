@@ -32,6 +32,8 @@ from local.tasks import detection_fold
 from recipes.demo.competition import simulate
 from recipes.demo.settings import settings_from
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 # Ultrasound needs other recordings than the bench's: tests/local/config/test_config.py steps one.
 SHIPPED = sorted(

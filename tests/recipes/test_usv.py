@@ -16,7 +16,8 @@ from local.labels.spans import frames_to_events
 from local.labels.targets import events_by_recording, window_targets
 from local.stages.checks import check_config
 from recipes.usv.detectors import others
-from recipes.usv.prepare import main
+from recipes.usv.prepare import VERSION, main
+from tests import golden
 
 ROOT = Path(__file__).resolve().parents[2]
 USV = ROOT.parent / "shared" / "data" / "usv"
@@ -52,6 +53,11 @@ def test_tables(data):
     assert spans[0] == ["rec_1", 0.0, pytest.approx(0.02)]
     assert spans[1][2] == pytest.approx(0.1)
     assert spans[2] == ["rec_2", 0.05, 0.06]
+
+
+def test_other_tables_are_another_version(data):
+    prepare(data, "--set", "prepare.test=[rec_2]")
+    golden.check("prepare usv", VERSION, golden.tables(data.parent / "tables"))
 
 
 def test_a_recording_held_out_teaches_nothing(data):

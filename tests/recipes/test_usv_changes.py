@@ -170,6 +170,7 @@ def test_systems_are_compared_over_versions_and_the_first_is_apart():
     assert mean["f1_any_less_first"] == mean["f1_any_less_first_low"] == -0.5
 
 
+@pytest.mark.slow
 def test_versions_are_made_of_originals_alone_and_follow_from_their_seed(tmp_path):
     sound = recording()
     changes.write_sound(tmp_path / "rec_1.wav", sound)

@@ -1,6 +1,6 @@
 """The log-mel front end of matrix products alone, for graphs that run without PyTorch.
 
-The same numbers as `features.LogMel` makes of an excerpt. A transform of n = n1 * n2 samples is
+The same numbers as `logmel_torch.LogMel` makes of an excerpt. A transform of n = n1 * n2 samples is
 written as n2 products of n1 samples and one of n2 (Cooley and Tukey 1965): for 2048 samples a tenth
 of the work of a plain product, and several times as fast as ONNX Runtime's own transform.
 """

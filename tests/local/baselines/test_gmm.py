@@ -11,6 +11,7 @@ from local.baselines.gmm import GmmClassifier, GmmParams
 from local.io.errors import CanopyError
 
 
+@pytest.mark.slow
 def test_cepstra_are_librosas():
     log_bands = np.random.default_rng(0).standard_normal((40, 60))
     expected = librosa.feature.mfcc(S=log_bands, n_mfcc=13, dct_type=2, norm="ortho")

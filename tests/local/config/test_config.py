@@ -389,6 +389,7 @@ def test_configurations_are_shipped():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SHIPPED)
 def test_every_shipped_configuration_loads_builds_and_steps(name):
     """One training step with its own model, windows, augmentation and loss.

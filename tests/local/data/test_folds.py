@@ -40,6 +40,7 @@ def counts_per_fold(folds, recordings, events, n_folds):
     return table.reindex(range(n_folds), fill_value=0).to_numpy()
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=25)
 @given(
     seed=st.integers(0, 10**6),

@@ -68,6 +68,7 @@ def test_a_decoder_that_fails_is_one_sentence(tmp_path, monkeypatch, given, reas
     assert time.monotonic() - begun < WAIT_S
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", ["exec sleep 60", "exec >&- 2>&-; exec sleep 60"])
 @pytest.mark.parametrize("place", ["before", "after"])
 def test_a_decoder_that_hangs_is_given_up(tmp_path, monkeypatch, place, line):

@@ -35,6 +35,7 @@ def logits(found, path, **options):
     return np.concatenate(pieces, axis=1), result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["onnx", "torch"])
 @pytest.mark.parametrize("n_samples", [1, 63, 1600, 1601, 1650, 7777, 30_011])
 def test_blocks_of_any_length_change_no_bit(
@@ -57,6 +58,7 @@ def test_blocks_of_any_length_change_no_bit(
 TTA = {"shifts_s": [0.0, 0.35], "speeds": [0.9, 1.0, 1.2], "flip": True, "lengths_s": [0.8]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tta", [{}, TTA, {"gains_db": [-6.0, 0.0]}])
 @pytest.mark.parametrize("stitch", ["max", "mean"])
 def test_a_stream_scores_as_stage_3_does(publish_toy, toy_sound, sound_dump, tmp_path, tta, stitch):
@@ -140,6 +142,7 @@ def test_stretched_views_read_the_file_twice(publish_toy, toy_sound, sound_dump,
     np.testing.assert_array_equal(streamed.astype(np.float32), expected)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_recording(published, toy_sound):
     found = detector(published)
 
@@ -202,6 +205,7 @@ def test_frames_are_held_only_as_long_as_somebody_may_ask(monkeypatch):
     assert (stream.n_known, stream.ended) == (1000, True)
 
 
+@pytest.mark.slow
 def test_detection_by_onnx_runtime_imports_no_pytorch(published):
     code = (
         "import sys; from pathlib import Path; import local.detect.job, local.stages.starting; "

@@ -163,6 +163,7 @@ def test_a_recording_more_is_made_alone_and_one_less_is_told(scene, caplog):
     assert make(scene)[2] == 0
 
 
+@pytest.mark.slow
 def test_many_processes_write_what_one_writes(scene):
     """Pins defect 46 of earlier systems: preparation ran in one process."""
     data, dump, recordings = scene
@@ -211,6 +212,7 @@ def statistics(made):
     return made[1].to_dict()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("nj", [1, 2])
 @pytest.mark.parametrize("n_done", [0, 1, 3])
 def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(scene, monkeypatch, nj, n_done):

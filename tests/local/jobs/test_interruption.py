@@ -90,6 +90,7 @@ while time.monotonic() < end:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "ends"), [("SIGINT", 0), ("SIGUSR1", 0), ("SIGTERM", 1)])
 def test_workers_leave_signals_to_their_parent(name, ends):
     process = subprocess.Popen(

@@ -202,6 +202,7 @@ def test_a_second_ctrl_c_aborts_at_once(polite, tmp_path):
     assert not Path(f"{note}.saved").exists() or "aborted" in err
 
 
+@pytest.mark.slow
 def test_each_has_gpus_of_its_own(tmp_path, monkeypatch):
     """Of those that this process sees, in the place of one that has ended."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")

@@ -34,6 +34,7 @@ def faulty(number: int) -> int:
     return number
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 @pytest.mark.parametrize("n", [1, 3])
 def test_results_come_in_the_order_of_the_items(method, n):
@@ -42,6 +43,7 @@ def test_results_come_in_the_order_of_the_items(method, n):
     assert list(run_all(square, [], n, method)) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("always", "once"),
     [((), (7,)), ((7,), ()), ((0, 22), (7, 8)), (tuple(range(5)), tuple(range(5, 10)))],

@@ -326,6 +326,7 @@ def some_events(draw):
     return rows
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=150)
 @given(rows=some_events(), complete=st.booleans(), cover=st.sampled_from([0.25, 1.0]))
 def test_order_of_events_and_the_agreement_of_clip_and_frames(rows, complete, cover):
@@ -396,6 +397,7 @@ def plain_frames(rows, label, rule, grid, complete, points=10):
     return target, mask
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=200)
 @given(rows=some_events(), complete=st.booleans(), wide=st.booleans())
 def test_frames_against_a_plain_statement(rows, complete, wide):

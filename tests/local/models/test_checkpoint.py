@@ -214,6 +214,7 @@ def test_a_training_state_is_no_model(tmp_path):
         load_model(tmp_path / "last.pt", LABELS)
 
 
+@pytest.mark.slow
 def test_weights_must_fit_key_by_key(tmp_path):
     """Nothing is skipped, nothing is passed over."""
     model = save_model(tmp_path / "best.pt")

@@ -123,6 +123,7 @@ def natural_log(n_frames=131, n_bands=64):
     return torch.randn(2, 1, n_bands, n_frames, generator=torch.Generator().manual_seed(5)) * 4 - 9
 
 
+@pytest.mark.slow
 def test_names_and_shapes_are_those_of_the_public_checkpoint_and_it_runs():
     model = create_model("cnn14", {}, 527, 64).eval()
     expected = {

@@ -116,6 +116,7 @@ def test_every_parameter_is_explained(name):
     assert f"`{name}`" in page
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_shapes_at_any_length(case):
     """T' = T // step.
@@ -141,6 +142,7 @@ def test_shapes_at_any_length(case):
             assert torch.isfinite(tensor).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_every_parameter_gets_a_gradient(case):
     """Pins defect 4 of earlier systems: the centres of the centre loss were never trained."""
@@ -161,6 +163,7 @@ def test_every_parameter_gets_a_gradient(case):
     assert len(moved) > 0.9 * len(list(model.parameters()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_features_can_be_mixed_before_the_head(case):
     """forward(x, mix) is the head of mix(features(x)); a class token is one column more."""
@@ -234,6 +237,7 @@ def test_scores_are_float32_under_half_precision(name, option):
     assert all(torch.isfinite(grad).all() for grad in grads)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("in_channels", [1, 3])
 @pytest.mark.parametrize("backbone", ["resnext50_32x4d", "densenet121", "resnest50d"])
 def test_the_larger_backbones_build_and_step(backbone, in_channels):
@@ -292,6 +296,7 @@ def test_encoders_know_where_a_cell_is(name):
     assert inner.std(dim=-1).min() > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_save_and_load_round_trip(case, tmp_path):
     """Weights, buffers and parameters of the model come back to the bit."""

@@ -369,6 +369,7 @@ def test_events_at_the_first_sample_and_at_the_end_survive():
 # --------------------------------------------------------------------------------------- learning
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "params"),
     [

@@ -14,6 +14,8 @@ from local.relabel.prevalence import estimate_combined, estimate_tail
 from local.relabel.prevalence_mixture import estimate_mixture
 from local.scoring.metrics.lwlrap import lwlrap
 
+pytestmark = pytest.mark.slow
+
 PREVALENCE = np.array([0.9, 0.6, 0.25, 0.1, 0.03])
 
 

@@ -25,7 +25,10 @@ OPTIONS = (
 HOSTILE = "</script><img src=x onerror=\"document.title='taken'\">'\"`${1}"
 NAN = float("nan")
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium to open the page in")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium to open the page in"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -107,6 +107,7 @@ def test_hostile_words_stay_words(make_viewer):
     assert shown in "".join(page.text)
 
 
+@pytest.mark.slow
 def test_nothing_is_fetched(full_report, make_viewer):
     for report in (full_report, hostile_report(make_viewer)):
         page = checked(report)
@@ -132,6 +133,7 @@ def test_the_policy_admits_the_script_of_the_page_and_nothing_else(full_report):
     assert "default-src 'none'" in text
 
 
+@pytest.mark.slow
 def test_missing_values_are_no_data(full_report):
     page = "".join(checked(full_report).text)
     assert "nan" not in page.lower()
@@ -142,6 +144,7 @@ def test_missing_values_are_no_data(full_report):
 PARTS = ["confusion", "calibration", "changes", "change_examples", "viewer"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "part", ["facts", "scores", "baselines", "classes", "curves", "provenance", *PARTS]
 )
@@ -156,6 +159,7 @@ def test_an_empty_report_says_so():
     assert [attrs["id"] for attrs in page.all("section")] == ["scores"]
 
 
+@pytest.mark.slow
 def test_a_small_page_is_one_file_and_the_same_twice(full_report, tmp_path):
     path = tmp_path / "run" / "report.html"
     assert write_report(path, full_report) == [path]
@@ -165,6 +169,7 @@ def test_a_small_page_is_one_file_and_the_same_twice(full_report, tmp_path):
     assert list(path.parent.iterdir()) == [path]
 
 
+@pytest.mark.slow
 def test_a_large_page_keeps_its_files_beside_it(full_report, tmp_path):
     path = tmp_path / "report.html"
     written = write_report(path, full_report, max_inline=10_000)

@@ -105,6 +105,7 @@ def test_a_cell_is_never_a_formula_and_reads_back(path, text):
     assert read_ledger(path)["tag"].tolist() == [text]
 
 
+@pytest.mark.slow
 def test_processes_take_turns(path):
     code = (
         "import sys\nfrom pathlib import Path\nfrom local.report.ledger import COLUMNS, record\n"
@@ -342,6 +343,7 @@ def scored(made):
     write_json(made.run.cycle(0) / "merge.done.json", {})
 
 
+@pytest.mark.slow
 def test_stage_5_notes_the_run_once(toy, script):
     made = toy(score={"n_bootstrap": 20})
     scored(made)

@@ -382,6 +382,7 @@ def write_page(experiment, results):
     return write_report(experiment.run.exp / "report.html", build_report(experiment, results))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_a_stage_reads_matters_or_is_said_to_be_harmless(toy, reading, kind):
     """A stage that comes to read another key must say so in the table."""

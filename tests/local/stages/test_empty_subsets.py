@@ -21,6 +21,8 @@ from local.stages.submit import submit
 from local.training.epoch_plan import make_training_set, plan_epoch
 from local.training.window_reading import vary_epoch
 
+pytestmark = pytest.mark.slow
+
 
 def without(made, subset, how):
     """Take the recordings of a subset out of the tables, or make them unreadable."""

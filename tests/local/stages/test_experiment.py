@@ -66,6 +66,7 @@ def finished(toy, script):
     return make
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
@@ -120,6 +121,7 @@ def test_no_score_that_makes_labels_comes_from_a_model_that_saw_the_group(finish
         assert subsets <= set(changes.get("relabel__subsets", ["train"]))
 
 
+@pytest.mark.slow
 def test_test_recordings_get_the_fold_mean_until_they_are_labelled(finished):
     made = finished(relabel__subsets=["train", "test"])
     experiment = Experiment(made.run)
@@ -225,6 +227,7 @@ def test_what_a_model_started_from_counts_as_seen(toy):
         assert experiment.seen_groups(1, fold) >= experiment.seen_groups(0, fold) != set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("start", "fresh"), [("scratch", True), ("cycle0", False)])
 def test_where_a_cycle_starts(toy, script, monkeypatch, start, fresh):
     """Pins defect 42 of earlier systems: a cycle went on from the model of its labels."""
@@ -256,6 +259,7 @@ def test_where_a_cycle_starts(toy, script, monkeypatch, start, fresh):
 # ------------------------------------------------------------------------------------- provenance
 
 
+@pytest.mark.slow
 def test_a_doctored_note_of_who_scored_is_refused(finished, script, capsys):
     made = finished()
     path = made.run.cycle(1) / "oof.npz"
@@ -362,6 +366,7 @@ def test_first_weights_are_known_by_their_content(toy, tmp_path):
         experiment.stamp("train", 0, 1)
 
 
+@pytest.mark.slow
 def test_what_the_first_weights_saw_counts_as_seen(toy, tmp_path):
     """By way of `model.init`: a fold that starts from another fold's model.
 

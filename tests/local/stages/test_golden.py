@@ -105,6 +105,7 @@ KINDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_train(toy, kind):
     """Losses show what is learned from and how, the size of weights what became of it."""
@@ -170,6 +171,7 @@ def scores_in(path):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "changes"),
     [
@@ -283,6 +285,7 @@ def test_relabel(scored, kind, changes):
     held(f"relabel {kind}", found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "changes"),
     [

@@ -66,6 +66,7 @@ def results(folder):
     return {name: (folder / "cycle0" / "fold0" / name).read_bytes() for name in names}
 
 
+@pytest.mark.slow
 def test_training_and_inference_from_packs_near_by_come_out_the_same(packed, script, tmp_path):
     experiment = packed()
     folder, exp = experiment.run.features, experiment.run.exp

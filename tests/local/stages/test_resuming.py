@@ -14,6 +14,8 @@ import pytest
 from local.jobs.interruption import EXIT_CONTINUE
 from local.models.checkpoint import load_checkpoint
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[3]
 # What does not depend on the clock or on this machine's names.
 FILES = ("best.pt", "last.pt", "previous.pt", "log.csv", "seen.csv", "train.done.json")

@@ -11,6 +11,8 @@ from local.stages.split import split
 from local.stages.submit import submit
 from local.stages.train import train_fold
 
+pytestmark = pytest.mark.slow
+
 QUICK = {"train__n_epochs": 1, "train__windows_per_epoch": 16, "report__n_recordings": 0}
 # Keys of which each emptied a fold once, half trained or finished.
 HARMLESS = {

@@ -27,6 +27,7 @@ def trained(toy):
     return make
 
 
+@pytest.mark.slow
 def test_each_fold_inserts_its_own_held_out_calls_only(trained, monkeypatch):
     _, experiment = trained(**ESTIMATED)
     evidence = fold_evidence(experiment, 0)
@@ -52,6 +53,7 @@ def test_each_fold_inserts_its_own_held_out_calls_only(trained, monkeypatch):
         assert not {experiment.groups[name] for name in sources | targets} & seen
 
 
+@pytest.mark.slow
 def test_a_fold_that_saw_the_sites_of_all_test_recordings_does_not_count(trained, monkeypatch):
     _, experiment = trained(**ESTIMATED)
     seen = Experiment.seen_groups
@@ -66,6 +68,7 @@ def test_a_fold_that_saw_the_sites_of_all_test_recordings_does_not_count(trained
     np.testing.assert_array_equal(left.target, both[1].target)
 
 
+@pytest.mark.slow
 def test_what_was_inserted_is_skipped_and_what_is_damaged_is_told(trained):
     made, experiment = trained(**ESTIMATED)
     path = made.run.fold(0, 1) / "inserted.npz"
@@ -82,6 +85,7 @@ def test_what_was_inserted_is_skipped_and_what_is_damaged_is_told(trained):
     assert (made.run.fold(0, 1) / "scores.npz").stat().st_mtime_ns == scores
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "prior",
     [

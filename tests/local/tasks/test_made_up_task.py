@@ -315,6 +315,7 @@ def train_both(stage, **where):
     assert stage("sed_train", "--worker", **where) == 0
 
 
+@pytest.mark.slow
 def test_all_stages(stage, tmp_path):
     train_both(stage)
     assert stage("sed_infer", "--worker") == 0
@@ -359,6 +360,7 @@ def test_all_stages(stage, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in exp.rglob("*.npz")} == before
 
 
+@pytest.mark.slow
 def test_training_that_was_stopped_goes_on_exactly(stage, level, tmp_path):
     train_both(stage)
     count = []

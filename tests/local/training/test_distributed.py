@@ -25,6 +25,8 @@ from local.training.ranks import Ranks, normalise_together
 from local.training.torchrun import LaunchConfig, run_ranks
 from tests.local.training.test_training import task_of
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[3]
 ENVIRONMENT = os.environ | {
     "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),

@@ -52,6 +52,7 @@ def one_class_a_recording(toy_dump):
     return make
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [7, 16, 40])
 def test_every_batch_is_as_balanced_as_can_be(toy_config, one_class_a_recording, batch_size):
     config = toy_config(

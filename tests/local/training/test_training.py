@@ -103,6 +103,7 @@ def test_a_fold_learns_planted_calls(toy, tmp_path):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("select", ["none", "best"])
 @pytest.mark.parametrize("epoch", [1, 3])
 def test_a_stopped_run_goes_on_as_if_it_had_not(toy, tmp_path, monkeypatch, select, epoch):
@@ -124,6 +125,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not(toy, tmp_path, monkeypatch, sele
     assert whole.read_bytes() == resumed.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_damaged_last_checkpoint_costs_an_epoch_not_the_run(toy, tmp_path, monkeypatch):
     toy = toy()
     train(toy, tmp_path / "unbroken")
@@ -138,6 +140,7 @@ def test_a_damaged_last_checkpoint_costs_an_epoch_not_the_run(toy, tmp_path, mon
     assert whole.read_bytes() == resumed.read_bytes()
 
 
+@pytest.mark.slow
 def test_folds_do_not_touch_each_other(toy, tmp_path):
     """Pins defect 1 of earlier systems: one fold changed the settings of those after it."""
     # What fold 1 becomes does not depend on whether fold 0 was trained before it.
@@ -225,6 +228,7 @@ def test_too_many_bad_steps_stop_with_the_recordings(toy, tmp_path, monkeypatch)
     assert not (tmp_path / "best.pt").exists()
 
 
+@pytest.mark.slow
 def test_the_step_that_stops_a_run_is_written_down(toy, tmp_path, monkeypatch):
     toy = toy(train__max_bad_steps=1, train__accumulate=2, train__batch_size=4)
     poison(monkeypatch, {3, 21}, nan_input)  # the sixth batch of the second epoch, of 16
@@ -270,6 +274,7 @@ def test_a_gradient_that_no_scale_mends_is_a_bad_step(toy, tmp_path):
 # ------------------------------------------------------------------------------------- selection
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("select", "epoch"), [("none", 4), ("best", 2)])
 def test_the_score_that_selects_is_the_sliding_inference(toy, tmp_path, monkeypatch, select, epoch):
     """Pins defect 25 of earlier systems: the true mask was used to choose the checkpoint.
@@ -383,6 +388,7 @@ def test_no_graph_outlives_its_step(toy, tmp_path, monkeypatch):
     assert all(type(value) is float for value in kept)
 
 
+@pytest.mark.slow
 def test_weights_of_another_model_are_one_sentence(toy, tmp_path):
     toy = toy()
     train(toy, tmp_path / "one")
@@ -450,6 +456,7 @@ def test_every_part_goes_to_tensorboard(toy, tmp_path):
         np.testing.assert_allclose(values, log[f"loss_{part}"], rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "train_options",
     [

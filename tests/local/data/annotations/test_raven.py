@@ -29,6 +29,7 @@ def path(tmp_path):
     return tmp_path / "rec1.Table.1.selections.txt"
 
 
+@pytest.mark.slow
 @settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

@@ -179,6 +179,7 @@ def test_a_run_alone_in_a_blend_gives_its_own_submission(blend, runs):
     np.testing.assert_allclose(submission, expit(own + correction.shift), rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["probability", "rank", "logit"])
 def test_fitted_weights_and_what_they_are_worth(blend, runs, method):
     folders = runs("one", "two", "three")
@@ -253,6 +254,7 @@ def test_frames_that_do_not_fit_are_left_out_and_it_says_so(blend, runs, change,
 # ------------------------------------------------------------------------------------------ faults
 
 
+@pytest.mark.slow
 def test_faults_of_the_runs_are_one_sentence_and_write_nothing(blend, runs, tmp_path):
     first, second = runs("one", "two")
     experiment = open_member(second).experiment

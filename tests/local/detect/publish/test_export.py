@@ -136,6 +136,7 @@ def test_all_folds_or_those_named(finished):
         trained_folds(made.experiment, 0)
 
 
+@pytest.mark.slow
 def test_run_checkpoint_and_published_folder_detect_alike(finished, recordings, tmp_path, script):
     made, out = finished(), tmp_path / "out"
     shift = {"method": "em", "shift": [1.0, 0.0, -1.0]}
@@ -186,6 +187,7 @@ def test_the_card_says_what_it_is(finished, tmp_path):
     assert str(tmp_path) not in (tmp_path / "pub" / "model.json").read_text()
 
 
+@pytest.mark.slow
 def test_a_publication_that_was_broken_off_is_no_model_and_goes_on(
     finished, tmp_path, script, monkeypatch
 ):
@@ -258,6 +260,7 @@ def tuned_run(finished):
     return made, files, results
 
 
+@pytest.mark.slow
 def test_stage_5_makes_events_where_the_configuration_asks(finished):
     made, files, results = tuned_run(finished)
     assert [path.name for path in files] == ["rule.json", "oof_events.csv", "test_events.csv"]
@@ -276,6 +279,7 @@ def test_stage_5_makes_events_where_the_configuration_asks(finished):
     assert not (off.exp / "rule.json").exists()
 
 
+@pytest.mark.slow
 def test_detection_goes_by_the_rule_and_options_go_before(
     finished, recordings, tmp_path, script, capsys
 ):

@@ -39,6 +39,7 @@ MODELS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "params"), MODELS)
 def test_onnx_runtime_scores_as_pytorch_does(tmp_path, config, name, params):
     torch.manual_seed(0)

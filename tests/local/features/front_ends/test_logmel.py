@@ -75,6 +75,7 @@ def test_filters_are_librosas(name):
     np.testing.assert_allclose(mel_filters(config, rate), expected, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SETTINGS)
 def test_log_mel_is_librosas(name):
     rate, config = settings(name)

@@ -82,6 +82,7 @@ class PairsFrontEnd(FrontEnd):
         return np.stack([products.mean(axis=2), products.max(axis=2)]).astype(np.float32)
 
 
+@pytest.mark.slow
 def test_a_made_up_front_end_goes_through_the_stages(toy):
     features = {"kind": "constant", "hop_length": 100, "params": {"value": -2.5}}
     run = toy(features=features, augment={"freq_masks": 1, "time_masks": 1}).run

@@ -249,6 +249,7 @@ def test_auroc_of_resampled_spans_equals_recomputing_every_resample():
 # --- Baselines ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @every_metric
 def test_chance_is_the_mean_of_random_rankings(name):
     truth, _ = random_case(13, n=15, c=5)
@@ -297,6 +298,7 @@ def test_interval_has_the_width_that_theory_gives(monkeypatch):
     assert interval(mean, 400, seeded(1), 4000) == pytest.approx((low, high), abs=1e-12)
 
 
+@pytest.mark.slow
 @every_metric
 def test_intervals_are_those_of_scoring_every_resample(name):
     truth, score = random_case(19)

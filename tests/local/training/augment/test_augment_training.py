@@ -149,6 +149,7 @@ def test_stage_0_makes_every_dump_once(corpus, caplog):
     assert {path: path.stat().st_mtime_ns for path in times} == times
 
 
+@pytest.mark.slow
 def test_training_with_everything_on_resumes_exactly(corpus, tmp_path, monkeypatch):
     run = corpus()
     train(run, tmp_path / "unbroken")
@@ -175,6 +176,7 @@ def test_training_with_everything_on_resumes_exactly(corpus, tmp_path, monkeypat
     assert np.isfinite(log["loss_total"]).all()
 
 
+@pytest.mark.slow
 def test_workers_train_the_same_model(corpus, tmp_path):
     for n in (0, 2):
         train(corpus(train__n_workers=n), tmp_path / f"w{n}")
@@ -182,6 +184,7 @@ def test_workers_train_the_same_model(corpus, tmp_path):
     assert one.read_bytes() == two.read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("key", "off"),
     [
