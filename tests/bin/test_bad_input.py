@@ -87,6 +87,7 @@ def spoil_after_preparation(cli, name, what):
         path.write_text("recording_id,s0\n" * 40)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["missing", "empty", "truncated", "text"])
 def test_a_recording_that_cannot_be_read(cli, what):
     spoil_after_preparation(cli, "train/r3.flac", what)

@@ -121,6 +121,7 @@ def test_processes_and_npz_scores_change_nothing(model, recordings, tmp_path):
     assert summary["max_score"][summary["recording_id"] == "a"].iloc[0] == pytest.approx(highest)
 
 
+@pytest.mark.slow
 def test_an_ensemble_is_the_mean_in_probability(model, recordings, tmp_path):
     other = make_published(tmp_path / "other", n_networks=2)
     path = recordings / "a.wav"

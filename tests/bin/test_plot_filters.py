@@ -31,6 +31,7 @@ def checkpoint(folder, name):
     return str(folder / "best.pt")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".png", ".svg"])
 def test_picture_and_table(plot_filters, tmp_path, suffix):
     model = checkpoint(tmp_path, "sincnet")

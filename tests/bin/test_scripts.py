@@ -27,6 +27,7 @@ except SystemExit as end:
 CALLED = [*(str(path.relative_to(ROOT)) for path in SCRIPTS), "recipes.rfcx.ladder"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CALLED)
 def test_help_from_any_folder_loads_little(name, tmp_path):
     script = str(ROOT / name) if name.endswith(".py") else name

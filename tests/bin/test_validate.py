@@ -225,6 +225,7 @@ PLANTED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("plant", "expected"), PLANTED)
 def test_every_planted_fault_is_listed_and_no_other(corpus, plant, expected):
     plant(corpus)

@@ -259,6 +259,7 @@ def test_a_substitution_finds_the_recording(folder):
     assert set(tables.events["recording_id"]) == {"rec0", "rec1", "rec2", "rec3"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -243,6 +243,7 @@ FAULTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 def test_faults_are_one_sentence_and_leave_what_was_there(data, tmp_path, fault):
     prepare(data, tmp_path)

@@ -80,6 +80,7 @@ def test_lines_are_steady_narrow_and_as_loud_as_they_say():
     assert decibels(np.mean(added**2) / (0.002**2 / 125)) == pytest.approx(20.0, abs=0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(TRIED))
 def test_every_change_is_finite_and_keeps_calls_inside(name):
     sound = recording()

@@ -199,6 +199,7 @@ def check_alignment(dump, dump_factor, factor, start):
     return labelled.sum()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factor", [0.8, 0.9, 0.95, 1.0, 1.1, 1.25])
 @pytest.mark.parametrize("dump_factor", [1.0, 0.8, 1.25])
 def test_the_frame_that_sounds_is_the_frame_labelled(sound_dump, dump_factor, factor):

@@ -404,6 +404,7 @@ def same(found, expected):
         np.testing.assert_array_equal(found.frames[row], frames)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_blocks", [1, 2, 3])
 def test_a_killed_run_goes_on_to_the_same_bits(tmp_path, blocks, n_blocks):
     model, dump, names, whole = blocks

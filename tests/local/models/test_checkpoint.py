@@ -229,6 +229,7 @@ def test_weights_must_fit_key_by_key(tmp_path):
         load_weights(model, {**weights, key: torch.zeros(6, 9, 1)}, "x")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["transformer", "cnn14"])
 def test_weights_of_another_architecture_name_the_key_and_the_nearest_fit(tmp_path, name):
     model = save_model(tmp_path / "best.pt")

@@ -291,6 +291,7 @@ def test_objects_beside_the_weights_are_refused_and_not_run(tmp_path, wrap):
     assert not flag.exists()
 
 
+@pytest.mark.slow
 def test_another_network_of_the_kind_is_refused(tmp_path):
     weights = public_weights()
     more = {**weights, "pre_conv0.weight": torch.zeros(3)}

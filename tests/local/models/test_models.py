@@ -190,6 +190,7 @@ def test_features_can_be_mixed_before_the_head(case):
     assert not torch.equal(half.clip_logit, plain.clip_logit)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", OPTIONS)
 @pytest.mark.parametrize("name", SMALLEST)
 def test_every_family_honours_the_common_options(name, option):
@@ -314,6 +315,7 @@ def test_save_and_load_round_trip(case, tmp_path):
             assert (one is None and other is None) or torch.equal(one, other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_dropout_is_off_at_inference(case):
     """eval() reaches the whole tree; training does differ.

@@ -168,6 +168,7 @@ def test_published_sincnet():
     assert [layer.in_features for layer in layers] == [6_420, 2_048, 2_048]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "params", [{}, {"before_pooling": False}, {"filter_across": True}, {"context_ms": 7.0}]
 )

@@ -42,6 +42,7 @@ def write_weights(folder, weights, kind):
     return str(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("in_channels", [1, 3])
 @pytest.mark.parametrize("kind", ["safetensors", "pt"])
 def test_weights_of_a_file_are_in_the_backbone(tmp_path, pictures, kind, in_channels):
@@ -58,6 +59,7 @@ def test_weights_of_a_file_are_in_the_backbone(tmp_path, pictures, kind, in_chan
         torch.testing.assert_close(value, expected, msg=key)
 
 
+@pytest.mark.slow
 def test_weights_of_a_file_leave_the_rest_to_the_seed(tmp_path, pictures):
     params = {"backbone": SMALL, "weights": write_weights(tmp_path, pictures, "safetensors")}
     heads = []
@@ -121,6 +123,7 @@ def test_missing_and_damaged_files_are_named(tmp_path, name, content, message):
         create_model("timm", params, CLASSES, BANDS)
 
 
+@pytest.mark.slow
 def test_weights_of_another_network_are_refused(tmp_path, pictures):
     """Never a silent start from random weights.
 

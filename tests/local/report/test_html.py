@@ -125,6 +125,7 @@ def test_nothing_is_fetched(full_report, make_viewer):
         assert not re.search(r"url\(|@import", text)
 
 
+@pytest.mark.slow
 def test_the_policy_admits_the_script_of_the_page_and_nothing_else(full_report):
     text = render(full_report)
     script = re.search(r"<script>(.*?)</script>", text, re.DOTALL)[1]

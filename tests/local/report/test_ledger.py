@@ -134,6 +134,7 @@ def test_a_lock_that_is_held_makes_others_wait(path):
 # ------------------------------------------------------------------------------------- filling in
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "words"),
     [

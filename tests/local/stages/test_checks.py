@@ -56,6 +56,7 @@ def test_faults_of_the_configuration(toy_config, changes, words):
     assert "\n" not in str(fault.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "words"),
     [

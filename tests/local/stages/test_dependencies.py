@@ -242,6 +242,7 @@ def depends(config: Config, cycle: int):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("key", "value", "plain", "rich"), list(rows()), ids=_name)
 def test_every_key_changes_the_stamps_of_the_stages_that_it_matters_to(key, value, plain, rich):
     for n, (settings, cycle, expected) in enumerate([(PLAIN, 0, plain), (RICH, 1, rich)]):

@@ -37,6 +37,7 @@ def held(stage, found, **tolerance):
 # ------------------------------------------------------------------------------ stages 0, 1 and 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "changes"),
     [

@@ -347,6 +347,7 @@ def test_given_weights_are_where_training_starts(toy, tmp_path):
         assert all(torch.equal(value, averaged[key]) for key, value in state.items())
 
 
+@pytest.mark.slow
 def test_a_start_stays_as_it_is_and_epochs_count_anew(toy, tmp_path):
     """A second phase trains its own epochs, in a folder of its own.
 
@@ -519,6 +520,7 @@ def count_updates(trainer):
     return seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("accumulate", "steps"), [(1, 4), (2, 2), (3, 2), (4, 1), (9, 1)])
 def test_steps_are_made_every_k_batches_and_for_the_rest(toy, tmp_path, accumulate, steps):
     """Pins defect 6 of earlier systems: accumulation dropped the last batches of an epoch."""

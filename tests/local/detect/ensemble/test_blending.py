@@ -343,6 +343,7 @@ def test_runs_of_an_earlier_version_say_their_places_as_well(blend, runs):
     assert blend(*folders, "--out", runs.out).code == 0
 
 
+@pytest.mark.slow
 def test_a_blend_is_noted_where_its_runs_are(blend, runs):
     folders = runs("one", "two")
     path = runs.made.run.exp.parent / "ledger.csv"

@@ -158,6 +158,7 @@ def test_linear_spectra_of_ultrasound_against_double_precision():
     assert edges[loudest] < 70e3 < edges[loudest + 2]
 
 
+@pytest.mark.slow
 def test_librosa_itself_centres_and_mirrors_like_this():
     rate, config = settings("common")
     wave = sound(rate)
