@@ -20,13 +20,17 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--stages", default="0 1 2 3 4 5", help="stages that will run")
     args = parser.parse_args(argv)
 
+    from local.io.errors import CanopyError
     from local.stages.checks import check_config, check_data
+    from local.stages.stage_graph import STAGES
     from local.stages.starting import started
 
     with started(args, "check") as run:
         check_config(run.config)
-        stages = {int(stage) for stage in args.stages.split()}
-        if 0 not in stages:
+        stages, known = set(args.stages.split()), {str(stage.number) for stage in STAGES}
+        if not stages or not stages <= known:
+            raise CanopyError(f'--stages is {args.stages!r}, expected numbers such as "0 1"')
+        if "0" not in stages:
             check_data(run)
     return 0
 

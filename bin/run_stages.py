@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """All stages of one recipe, in order: what `./run.sh` does once it has found a Python.
 
-    bin/run_stages.py --recipe demo --stage train --dry-run
+    ./run.sh --recipe demo --stage train --dry-run
+    .venv/bin/python bin/run_stages.py --recipe demo    the same, in an environment that is there
 
 Reads the options, brings the environment up to date where that is to do, and runs the stages that
 have work to do, or hands them to Slurm. Exit codes: 0 done; 1 or that of the stage that failed; 2
@@ -61,8 +62,7 @@ def main(argv: list[str] | None = None) -> int:
     pipeline = Pipeline(values, python, " ".join([called, *map(shlex.quote, argv)]))
     pipeline.greet()
     if values["dry-run"]:
-        pipeline.show(_cycles(values, ready))
-        return 0
+        return pipeline.show(lambda: _cycles(values, ready))
     return pipeline.run()
 
 
@@ -86,9 +86,16 @@ def _cycles(values: dict[str, Any], ready: bool) -> list[int]:
             say("nothing is set up yet that could read the configuration: one cycle is shown")
         return list(range(1, int(values["n-cycles"] or 1) + 1))
     from local.config import load_config
+    from local.features.front_ends.front_end_registry import front_end_of
+    from local.stages.stage_options import check_folds_for, chosen_folds
     from local.tasks.task_registry import create_task
 
-    return create_task(load_config(values["conf"], values["set"])).revised_cycles
+    config = load_config(values["conf"], values["set"])
+    front_end_of(config)  # refuses a kind that does not exist
+    n_folds, cycles = config.split.n_folds, create_task(config).revised_cycles
+    stages = range(values["stage"], values["stop-stage"] + 1)
+    check_folds_for(stages, chosen_folds(values["folds"], n_folds), n_folds, cycles)
+    return cycles
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
 
     with started(args, "submit") as run:
         page = run.exp / "report.html"
-        submit(run, lambda run, results: write_report(page, build_report(run, results)))
+        submit(run, lambda *found: write_report(page, build_report(*found)))
         ledger = ledger_path(run.exp.parent, args.recipe)
         record(ledger, run_row(run.exp, args.recipe, run.config, run.tables))
         log.info("ledger: %s", ledger)

@@ -128,7 +128,8 @@ def test_options_reach_the_scripts_as_they_were_given(clone):
     ran = run(
         clone,
         *("--recipe", "mice", "--conf=conf/mice/loud.yaml", "--datadir", "/my data/it's"),
-        *("--set", "prepare.note=two  words $HOME", "--set=prepare.b=c=d", "--folds", "0 1"),
+        *("--set", "prepare.note=two  words $HOME", "--set=prepare.b=c=d"),
+        *("--folds", "0 1 2 3 4"),
         *("--n-cycles", "1", "--n-gpus=2", "--device", "cuda", "--force", "--nj", "7"),
         *("--ranks", "2", "--n-nodes", "3"),
         *("--cache", "$TMPDIR"),
@@ -147,7 +148,7 @@ def test_options_reach_the_scripts_as_they_were_given(clone):
         if name != "prepare":
             assert (option(call, "--tag"), option(call, "--device")) == ("loud", "cuda")
         if name in ("sed_train", "sed_infer"):
-            assert (option(call, "--folds"), option(call, "--cache")) == ("0 1", "$TMPDIR")
+            assert (option(call, "--folds"), option(call, "--cache")) == ("0 1 2 3 4", "$TMPDIR")
         else:
             assert not {"--folds", "--cache"} & set(call)
         for word in ("--n-gpus", "--ranks", "--n-nodes"):
@@ -169,13 +170,32 @@ def test_no_cycles_no_relabelling(clone):
 
 
 def test_dry_run_prints_the_commands_of_the_run(clone):
-    options = ["--set", "prepare.b=two words's", "--n-cycles", "1", "--folds", "0 1"]
+    options = ["--set", "prepare.b=two words's", "--n-cycles", "1", "--folds", "0 1 2 3 4"]
     dry = run(clone, *options, "--dry-run")
     assert (dry.rc, dry.calls) == (0, [])
     printed = [shlex.split(line) for line in dry.out.splitlines()]
     assert {command[0] for command in printed} == {str(clone / ".venv/bin/python")}
     assert [command[1:] for command in printed] == run(clone, *options).calls
     assert len(printed) == 10
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--set", "a"], "expected section.key=value"),
+        (["--set", "task=foo"], "task is 'foo'"),
+        (["--folds", "9"], "names fold 9"),
+        (["--folds", "0"], "add --stop-stage infer, or --n-cycles 0"),
+    ],
+)
+def test_what_cannot_run_is_no_dry_run_either(clone, options, told):
+    for dry in ([], ["--dry-run"]):
+        ran = run(clone, *options, *dry)
+        assert (ran.rc, ran.out, ran.calls) == (1, "", [])
+        assert told in ran.err
+        assert "Traceback" not in ran.err
+    # In a run the check tells it, which is none here.
+    assert "'foo'" in run(clone, "--set", "features.kind=foo", "--dry-run").err
 
 
 def test_dry_run_asks_a_ready_environment_for_the_cycles_and_needs_none(clone):

@@ -2,8 +2,8 @@
 
 A file lies over its base and all `--set` together lie over the files, key by key, so that the order
 of keys and of options decides nothing; only where one key is set twice the last value holds.
-`model.params` belong to the model that `model.name` names: whoever names another one starts from
-none.
+`model.params` belong to the model that `model.name` names, `features.params` to the kind that
+`features.kind` names: whoever names another one starts from none.
 """
 
 import difflib
@@ -169,7 +169,8 @@ def _explain(fault: Any, schema: type[Section], values: Any, prefix: str) -> str
     if fault["type"] == "extra_forbidden":
         known = [name for section in sections for name in section.model_fields]
         near = difflib.get_close_matches(str(last), known, n=1, cutoff=0.0)
-        return f"unknown key {key}; the nearest known one is {near[0] if near else known}"
+        hint = f"the nearest known one is {near[0]}" if near else "there are none here"
+        return f"unknown key {key}; {hint}"
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "value_error":
         return f"{key}: {message}" if key else message

@@ -244,6 +244,7 @@ class Task(Protocol):
         """What stages of this task depend on, where that differs from `local.stages.dependencies`.
 
         By the name of the stage; `further` is the file of `write_further`, `relabel` is `revise`.
+        Tables and features are the same for every task.
         """
 
     def check_config(self) -> None:

@@ -15,7 +15,12 @@ from local.stages.experiment import Experiment
 from local.stages.logs import log_to_terminal
 from local.stages.preprocess import dumps_are_done
 from local.stages.stage_graph import PARTS, Part, Work, command
-from local.stages.stage_options import chosen_folds, folds_parser, preparation_parser
+from local.stages.stage_options import (
+    check_folds_for,
+    chosen_folds,
+    folds_parser,
+    preparation_parser,
+)
 from local.stages.stamps import Stamp
 from local.stages.starting import run_of
 from local.tasks.task_registry import create_task
@@ -31,6 +36,8 @@ class Completion:
         args = folds_parser(None).parse_args(command(PARTS["infer"], values)[1:])
         self._run = run_of(args)
         self._folds = chosen_folds(args.folds, self._run.config.split.n_folds)
+        stages = range(values["stage"], values["stop-stage"] + 1)
+        check_folds_for(stages, self._folds, self._run.config.split.n_folds, self.cycles)
         if not self._run.force:
             check_source(self._run.tables, self._run.datadir)
 
@@ -54,6 +61,11 @@ class Completion:
         try:
             if work.part.name == "preprocess":
                 return dumps_are_done(self._run)
+            if work.part.name == "infer":
+                # Of models of other settings its script scores nothing, and says so.
+                trained = self._stamps(PARTS["train"], work.cycle)
+                if not all(stamp.matches() for stamp in trained):
+                    return False
             stamps = [*self._stamps(work.part, work.cycle)]
             for part in PARTS.values():
                 if part.gathers == work.part.name:
@@ -79,7 +91,7 @@ class Completion:
             cycles = experiment.cycles_done()
             yield experiment.stamp(part.name, max(cycles, default=0), cycles=cycles)
         else:
-            some = {"folds": self._folds} if "folds" in part.options else {}
+            some: dict[str, Any] = {"folds": self._folds} if "folds" in part.options else {}
             yield experiment.stamp(part.name, cycle, **some)
 
     def _preparation(self) -> Iterator[Stamp]:

@@ -10,7 +10,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -64,13 +64,19 @@ class Pipeline:
             f"{values['device']}"
         )
 
-    def show(self, cycles: list[int]) -> None:
-        """Print the commands of the run; `cycles` of stage 4."""
+    def show(self, read_cycles: Callable[[], list[int]]) -> int:
+        """Print the commands of the run, with the cycles of stage 4; the exit code."""
+        try:
+            with self._explained():
+                cycles = read_cycles()
+        except Stopped as end:
+            return end.code
         parts = [(CHECK, 0)] + [
             (work.part, work.cycle) for work in order(self.stages, cycles) if not work.part.gathers
         ]
         for part, cycle in parts:
             print(shlex.join([self.python, *self._command(part, cycle)]))
+        return 0
 
     def run(self) -> int:
         """Run what is not done; the exit code."""
@@ -94,20 +100,22 @@ class Pipeline:
 
         with self._explained():
             completion = Completion(self.values)
+            cycles = completion.cycles
             self._handed_on = completion.hold(held)
-        for work in order(self.stages, completion.cycles):
+        for work in order(self.stages, cycles):
             if work.part.gathers:  # done by the script of the part before
                 continue
             if self._supervisor.caught:
                 self._stop()
-            self._enter(work, completion.cycles)
+            self._enter(work, cycles)
             with self._explained():
                 done = completion.is_done(work)
             if not done:
                 self._check()
                 self._call(work.part, work.cycle)
         if not self._checked:
-            completion.note_configuration()
+            with self._explained():
+                completion.note_configuration()
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -174,7 +182,8 @@ class Pipeline:
     def _requeue(self, job: str) -> None:
         """Let a job that runs into its time limit go on, a bounded number of times."""
         times = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
-        most = int(os.environ.get("CANOPY_MAX_REQUEUES", str(MAX_REQUEUES)))
+        given = os.environ.get("CANOPY_MAX_REQUEUES", "")
+        most = int(given) if given.isdecimal() else MAX_REQUEUES
         if times >= most:
             say(f"not requeued: it was {times} times, CANOPY_MAX_REQUEUES is {most}")
             return

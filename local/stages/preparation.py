@@ -74,7 +74,7 @@ def prepare(
 
     Parameters
     ----------
-    args : of `options.preparation_parser`.
+    args : of `stage_options.preparation_parser`.
     make_data : makes or fetches the raw data first, where they are missing.
     """
     start_log(args.out / "prepare.log")

@@ -12,7 +12,7 @@ from typing import Any
 from local.stages.stage_graph import STAGES
 
 _COUNT = r"[1-9][0-9]*"
-_NUMBERS = r"[0-9]+( [0-9]+)*"
+_NUMBERS = r"[0-9]+([ ,]+[0-9]+)*"
 _LISTED = ", ".join(f"{stage.number} {stage.name}" for stage in STAGES)
 
 
@@ -44,7 +44,10 @@ def _count(name: str, words: str, of_what: str) -> Option:
 _TAG = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 _CACHE = "copy what is read of the dump to this machine's own disk [SLURM_TMPDIR, if set]"
 OPTIONS = (
-    Option("recipe", "NAME", "the folder of recipes/ that prepares the data [demo]"),
+    Option(
+        *("recipe", "NAME", "the folder of recipes/ that prepares the data [demo]"),
+        *(_TAG, "the name of a folder of recipes/"),
+    ),
     Option("conf", "FILE", "configuration [conf/RECIPE/default.yaml]"),
     Option(
         *("tag", "NAME", "folder of this run under EXPDIR [the configuration's name]"),
@@ -103,7 +106,7 @@ def help_text() -> str:
     ]
     return "\n".join(
         [
-            "Usage: ./run.sh [--option VALUE | --option=VALUE]...",
+            "Usage: ./run.sh [--option VALUE | --option=VALUE]... (given twice, the last holds)",
             f"Stages: {_LISTED}. Options [defaults]:",
             *(f"  {name:<23} {words}" for name, words in rows),
             "VENV=DIR names the Python environment [.venv], PYTHON=EXE the Python to make it with.",

@@ -1,10 +1,12 @@
 """Options that the scripts of several stages take."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from local.io.errors import CanopyError
 from local.jobs.arguments import ScriptParser
+from local.stages.stage_graph import STAGES
 
 
 def stage_parser(description: str | None) -> ScriptParser:
@@ -73,6 +75,18 @@ def chosen_folds(text: str, n_folds: int) -> list[int]:
     if wrong:
         raise CanopyError(f"--folds names fold {wrong[0]}; split.n_folds is {n_folds}, from 0 on")
     return sorted(set(folds))
+
+
+def check_folds_for(
+    stages: Iterable[int], folds: list[int], n_folds: int, cycles: list[int]
+) -> None:
+    """Refuse some of the folds for stages of which one needs all: relabelling, in its cycles."""
+    named = [stage.number for stage in STAGES if stage.repeated]
+    if len(folds) < n_folds and any(number in stages for number in named) and any(cycles):
+        raise CanopyError(
+            f"--folds names {len(folds)} of {n_folds} folds, but relabelling needs the scores of "
+            "all; add --stop-stage infer, or --n-cycles 0"
+        )
 
 
 def chosen_cache(text: str | None) -> Path | None:

@@ -54,7 +54,7 @@ class Detection:
             )
 
     def check_config(self) -> None:
-        """Metric, model and windows must fit each other; the model scores a window of silence."""
+        """Metric, model and windows must fit each other; the model scores a window of noise."""
         from local.tasks.detection_checks import check_config
 
         check_config(self.config)

@@ -47,7 +47,7 @@ class WindowDataset(Dataset):
         return len(self._plan)
 
     def __getitem__(self, item: int) -> dict[str, torch.Tensor]:
-        """`x` as a model takes a window, and the four targets of `labels.Targets`.
+        """`x` as a model takes a window, and the four targets of `labels.targets.Targets`.
 
         What augmentation asks for comes with it, as fields of `local.training.augment.Batch`.
         """

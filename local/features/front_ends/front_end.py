@@ -38,7 +38,8 @@ class FrontEnd(ABC):
     kind : its name in `features.kind`.
     version : raised whenever the numbers change that it makes of the same samples and settings.
     schema : of `features.params`, the settings of this kind alone.
-    keys : keys of section `features` that shape its numbers, beside `params`.
+    keys : keys of section `features` that shape its numbers, beside `params`: those of the base
+        class, `hop_length` and `dtype`, and any other that it reads.
     input : what a batch of its windows is to a model, in the words of `SedModel.input`.
     can_stream : whether a recording's features are made block by block, without holding it whole.
     level : how a louder sound shows in features: `log_power`, by a constant added to natural
@@ -55,7 +56,7 @@ class FrontEnd(ABC):
     kind: ClassVar[str]
     version: ClassVar[int] = 1
     schema: ClassVar[type[Section]] = NoParams
-    keys: ClassVar[tuple[str, ...]] = ()
+    keys: ClassVar[tuple[str, ...]] = ("hop_length", "dtype")
     input: ClassVar[str] = SPECTROGRAM
     can_stream: ClassVar[bool] = True
     level: ClassVar[Literal["log_power", "amplitude"] | None] = None

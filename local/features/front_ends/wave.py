@@ -20,6 +20,7 @@ class WaveFrontEnd(FrontEnd):
     """A frame is a sample, stored as 16 bits."""
 
     kind = "wave"
+    keys = ()
     input = WAVEFORM
     level = "amplitude"
 

@@ -113,7 +113,7 @@ def collect_evidence(
 
     Parameters
     ----------
-    spans : `label, polarity, score` of known spans, as `scoring.span_scores` gives them.
+    spans : `label, polarity, score` of known spans, as `known_labels.span_scores` gives them.
     events : rows of known events, for what no false alarm may touch.
     complete_window_s : length of the pieces that unannotated sound is cut into where annotations
         are complete; None where they are not.

@@ -25,7 +25,7 @@ _BLOCK_CELLS = 1 << 18
 def lwlrap(truth: ArrayLike, score: ArrayLike) -> float:
     """LWLRAP of truth and scores (N, C), in [0, 1]; NaN without any positive.
 
-    `accepted.checked` says what is refused.
+    `input_checks.checked` says what is refused.
     """
     total, n_positive = lwlrap_sums(truth, score)
     return float(divide(total.sum(), n_positive.sum()))

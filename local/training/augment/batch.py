@@ -8,7 +8,7 @@ import torch
 
 @dataclass(frozen=True)
 class Batch:
-    """Windows and targets as in `labels.Targets`, with a leading batch axis.
+    """Windows and targets as in `labels.targets.Targets`, with a leading batch axis.
 
     What follows the targets is there only where the configuration asks for its use.
 

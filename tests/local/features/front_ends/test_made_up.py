@@ -82,6 +82,13 @@ class PairsFrontEnd(FrontEnd):
         return np.stack([products.mean(axis=2), products.max(axis=2)]).astype(np.float32)
 
 
+def test_what_the_base_class_reads_tells_features_apart(tmp_path):
+    (tmp_path / "v.yaml").write_text("features: {kind: constant}\n")
+    settings = ([], ["features.hop_length=64"], ["features.dtype=float32"])
+    ids = {front_end_of(load_config(tmp_path / "v.yaml", more)).id for more in settings}
+    assert len(ids) == 3
+
+
 @pytest.mark.slow
 def test_a_made_up_front_end_goes_through_the_stages(toy):
     features = {"kind": "constant", "hop_length": 100, "params": {"value": -2.5}}
