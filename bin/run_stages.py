@@ -86,16 +86,10 @@ def _cycles(values: dict[str, Any], ready: bool) -> list[int]:
             say("nothing is set up yet that could read the configuration: one cycle is shown")
         return list(range(1, int(values["n-cycles"] or 1) + 1))
     from local.config import load_config
-    from local.features.front_ends.front_end_registry import front_end_of
-    from local.stages.stage_options import check_folds_for, chosen_folds
-    from local.tasks.task_registry import create_task
+    from local.stages.completion import folds_and_cycles
 
-    config = load_config(values["conf"], values["set"])
-    front_end_of(config)  # refuses a kind that does not exist
-    n_folds, cycles = config.split.n_folds, create_task(config).revised_cycles
     stages = range(values["stage"], values["stop-stage"] + 1)
-    check_folds_for(stages, chosen_folds(values["folds"], n_folds), n_folds, cycles)
-    return cycles
+    return folds_and_cycles(load_config(values["conf"], values["set"]), values["folds"], stages)[1]
 
 
 if __name__ == "__main__":

@@ -48,13 +48,14 @@ def create_model(name: str, params: dict[str, Any], n_classes: int, n_bands: int
     params : checked by the model's own schema.
     n_bands : mel bands of the input; ignored by waveform models.
     """
-    if name not in registered():
+    known = registered()
+    if name not in known:
         near = difflib.get_close_matches(name, model_names(), n=1, cutoff=0.5)
         hint = f"; the nearest is {near[0]}" if near else ""
         raise CanopyError(
             f"model.name is {name!r}, expected one of {', '.join(model_names())}{hint}"
         )
-    schema, builder = registered()[name]
+    schema, builder = known[name]
     _check_numbers(name, params)
     checked = parse_section(schema, params, "model.params")
     bare = parse_section(schema, without_pretrained(params), "model.params")

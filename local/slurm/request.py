@@ -11,9 +11,9 @@ from local.io.errors import CanopyError
 from local.io.files import fingerprint
 from local.slurm.conf import ClusterConf, read_conf
 from local.slurm.job_graph import Job, RunRequest
+from local.stages.completion import folds_and_cycles
 from local.stages.stage_graph import STAGES
-from local.stages.stage_options import check_folds_for, chosen_folds
-from local.tasks.task_registry import create_task
+from local.stages.stage_options import numbers_of
 
 
 def request_of(args: argparse.Namespace) -> RunRequest:
@@ -25,13 +25,11 @@ def request_of(args: argparse.Namespace) -> RunRequest:
         )
     conf = args.conf or Path("conf") / args.recipe / "default.yaml"
     config = load_config(conf, args.overrides)
-    folds = chosen_folds(args.folds, config.split.n_folds)
-    cycles = create_task(config).revised_cycles
-    front_end_of(config)  # refuses a kind that does not exist
-    check_folds_for(range(args.stage, args.stop_stage + 1), folds, config.split.n_folds, cycles)
     if not 0 <= args.stage <= args.stop_stage < len(STAGES):
         last = len(STAGES) - 1
         raise CanopyError(f"stages {args.stage} to {args.stop_stage}: give 0 to {last}, in order")
+    stages = range(args.stage, args.stop_stage + 1)
+    folds, cycles = folds_and_cycles(config, args.folds, stages)
     return RunRequest(
         recipe=args.recipe,
         conf=conf,
@@ -46,17 +44,9 @@ def request_of(args: argparse.Namespace) -> RunRequest:
         folds=folds,
         all_folds=len(folds) == config.split.n_folds,
         cycles=cycles,
-        seeds=chosen_seeds(args.seeds),
+        seeds=list(dict.fromkeys(numbers_of("--seeds", args.seeds or ""))) or None,
         cache=args.cache,
     )
-
-
-def chosen_seeds(text: str | None) -> list[int] | None:
-    """Seeds of an option like "0 1" or "0,1", each once; None when it is empty."""
-    try:
-        return list(dict.fromkeys(map(int, (text or "").replace(",", " ").split()))) or None
-    except ValueError:
-        raise CanopyError(f'--seeds is {text!r}, expected numbers such as "0 1"') from None
 
 
 def conf_files(recipe: str | None, given: Path | None) -> list[Path]:

@@ -1,13 +1,14 @@
 """What of a run is done, by the stamps that its stages leave; without PyTorch."""
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from local.config import dump_config
+from local.config import Config, dump_config
 from local.data.tables import check_source
+from local.features.front_ends.front_end_registry import front_end_of
 from local.io.errors import CanopyError
 from local.io.files import write_text
 from local.jobs.locks import inherited, lock_folder
@@ -26,8 +27,28 @@ from local.stages.starting import run_of
 from local.tasks.task_registry import create_task
 
 
+def folds_and_cycles(
+    config: Config, folds: str, stages: Iterable[int]
+) -> tuple[list[int], list[int]]:
+    """The folds that an option names, and the cycles of stage 4.
+
+    Raises
+    ------
+    CanopyError
+        A task or front end that does not exist, or folds that these stages cannot do with.
+    """
+    front_end_of(config)
+    n_folds, cycles = config.split.n_folds, create_task(config).revised_cycles
+    chosen = chosen_folds(folds, n_folds)
+    check_folds_for(stages, chosen, n_folds, cycles)
+    return chosen, cycles
+
+
 class Completion:
-    """One run, seen from outside of its stages; `values` are those of `run_options.complete`."""
+    """One run, seen from outside of its stages; `values` are those of `run_options.complete`.
+
+    cycles : of stage 4.
+    """
 
     def __init__(self, values: dict[str, Any]) -> None:
         log_to_terminal()
@@ -35,16 +56,10 @@ class Completion:
         # As the scripts read it.
         args = folds_parser(None).parse_args(command(PARTS["infer"], values)[1:])
         self._run = run_of(args)
-        self._folds = chosen_folds(args.folds, self._run.config.split.n_folds)
         stages = range(values["stage"], values["stop-stage"] + 1)
-        check_folds_for(stages, self._folds, self._run.config.split.n_folds, self.cycles)
+        self._folds, self.cycles = folds_and_cycles(self._run.config, args.folds, stages)
         if not self._run.force:
             check_source(self._run.tables, self._run.datadir)
-
-    @property
-    def cycles(self) -> list[int]:
-        """Cycles of stage 4."""
-        return create_task(self._run.config).revised_cycles
 
     def hold(self, held: ExitStack) -> tuple[dict[str, str], tuple[int, ...]]:
         """Take the lock of the run's folder; what hands it on to scripts, see `locks.inherited`."""

@@ -65,12 +65,17 @@ def folds_parser(description: str | None) -> ScriptParser:
     return parser
 
 
+def numbers_of(option: str, text: str) -> list[int]:
+    """Whole numbers of an option like "0 1" or "0,1"; none when it is empty."""
+    try:
+        return [int(part) for part in text.replace(",", " ").split()]
+    except ValueError:
+        raise CanopyError(f'{option} is {text!r}, expected numbers such as "0 1"') from None
+
+
 def chosen_folds(text: str, n_folds: int) -> list[int]:
     """Fold numbers of an option like "0 1" or "0,1"; all when it is empty."""
-    try:
-        folds = [int(part) for part in text.replace(",", " ").split()] or list(range(n_folds))
-    except ValueError:
-        raise CanopyError(f'--folds is {text!r}, expected numbers such as "0 1"') from None
+    folds = numbers_of("--folds", text) or list(range(n_folds))
     wrong = [fold for fold in folds if not 0 <= fold < n_folds]
     if wrong:
         raise CanopyError(f"--folds names fold {wrong[0]}; split.n_folds is {n_folds}, from 0 on")

@@ -110,8 +110,9 @@ def cancel(world: World) -> str:
     check("of its jobs are on the cluster still" in said, said)
     world.cluster("cancel", exp)
     said = world.wait(exp)
-    # How far it came before that, the machine decides.
-    check(said.count(" cancelled: by scancel") >= 1 and "cancelled, follows on " in said, said)
+    # Which job it is, the machine decides; what comes after it follows on it.
+    stopped = re.findall(r"^(\S+) \(\S+\) cancelled: by scancel", said, re.MULTILINE)
+    check(any(f"cancelled, follows on {task}," in said for task in stopped), said)
     return "a second time it is refused; cancelled, and the state says so"
 
 
