@@ -21,7 +21,7 @@ class SilenceFinder:
         self._piece = max(1, round(_PIECE_S * sample_rate))
         self._shortest = _SHORTEST_S * sample_rate
         self._sample_rate = sample_rate
-        self._rest: np.ndarray | None = None  # samples of the piece that is not whole yet
+        self._rest: np.ndarray | None = None  # (C, n) of the piece that is not whole yet
         self._n = 0  # samples of whole pieces
         self._first: int | None = None  # sample where the stretch begins that goes on
         self._found: list[tuple[int, int]] = []
@@ -34,8 +34,18 @@ class SilenceFinder:
 
     def add(self, block: np.ndarray) -> None:
         """Look through further samples."""
-        joined = block if self._rest is None else np.concatenate([self._rest, block], axis=-1)
-        samples = joined.reshape(-1, joined.shape[-1])
+        samples: np.ndarray = block.reshape(-1, block.shape[-1])
+        if self._rest is not None:
+            # Only the piece that begins in a block before is copied.
+            lacking = self._piece + 1 - self._rest.shape[1]
+            self._look(np.concatenate([self._rest, samples[:, :lacking]], axis=1))
+            if samples.shape[1] < lacking:
+                return
+            samples = samples[:, lacking - 1 :]
+        self._look(samples)
+
+    def _look(self, samples: np.ndarray) -> None:
+        """Samples (C, n) from the beginning of a piece on; keeps those of the last one."""
         # Of each piece the first sample of the next one must be there.
         n = max(0, (samples.shape[1] - 1) // self._piece)
         used = n * self._piece
@@ -51,19 +61,19 @@ class SilenceFinder:
                     self._found.append((self._first, end))
                 self._first = None
         self._n += used
-        self._rest = joined[..., used:].copy()
+        self._rest = samples[:, used:].copy()
 
     @property
     def end_s(self) -> float:
         """Seconds of what was added so far."""
-        return (self._n + (0 if self._rest is None else self._rest.shape[-1])) / self._sample_rate
+        return (self._n + (0 if self._rest is None else self._rest.shape[1])) / self._sample_rate
 
     def spans_s(self, after_s: float = -np.inf) -> np.ndarray:
         """(k, 2) seconds of the stretches so far that end after `after_s`; one may go on."""
         known = bisect_right(self._found, after_s * self._sample_rate, key=lambda span: span[1])
         found = self._found[known:]
         if self._first is not None and self._rest is not None:
-            end = self._n + _n_equal(self._rest.reshape(-1, self._rest.shape[-1]))
+            end = self._n + _n_equal(self._rest)
             if end - self._first >= self._shortest:
                 found.append((self._first, end))
         return np.array(found, dtype=np.float64).reshape(-1, 2) / self._sample_rate
@@ -79,6 +89,8 @@ def settled(spans: np.ndarray, end_s: float) -> np.ndarray:
 
 def widened(spans: np.ndarray, end_s: float) -> np.ndarray:
     """Spans (k, 2) that reach a recording's first or last moment, made to reach beyond it."""
+    if len(spans) == 0:
+        return spans
     starts = np.where(spans[:, 0] <= 0, -np.inf, spans[:, 0])
     return np.stack([starts, np.where(spans[:, 1] >= end_s - 1e-6, np.inf, spans[:, 1])], axis=1)
 

@@ -15,6 +15,7 @@ import numpy as np
 from scipy.special import expit
 
 from local.config import Config
+from local.features.front_ends.front_end import FrontEnd
 from local.features.front_ends.front_end_registry import front_end_of
 from local.features.silence import settled
 from local.inference.scores import mean_logit
@@ -152,7 +153,7 @@ def _windows(
 def _view_windows(
     row: int, position: int, view: View, recording: Recording, step: int, config: Config
 ) -> Iterator[tuple[float, _Request]]:
-    source = recording(view.stretch)
+    source, front_end = recording(view.stretch), front_end_of(config)
 
     def n_frames() -> int:
         return max(1, to_frames(source.n_known / view.speed, 1.0))
@@ -162,11 +163,11 @@ def _view_windows(
             source.reach(source.n_known + 1)
         return n_frames() > end
 
-    shift = to_frames(view.shift_s, front_end_of(config).hop_s)
+    shift = to_frames(view.shift_s, front_end.hop_s)
     starts = stream_starts(goes_on_after, n_frames, view.window, view.overlap, shift)
     for start, last in starts:
-        crop, first = _look(source, start, view, config)
-        cells = _grid(start, view, step, config)
+        crop, first = _look(source, start, view, front_end, config.window.short)
+        cells = _grid(start, view, step, front_end)
         silent = inside(settled(source.silence(cells.start_s), cells.end_s), cells)
         source.release(position, first)
         if view.flip:
@@ -184,28 +185,28 @@ def _view_windows(
     source.release(position, source.n_known)
 
 
-def _grid(start: int, view: View, step: int, config: Config) -> FrameGrid:
+def _grid(start: int, view: View, step: int, front_end: FrontEnd) -> FrameGrid:
     """Cells of a window, in the time of the recording that the view looks at."""
-    front_end = front_end_of(config)
     first_s = (start * view.speed + front_end.begin) * front_end.hop_s
     return FrameGrid(view.window // step, front_end.hop_s * step * view.speed, first_s)
 
 
-def _look(source: Frames, start: int, view: View, config: Config) -> tuple[np.ndarray, int]:
+def _look(
+    source: Frames, start: int, view: View, front_end: FrontEnd, short: str
+) -> tuple[np.ndarray, int]:
     """The input of one window as the view shows it, and the first frame it was made of."""
-    front_end = front_end_of(config)
     fill = front_end.fill
     if view.speed == 1.0:
         first, stop = start, start + view.window
         source.reach(stop)
-        crop = pad_short(source.read(first, stop), view.window, config.window.short, fill)
+        crop = pad_short(source.read(first, stop), view.window, short, fill)
     else:
         # Frame i of the faster recording stands where frame i * speed stood.
         places = (start + np.arange(view.window)) * view.speed
         stop = int(np.ceil(places[-1])) + 2
         source.reach(stop)
         first = min(int(places[0]), max(0, source.n_known - 1))
-        around = pad_short(source.read(first, stop), stop - first, config.window.short, fill)
+        around = pad_short(source.read(first, stop), stop - first, short, fill)
         places = np.clip(places - first, 0, around.shape[-1] - 1)
         left = np.minimum(places.astype(np.int64), around.shape[-1] - 2)
         share = (places - left).astype(np.float32)

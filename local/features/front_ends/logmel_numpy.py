@@ -27,11 +27,11 @@ def stream_log_mel(
     for piece, n_frames in stream_frames(blocks, config.n_fft, config.hop_length, _FRAMES):
         framed = sliding_window_view(piece, config.n_fft)[:: config.hop_length][:n_frames]
         for first in range(0, n_frames, _FRAMES):
-            yield log_mel(framed[first : first + _FRAMES] * window, filters, config.floor)
+            yield log_mel(framed[first : first + _FRAMES], window, filters, config.floor)
 
 
-def log_mel(frames: np.ndarray, filters: csr_array, floor: float) -> np.ndarray:
-    """Features (n_mels, k) of windowed frames (k, n_fft)."""
-    spectrum = rfft(frames, axis=1)
+def log_mel(frames: np.ndarray, window: np.ndarray, filters: csr_array, floor: float) -> np.ndarray:
+    """Features (n_mels, k) of the samples of frames (k, n_fft), seen through a window (n_fft,)."""
+    spectrum = rfft(frames * window, axis=1)
     power = spectrum.real**2 + spectrum.imag**2
     return np.log(np.maximum(filters @ power.T, np.float32(floor)))
