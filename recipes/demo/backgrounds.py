@@ -7,7 +7,7 @@ is drawn for each recording.
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.fft import irfft, rfftfreq
+from scipy.fft import irfft, rfft, rfftfreq
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,19 @@ def render_background(site: Site, n: int, rate: int, rng: np.random.Generator) -
         base += _gain(site.hum_db) * _hum(site.hum_hz, n, rate, rng)
     base += _gain(site.wind_db + rng.uniform(-10, 4)) * _wind(n, rate, rng)
     if rng.random() < site.p_rain:
-        base += _gain(rng.uniform(-12, 0)) * _rain(n, rate, rng)
+        base += _gain(rng.uniform(-12, 0)) * rain(n, rate, rng)
     level = site.level_dbfs + rng.uniform(-2, 2)
     return (_gain(level) * _unit(base)).astype(np.float32)
+
+
+def tilted(wave: np.ndarray, rate: int, slope_db: float) -> np.ndarray:
+    """The samples (n,) as a recorder hears them that adds `slope_db` an octave above 1 kHz.
+
+    Below 1 kHz it takes as much away; at most 24 dB of either.
+    """
+    octaves = np.log2(np.maximum(rfftfreq(len(wave), 1 / rate), 1.0) / 1000.0)
+    gain_db = np.clip(slope_db * octaves, -24.0, 24.0)
+    return irfft(rfft(wave) * 10 ** (gain_db / 20), len(wave)).astype(np.float32)
 
 
 def _gain(level_db: float) -> np.float32:
@@ -149,7 +159,7 @@ def _wind(n: int, rate: int, rng: np.random.Generator) -> np.ndarray:
     return _unit(rumble * np.exp(0.7 * _slow(n, rate, 0.5, rng)))
 
 
-def _rain(n: int, rate: int, rng: np.random.Generator) -> np.ndarray:
+def rain(n: int, rate: int, rng: np.random.Generator) -> np.ndarray:
     """A hiss that swells and falls, and single drops near the microphone."""
     hiss = _coloured(n, rate, lambda f: -6.0 * np.abs(np.log2(np.maximum(f, 50) / 3000)), rng)
     hiss = _unit(hiss) * np.exp(0.3 * _slow(n, rate, 0.3, rng))

@@ -55,6 +55,10 @@ def identity(settings: DemoSettings) -> str:
     values = settings.model_dump(mode="json", include=set(DemoSettings.model_fields))
     for key in ("clips", "sources", "size"):
         values.pop(key)
+    # Competitions that were made before there were test conditions stay what they are.
+    for key in ("test_snr_db", "test_rain", "test_slope_db"):
+        if values[key] == DemoSettings.model_fields[key].default:
+            values.pop(key)
     clips = clips_digest(settings) if settings.clips else None
     return fingerprint({"generator": GENERATOR, "settings": values, "clips": clips})
 

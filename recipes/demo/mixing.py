@@ -6,6 +6,7 @@ from typing import Protocol
 import numpy as np
 
 from local.io.seeds import generator
+from recipes.demo.backgrounds import rain, tilted
 from recipes.demo.calls import Call
 from recipes.demo.lookalikes import FrontEnd, Matcher, Template
 from recipes.demo.planning import RecordingPlan
@@ -73,9 +74,13 @@ def mix_recording(
     """Render the recording that `plan` describes; the same plan gives the same samples."""
     rng = generator(settings.seed, "recording", plan.subset, plan.index)
     wave = voices.background(plan.site, plan.subset, rng)
+    if plan.subset == "test":
+        _rain_on(wave, plan, settings)
     noise = front.power(wave)
     events = _place_calls(wave, noise, plan, voices, front, settings, rng)
     _place_decoys(wave, noise, voices, front, settings, rng)
+    if plan.subset == "test" and settings.test_slope_db:
+        wave = tilted(wave, settings.sample_rate, settings.test_slope_db)
     peak = float(np.max(np.abs(wave)))
     if peak > 0.98:
         wave *= np.float32(0.98 / peak)
@@ -85,6 +90,15 @@ def mix_recording(
         matcher = Matcher(front.power(samples / np.float32(32767)), front, settings.duration_s)
         candidates = _candidates(matcher, events, voices.pairs, templates)
     return Mix(samples, events, candidates)
+
+
+def _rain_on(wave: np.ndarray, plan: RecordingPlan, settings: DemoSettings) -> None:
+    """In place, further rain, some 3 dB below to 3 dB above all that was there."""
+    # Its own generator: what else is drawn stays as it is without rain.
+    rng = generator(settings.seed, "rain", plan.index)
+    if rng.random() < settings.test_rain:
+        level = np.sqrt(np.mean(wave**2, dtype=np.float64)) * 10 ** (rng.uniform(-3, 3) / 20)
+        wave += np.float32(level) * rain(len(wave), settings.sample_rate, rng)
 
 
 def _place_calls(
@@ -107,7 +121,8 @@ def _place_calls(
     for pair, labelled in plan.calls:
         if pair not in callers:
             individual = voices.caller(pair, plan.subset, plan.site, rng)
-            callers[pair] = (individual, _draw_snr(settings, rng))
+            lifted = settings.test_snr_db if plan.subset == "test" else 0.0
+            callers[pair] = (individual, _draw_snr(settings, rng) + lifted)
         caller, snr_db = callers[pair]
         call = voices.call(pair, caller, rng)
         spans = taken.setdefault(voices.pairs[pair][0], [])

@@ -92,6 +92,15 @@ class DemoSettings(Section):
     decoys_per_minute: Annotated[float, Field(ge=0.0)] = Field(
         2.0, description="calls of no class that resemble one (never in clips mode)"
     )
+    test_snr_db: float = Field(
+        0.0, description="added to the level of calls in test recordings: fainter ones"
+    )
+    test_rain: Share = Field(0.0, description="share of the test recordings with further rain")
+    test_slope_db: float = Field(
+        0.0,
+        description="decibels an octave above 1 kHz (less below) by which another recorder hears "
+        "test recordings",
+    )
     clips: Path | None = Field(None, description="folder of class folders with real clips")
     background: list[str] = Field([], description="class folders that serve as background")
     sources: Path | None = Field(
