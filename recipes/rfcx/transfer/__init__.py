@@ -1,0 +1,1 @@
+"""Which rules hold on a competition that they were not chosen on: many small competitions."""
