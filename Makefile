@@ -9,7 +9,7 @@ shell_files := run.sh $(wildcard bin/*.sh tests/*/*.sh) .ci/run
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-eval demo test test-quick lint gpu bench bench-rivals bench-sizing faults fuzz \
-  test-slurm ladder clean
+  test-slurm ladder transfer clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -58,6 +58,9 @@ fuzz: setup ## random damage to good inputs against every reader, FUZZ='--second
 
 ladder: setup ## the climb from positives only to the default, measured (an hour or more)
 	@VENV="$(VENV)" "$(python)" -m recipes.rfcx.ladder $(LADDER)
+
+transfer: setup ## rules for deciding on many small competitions, TRANSFER='--sounds DIR --seeds 0 1' (hours)
+	@VENV="$(VENV)" "$(python)" -m recipes.rfcx.transfer $(TRANSFER)
 
 clean: ## remove caches (not the environment, and nothing that a run wrote)
 	rm -rf .pytest_cache .ruff_cache .mypy_cache .hypothesis

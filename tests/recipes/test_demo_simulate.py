@@ -12,6 +12,7 @@ import soundfile
 
 from local.io.errors import CanopyError
 from recipes.demo import competition
+from recipes.demo.backgrounds import tilted
 from recipes.demo.competition import BOX_COLUMNS, RECORD, simulate
 from recipes.demo.planning import class_prevalence, make_plans
 from recipes.demo.settings import PUBLISHED_PREVALENCE, settings_from
@@ -120,6 +121,35 @@ def test_test_prevalence_is_the_published_one():
     # Rounded counts; rows that would be empty take their class from another recording.
     np.testing.assert_allclose(shares, prevalence, atol=1 / 500)
     assert all(test)
+
+
+def test_conditions_of_the_test_change_test_recordings_alone(tiny, tmp_path):
+    changed = {"test_snr_db": -12.0, "test_rain": 1.0, "test_slope_db": -6.0}
+    before = digests(tiny)
+    for key, value in changed.items():
+        out = tmp_path / key
+        assert simulate(settings_from({**TINY, key: value}), out)
+        after = digests(out)
+        sounds = [name for name in before if name.endswith(".flac")]
+        same = {name for name in sounds if before[name] == after[name]}
+        assert same == {name for name in sounds if name.startswith("train/")}
+        # Which calls there are stays; only their level over the noise may be another.
+        events = [pd.read_csv(folder / "truth/test_events.csv") for folder in (tiny, out)]
+        assert events[0].iloc[:, :7].equals(events[1].iloc[:, :7])
+        if key == "test_snr_db":
+            lower = events[0]["snr_db"] - events[1]["snr_db"]
+            # No call is fainter than -6 dB.
+            free = events[1]["snr_db"] > -6
+            assert free.sum() > 5
+            assert np.allclose(lower[free], 12, atol=0.02)
+
+
+def test_another_recorder_tilts_the_spectrum():
+    rng, rate = np.random.default_rng(0), 16000
+    wave = rng.standard_normal(rate).astype(np.float32)
+    gain = np.abs(np.fft.rfft(tilted(wave, rate, -5.0))) / np.abs(np.fft.rfft(wave))
+    for hertz, expected in ((500, 5.0), (1000, 0.0), (2000, -5.0), (4000, -10.0)):
+        assert 20 * np.log10(gain[hertz]) == pytest.approx(expected, abs=0.01)
 
 
 def test_prevalence_of_other_class_counts_is_skewed():

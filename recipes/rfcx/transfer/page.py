@@ -1,0 +1,98 @@
+"""TRANSFER.md: every rule that was tried is a row."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from local.io.files import write_text
+from local.io.seeds import generator
+from recipes.rfcx.transfer.choosing import leave_out, mean_interval
+
+# What a correction of prevalence may cost on any competition.
+ALLOWED_LOSS = 0.005
+
+
+def write_page(
+    path: Path, command: str, ranking: pd.DataFrame, events: pd.DataFrame, passed: list[str]
+) -> None:
+    """Write the page.
+
+    Parameters
+    ----------
+    ranking : `competition, seed, rule, lwlrap` of shifted test scores; the rule none is the plain
+        ones.
+    events : `competition, seed, rule, drop` and the figures of `event_rules.Figures`.
+    passed : competitions that were passed over, as they need what is not there.
+    """
+    names = list(dict.fromkeys(ranking["competition"]))
+    parts = [
+        "# Rules that hold where nobody tuned them",
+        f"    {command}",
+        f"{len(names)} small competitions ({', '.join(names)}), seeds "
+        f"{', '.join(map(str, sorted(set(ranking['seed']))))}: the scores of a first training, "
+        "kept, and every rule for deciding tried on all of them. A rule is chosen on the "
+        "competitions but one and tried on that one (left out); intervals are bootstraps over "
+        "competitions. What is called true uses what nobody knows, for comparison.",
+        *([f"Passed over, as their sounds are not there: {', '.join(passed)}."] if passed else []),
+        "## Correction of prevalence",
+        "LWLRAP of the test recordings against that of the plain scores.",
+        _ranking_table(ranking),
+        "## Thresholds and extents",
+        "Events of the test recordings against the true ones. Drop: how far below the threshold, "
+        "in logits, an event goes on. F1 at any overlap, micro and macro over classes; median IoU of "
+        "matched pairs.",
+        _events_table(events),
+    ]
+    write_text(path, "\n\n".join(parts) + "\n")
+
+
+def gains_of(ranking: pd.DataFrame) -> pd.DataFrame:
+    """A row a rule, a column a competition and seed: what the rule gains over none."""
+    table = ranking.pivot_table(index="rule", columns=["competition", "seed"], values="lwlrap")
+    return table - table.loc["none"]
+
+
+def _ranking_table(ranking: pd.DataFrame) -> str:
+    gains = gains_of(ranking)
+    known = gains[~gains.index.str.startswith("true")]
+    groups = pd.Series(gains.columns.get_level_values(0), index=gains.columns)
+    choice = leave_out(known, groups, ALLOWED_LOSS)
+    order = gains.mean(axis=1).sort_values(ascending=False).index
+    lines = ["| rule | mean gain | worst | where | better in |", "| --- | --- | --- | --- | --- |"]
+    for rule in order:
+        row = gains.loc[rule]
+        lines.append(_ranking_row(rule, row))
+    lines.append(_ranking_row("**chosen, left out**", choice.left_out))
+    chosen = ", ".join(f"{rule} ({n})" for rule, n in choice.chosen.value_counts().items())
+    lines.append(f"\nChosen on all: {choice.best}. Chosen without one: {chosen}.")
+    return "\n".join(lines)
+
+
+def _ranking_row(rule: str, row: pd.Series) -> str:
+    low, high = mean_interval(row.to_numpy(dtype=float), generator(0, "transfer"))
+    worst = row.astype(float).idxmin()
+    where = worst[0] if isinstance(worst, tuple) else worst
+    return (
+        f"| {rule} | {row.mean():+.3f} ({low:+.3f} to {high:+.3f}) | {row.min():+.3f} | {where} | "
+        f"{int((row > 0).sum())} of {len(row)} |"
+    )
+
+
+def _events_table(events: pd.DataFrame) -> str:
+    lines = [
+        "| rule | drop | F1 | worst F1 | where | macro F1 | precision | recall | F1, IoU > 0.5 | "
+        "IoU |",
+        f"|{' --- |' * 10}",
+    ]
+    grouped = events.groupby(["rule", "drop"], sort=False)
+    means = grouped[["f1", "macro", "precision", "recall", "f1_half", "iou"]].mean()
+    for rule, drop in means["f1"].sort_values(ascending=False).index:
+        mean = means.loc[(rule, drop)]
+        mine = grouped.get_group((rule, drop)).set_index("competition")["f1"]
+        low, high = mean_interval(mine.to_numpy(dtype=float), generator(0, "transfer"))
+        lines.append(
+            f"| {rule} | {drop:g} | {mean.f1:.3f} ({low:.3f}-{high:.3f}) | {mine.min():.3f} | "
+            f"{mine.idxmin()} | {mean.macro:.3f} | {mean.precision:.3f} | {mean.recall:.3f} | "
+            f"{mean.f1_half:.3f} | {mean.iou:.3f} |"
+        )
+    return "\n".join(lines)
