@@ -39,8 +39,8 @@ def write_page(
         _ranking_table(ranking),
         "## Thresholds and extents",
         "Events of the test recordings against the true ones. Drop: how far below the threshold, "
-        "in logits, an event goes on. F1 at any overlap, micro and macro over classes; median IoU of "
-        "matched pairs.",
+        "in logits, an event goes on. F1 at any overlap, micro and macro over classes; median IoU "
+        "of matched pairs.",
         _events_table(events),
     ]
     write_text(path, "\n\n".join(parts) + "\n")
@@ -80,8 +80,8 @@ def _ranking_row(rule: str, row: pd.Series) -> str:
 
 def _events_table(events: pd.DataFrame) -> str:
     lines = [
-        "| rule | drop | F1 | worst F1 | where | macro F1 | precision | recall | F1, IoU > 0.5 | "
-        "IoU |",
+        "| rule | drop | F1 | worst F1 | where | macro F1 | precision | recall | F1, IoU > .5 "
+        "| IoU |",
         f"|{' --- |' * 10}",
     ]
     grouped = events.groupby(["rule", "drop"], sort=False)
