@@ -14,6 +14,7 @@ from typing import Any, get_args
 import yaml
 from pydantic import ValidationError
 
+from local.config.retired_keys import drop_retired
 from local.config.section_base import Section, SectionType
 from local.config.strict_yaml import parse_yaml
 from local.config.whole_config import Config
@@ -76,7 +77,7 @@ def _read_with_bases(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
         raise CanopyError(f"{path}: `base:` leads back to itself; break the circle")
     if len(above) >= _MAX_BASES:
         raise CanopyError(f"{path}: `base:` goes on for more than {_MAX_BASES} files; join some")
-    values = _read_yaml(path)
+    values = drop_retired(_read_yaml(path), path)
     base = values.pop("base", None)
     if base is None:
         return values

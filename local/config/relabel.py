@@ -38,30 +38,36 @@ class RelabelConfig(Section):
         return self
 
 
+# Of the shift by estimated prevalence, chosen on recipes/rfcx/TRANSFER.md.
+ESTIMATED_STRENGTH = 0.75
+
+
 class PriorConfig(Section):
     """Stage 5: correction of the class priors, in odds."""
 
     method: Literal["none", "given", "estimated"] = "none"
     # given: a csv with columns label, prevalence; relative to the data folder or absolute.
     given: str | None = None
-    # How prevalence is estimated: mixture, the share of test scores that lie where those of known
-    # positives do and not where those of rejected spans do; tail, the share that lies above what
-    # few others reach; combined, the mean of these two; em, by expectation maximisation, which
-    # needs calibrated scores; mean, the mean of probabilities calibrated on known spans.
-    estimator: Literal["combined", "mixture", "tail", "em", "mean"] = "combined"
-    # For combined, mixture and tail: confirmed calls inserted into test recordings, by class and
-    # fold; 0 makes none.
+    # Of estimated prevalence: confirmed calls inserted into test recordings, by class and fold; 0
+    # makes none.
     n_insertions: Some = 40
-    # Exponent of the odds ratio: 1 is the exact label-shift form, less is a cautious one.
-    strength: Share = 1.0
-    # The ratio of odds is kept within [1/max_odds_ratio, max_odds_ratio].
+    # How much of the shift is made that would make the mean probability of a class its prevalence;
+    # null: all of it where prevalence is given, three quarters where it is estimated.
+    strength: Share | None = None
+    # The factor on the odds of a class is kept within [1/max_odds_ratio, max_odds_ratio].
     max_odds_ratio: Annotated[float, Field(gt=1.0)] = 1000.0
 
     @property
     def inserts_calls(self) -> bool:
         """Whether prevalence is estimated with inserted calls."""
-        compares = self.method == "estimated" and self.estimator in ("combined", "mixture", "tail")
-        return compares and self.n_insertions > 0
+        return self.method == "estimated" and self.n_insertions > 0
+
+    @property
+    def share(self) -> float:
+        """`strength`, with what null stands for."""
+        if self.strength is not None:
+            return self.strength
+        return ESTIMATED_STRENGTH if self.method == "estimated" else 1.0
 
     @model_validator(mode="after")
     def _given_has_a_file(self) -> "PriorConfig":

@@ -1,8 +1,8 @@
 """Prevalence: in what share of recordings does a class sound, where nobody labelled them?
 
-`estimate_prevalence` asks the estimator that section `prior` names: `combined`, `mixture` (of
-`prevalence_mixture`), `tail` and `mean` go by out-of-fold scores, `em` by the scores themselves.
-`read_prevalence` reads what a person knows.
+`estimate_prevalence` goes by out-of-fold scores: the mean of two estimates that err by different
+things, `estimate_tail` and `prevalence_mixture.estimate_mixture`. `read_prevalence` reads what a
+person knows.
 """
 
 import logging
@@ -22,34 +22,26 @@ from local.relabel.prevalence_mixture import estimate_mixture
 
 log = logging.getLogger("canopy")
 
-# So many target recordings tell as much by the tail of their scores as by the mixture.
-_EVEN_COUNT = 100.0
+# So many target recordings tell as much by the tail of their scores as by the mixture: on scores
+# drawn at random the tail loses to the mixture at any number below, if all of it is believed.
+_EVEN_COUNT = 1500.0
 
 
-def estimate_prevalence(
-    estimator: str, logit: np.ndarray, source_prior: np.ndarray, folds: Sequence[FoldScores]
-) -> np.ndarray:
-    """Prevalence (C,) in (0, 1) by the estimator of that name.
+def estimate_prevalence(folds: Sequence[FoldScores], n_recordings: int) -> np.ndarray:
+    """Prevalence (C,) in (0, 1) by `estimate_combined`.
 
-    Parameters
-    ----------
-    logit : (N, C) clip scores of the recordings whose prevalence is wanted.
-    source_prior : (C,) prevalence that the scores carry, for `em`.
-    folds : out-of-fold evidence, for all others. What they leave open takes the median of classes,
-        and N recordings show no less than half a recording, and no more than all but half a one.
+    What it leaves open takes the median of classes; so many recordings show no less than half a
+    recording, and no more than all but half a one.
     """
-    if estimator == "em":
-        return estimate_em(logit, source_prior)
-    by_name = {
-        "combined": estimate_combined,
-        "mixture": estimate_mixture,
-        "tail": estimate_tail,
-        "mean": estimate_mean,
-    }
-    found = by_name[estimator](list(folds))
-    half = 0.5 / len(logit)
+    found = estimate_combined(list(folds))
     middle = np.nanmedian(found) if np.isfinite(found).any() else 0.5
-    return np.clip(np.where(np.isnan(found), middle, found), half, 1 - half)
+    return within_counts(np.where(np.isnan(found), middle, found), n_recordings)
+
+
+def within_counts(prevalence: np.ndarray, n_recordings: int) -> np.ndarray:
+    """(C,) prevalence kept from 0 and 1: half a recording of so many, and all but half a one."""
+    half = 0.5 / n_recordings
+    return np.clip(prevalence, half, 1 - half)
 
 
 def estimate_combined(folds: list[FoldScores]) -> np.ndarray:
@@ -58,7 +50,7 @@ def estimate_combined(folds: list[FoldScores]) -> np.ndarray:
     The two err by different things. That scores are not normal does the mixture the same harm
     however many recordings there are, while what few recordings leave open does the tail harm in
     variance as 1 / N; so by inverse variance the mixture weighs w = c / (N + c) of N recordings,
-    with c = 100. The tail is an upper bound but for known calls that are plainer than most. Where
+    with c = 1500. The tail is an upper bound but for known calls that are plainer than most. Where
     the mixture says more than it, that has to be so, and the mixture right: it weighs w^2.
     Prevalences below half a recording, or above all but half a one, count as these.
 
@@ -72,60 +64,6 @@ def estimate_combined(folds: list[FoldScores]) -> np.ndarray:
     )
     share = _EVEN_COUNT / (n + _EVEN_COUNT)
     return expit(tail + np.where(mixture > tail, share**2, share) * (mixture - tail))
-
-
-def estimate_em(
-    logit: ArrayLike,
-    source_prior: ArrayLike,
-    *,
-    min_count: float = 1.0,
-    max_step: float = 1.0,
-    tolerance: float = 1e-7,
-    max_iterations: int = 5000,
-) -> np.ndarray:
-    """Prevalence (C,) of each class in unlabelled recordings, by expectation maximisation.
-
-    From pi' = pi: shift the logits by the ratio of prior odds, take the mean probability as the
-    new pi', repeat (Saerens et al. 2002). This climbs to the maximum of the likelihood of pi', a
-    concave function for a class by itself, so the start does not matter. It needs scores that are
-    calibrated under the source prior; it never sees a label.
-
-    Parameters
-    ----------
-    logit : (N, C)
-        Scores of the target recordings. At least one recording; NaN is refused.
-    source_prior : (C,)
-        Prevalence that the scores carry, in (0, 1).
-    min_count : float
-        A class whose estimate stands for fewer recordings than this has almost no mass: nothing
-        tells "absent" from "badly calibrated", and the estimate would run on towards 0. It keeps
-        its source prior, that is, it is not corrected, and a warning is logged. At the other end
-        the estimate is held at 1 - min_count / N: N recordings cannot show more.
-    max_step : float
-        Largest change of ln odds of pi' in one step, so that a poor start cannot overshoot.
-    tolerance : float
-        A class is done when its ln odds change by less.
-    max_iterations : int
-        The last value is taken then.
-    """
-    logit = _checked_logit(logit)
-    source = checked_prior(source_prior, "source prior")
-    if source.shape != logit.shape[1:]:
-        raise CanopyError(
-            f"source prior has shape {source.shape} and logits {logit.shape}; expected one value "
-            "a class"
-        )
-    estimate = _iterate(logit, logit_of(source), max_step, tolerance, max_iterations)
-    thin = estimate * len(logit) < min_count
-    if thin.any():
-        log.warning(
-            "prevalence of class(es) number %s not estimated, almost no mass in %d recordings; "
-            "they keep their source prior",
-            ", ".join(str(index) for index in np.flatnonzero(thin)),
-            len(logit),
-        )
-    ceiling = np.maximum(1 - min_count / len(logit), source)
-    return np.where(thin, source, np.minimum(estimate, ceiling))
 
 
 def estimate_tail(
@@ -187,50 +125,6 @@ def _least_ratio(
     return float((above[usable] / kept[usable]).min())
 
 
-def estimate_mean(folds: list[FoldScores]) -> np.ndarray:
-    """Prevalence (C,) as the mean calibrated probability of the target recordings.
-
-    Calibration is Platt's (1999), a logistic regression of confirmed against rejected spans on
-    their scores, one for each fold's model and for all classes together. The share of confirmed
-    ones among the spans stays in it, so what it says of prevalence is rough. A fold without both
-    kinds of spans leaves its scores as they are.
-    """
-    # Imported here: this module is in every stage's way, and this estimate seldom asked for.
-    from sklearn.linear_model import LogisticRegression
-
-    estimates = []
-    for fold in folds:
-        logit = _checked_logit(fold.target)
-        spans = np.zeros((0, 3)) if fold.spans is None else fold.spans
-        if len(np.unique(spans[:, 1])) == 2:
-            line = LogisticRegression(C=1e6).fit(spans[:, :1], spans[:, 1])
-            logit = logit * line.coef_[0, 0] + line.intercept_[0]
-        estimates.append(expit(logit).mean(axis=0))
-    return np.mean(estimates, axis=0)
-
-
-def _iterate(
-    logit: np.ndarray,
-    source: np.ndarray,
-    max_step: float,
-    tolerance: float,
-    max_iterations: int,
-) -> np.ndarray:
-    """Prevalence (C,); works on ln odds, and only on the classes that still move."""
-    # Beyond this prevalence is 0 or 1 for any number of recordings; it keeps ln odds finite.
-    corner = 50.0
-    current, active = source.copy(), np.arange(len(source))
-    for _ in range(max_iterations):
-        mean = expit(logit[:, active] + (current[active] - source[active])).mean(axis=0)
-        wanted = np.clip(logit_of(mean), -corner, corner)
-        step = np.clip(wanted - current[active], -max_step, max_step)
-        current[active] += step
-        active = active[np.abs(step) >= tolerance]
-        if not active.size:
-            break
-    return expit(current)
-
-
 def read_prevalence(path: Path | str, labels: list[str]) -> np.ndarray:
     """Prevalence (C,) in the order of `labels`, from a csv with columns label and prevalence.
 
@@ -275,19 +169,6 @@ def _share(path: Path | str, row: int, text: str) -> float:
             "excluded; for a class that is nearly absent give a small one, such as 0.001"
         )
     return value
-
-
-def _checked_logit(logit: ArrayLike) -> np.ndarray:
-    logit = np.asarray(logit, dtype=np.float64)
-    if logit.ndim != 2 or len(logit) == 0:
-        raise CanopyError(
-            f"logits have shape {logit.shape}; expected (recordings, classes) with a recording"
-        )
-    bad = np.isnan(logit)
-    if bad.any():
-        row, column = np.argwhere(bad)[0]
-        raise CanopyError(f"logit of row {row}, class {column} is NaN; mend the model's scores")
-    return logit
 
 
 def checked_prior(prior: ArrayLike, name: str, closed: bool = False) -> np.ndarray:

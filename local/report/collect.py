@@ -201,7 +201,7 @@ def _class_rows(experiment: Experiment, results: dict[str, Any]) -> list[ClassRo
                     ends = (score["per_class_low"][column], score["per_class_high"][column])
                     intervals[title] = (float(ends[0]), float(ends[1]))
         prior = results["cycles"][-1]["prior"]
-        prevalence = {"in training rows": float(prior["source"][column])}
+        prevalence = {"by plain scores": float(prior["source"][column])}
         if prior["method"] != "none":
             prevalence["used for correction"] = float(prior["target"][column])
         truth = results["cycles"][-1]["scores"].get("test_truth")

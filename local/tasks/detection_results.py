@@ -96,7 +96,7 @@ def corrected_test(experiment: "Experiment", cycle: int) -> CorrectedTest:
     scores, members = load_scores(run.cycle(cycle) / "test.npz")
     logit = members["clip_logit"].astype(np.float64)
     folds = fold_evidence(experiment, cycle) if run.config.prior.method == "estimated" else []
-    correction = prior_correction(experiment.known_tables, logit, run.config, run.datadir, folds)
+    correction = prior_correction(experiment.tables.labels, logit, run.config, run.datadir, folds)
     return scores, (scores.recording_ids, logit), correction
 
 

@@ -169,8 +169,8 @@ def _correct(
         for member, weight in zip(members, weights, strict=True):
             if weight > 0:
                 evidence += fold_evidence(member.experiment, member.cycle)
-    known = like.experiment.known_tables
-    return prior_correction(known, test_logit, run.config, run.datadir, evidence)
+    labels = like.experiment.tables.labels
+    return prior_correction(labels, test_logit, run.config, run.datadir, evidence)
 
 
 def write_blend(out: Path, blended: Blend, like: Member) -> None:

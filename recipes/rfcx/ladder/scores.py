@@ -15,7 +15,7 @@ from local.inference.score_files import load_scores
 from local.io.errors import CanopyError
 from local.io.files import read_json
 from local.io.seeds import generator
-from local.relabel.prior_correction import odds_shift
+from local.relabel.prior_correction import matching_shift
 from local.scoring.known_labels import read_truth
 from local.scoring.metrics.bootstrap import percentiles, resample_counts
 from local.scoring.metrics.clip_metrics import chance_score, constant_row_score
@@ -82,11 +82,10 @@ def score_rung(plan: Plan, rung: Rung, seed: int) -> SeedScores:
     truth = read_truth(plan.truth(seed), scores.recording_ids, names)
     settings = plan.config.prior
     target = true_prevalence(truth, names, scores.labels, columns)
-    source = np.asarray(prior["source"], dtype=np.float64)
     shifts = {
-        "raw": np.zeros(len(source)),
+        "raw": np.zeros(logit.shape[1]),
         "prior": np.asarray(prior["shift"], dtype=np.float64),
-        "oracle": odds_shift(source, target, settings.strength, settings.max_odds_ratio),
+        "oracle": matching_shift(logit, target, settings.share, settings.max_odds_ratio),
     }
     parts = {
         kind: lwlrap_sums(truth, merge_columns(logit + shift, scores.labels, columns)[0])

@@ -4,29 +4,37 @@ from collections.abc import Callable
 from functools import partial
 
 import numpy as np
-from scipy.optimize import brentq
 from scipy.special import expit
 from scipy.special import logit as logit_of
 
-from local.relabel.prevalence import estimate_prevalence
-from local.relabel.prior_correction import odds_shift
+from local.relabel.prevalence import estimate_combined, estimate_tail, within_counts
+from local.relabel.prevalence_mixture import estimate_mixture
+from local.relabel.prior_correction import matching_shift
 from local.scoring.event_rules.thresholds import ThresholdChoice, fit_thresholds
 from local.scoring.known_labels import known_evidence
 from recipes.rfcx.transfer.stored_scores import Stored
+from recipes.rfcx.transfer.tried_estimators import estimate_em, estimate_mean, odds_shift
 
 Rule = Callable[[Stored], np.ndarray]
 ESTIMATORS = ("combined", "mixture", "tail", "mean", "em")
 
 
-def bounded(stored: Stored, prevalence: np.ndarray) -> np.ndarray:
-    """(C,) no nearer to 0 or 1 than half a recording."""
-    half = 0.5 / len(stored.truth)
-    return np.clip(prevalence, half, 1 - half)
-
-
 def by_estimator(name: str, stored: Stored) -> np.ndarray:
-    """(C,) prevalence by an estimator of `local.relabel.prevalence`."""
-    return bounded(stored, estimate_prevalence(name, stored.test_clip, stored.source, stored.folds))
+    """(C,) prevalence by an estimator; the median of classes where it leaves one open."""
+    if name == "em":
+        found = estimate_em(stored.test_clip, stored.source)
+    else:
+        found = _OUT_OF_FOLD[name](stored.folds)
+    found = np.where(np.isnan(found), np.nanmedian(found), found)
+    return within_counts(found, len(stored.truth))
+
+
+_OUT_OF_FOLD = {
+    "combined": estimate_combined,
+    "mixture": estimate_mixture,
+    "tail": estimate_tail,
+    "mean": estimate_mean,
+}
 
 
 def by_best_f1(stored: Stored) -> np.ndarray:
@@ -34,7 +42,7 @@ def by_best_f1(stored: Stored) -> np.ndarray:
     evidence = known_evidence(stored.oof, stored.events, stored.config)
     fitted = fit_thresholds(stored.labels, ThresholdChoice("best-f1"), evidence)
     share = (stored.test_clip >= fitted["logit"].to_numpy()).mean(axis=0)
-    return bounded(stored, share)
+    return within_counts(share, len(stored.truth))
 
 
 def by_average(stored: Stored) -> np.ndarray:
@@ -63,12 +71,7 @@ def shift_by_odds(stored: Stored, prevalence: np.ndarray) -> np.ndarray:
 
 def shift_to_match(stored: Stored, prevalence: np.ndarray) -> np.ndarray:
     """(C,) until the mean probability of a class is its prevalence."""
-    return np.array(
-        [
-            brentq(lambda shift, z=z, p=p: expit(z + shift).mean() - p, -60, 60)
-            for z, p in zip(stored.test_clip.T, prevalence, strict=True)
-        ]
-    )
+    return matching_shift(stored.test_clip, prevalence, max_ratio=1e12)
 
 
 SHIFTS = {"odds": shift_by_odds, "match": shift_to_match}
@@ -79,7 +82,7 @@ def prevalence_rules() -> dict[str, Rule]:
     rules: dict[str, Rule] = {"none": lambda stored: np.zeros(len(stored.labels))}
     for estimate, of in PREVALENCES.items():
         for shift, by in SHIFTS.items():
-            for strength in (1.0, 0.5):
+            for strength in (1.0, 0.75, 0.5):
                 name = f"{estimate}, {shift}" + ("" if strength == 1 else f" x {strength:g}")
                 rules[name] = partial(_shifted, of, by, strength)
     rules["agreed"] = agreed

@@ -9,7 +9,6 @@ from local.config import Config, load_config
 from local.inference.score_files import load_scores
 from local.inference.scores import Scores
 from local.relabel.fold_scores import FoldScores
-from local.relabel.prior_correction import training_prior
 from local.scoring.known_labels import known_rows, read_truth, span_scores
 from local.scoring.metrics.matching import EventList
 from local.stages.experiment import Experiment
@@ -69,12 +68,19 @@ def read_stored(place: Place, cycle: int = 0) -> Stored:
         oof_clip=oof_clip,
         spans=span_scores(oof, tables.events),
         events=known_rows(tables.events),
-        source=training_prior(tables.events, labels, config),
+        source=_share_of_confirmed(known_rows(tables.events), labels),
         test=test,
         test_clip=members["clip_logit"].astype(np.float64),
         truth=truth.astype(np.int64),
         truth_events=_truth_events(place, config, test.recording_ids, labels),
     )
+
+
+def _share_of_confirmed(rows: pd.DataFrame, labels: list[str]) -> np.ndarray:
+    """(C,) prevalence that training shows: of rows, smoothed by one of each kind."""
+    n_all = rows["label"].value_counts().reindex(labels).fillna(0)
+    n_confirmed = rows.loc[rows["polarity"] > 0, "label"].value_counts().reindex(labels).fillna(0)
+    return ((n_confirmed + 1) / (n_all + 2)).to_numpy(dtype=np.float64)
 
 
 def _truth_events(

@@ -1,116 +1,13 @@
-"""Estimators of prevalence: known ones are recovered, and the shift they give is exact."""
+"""The tail estimate of prevalence against its formula; prevalence that a person gives."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy.optimize import minimize_scalar
-from scipy.special import expit
-from scipy.special import logit as logit_of
 
 from local.io.errors import CanopyError
 from local.relabel.fold_scores import FoldScores
-from local.relabel.prevalence import (
-    estimate_em,
-    estimate_mean,
-    estimate_tail,
-    read_prevalence,
-)
-from local.relabel.prior_correction import odds_shift
-from local.scoring.metrics.lwlrap import lwlrap
-
-SOURCE = np.array([1 / 7, 1 / 7, 0.5])
-TARGET = np.array([0.9, 0.02, 0.3])
-
-
-def calibrated(prevalence, source, n=4000, separation=2.0, seed=0):
-    """Truth (n, C), and the log-odds of an exact detector that believes in `source`."""
-    rng = np.random.default_rng(seed)
-    truth = rng.random((n, len(prevalence))) < prevalence
-    observed = rng.normal(size=truth.shape) + separation * truth
-    return truth, separation * observed - separation**2 / 2 + logit_of(source)
-
-
-def test_shift_is_the_exact_rule_of_bayes():
-    likelihood_ratio = 2.5
-    before = SOURCE * likelihood_ratio / (SOURCE * likelihood_ratio + 1 - SOURCE)
-    after = TARGET * likelihood_ratio / (TARGET * likelihood_ratio + 1 - TARGET)
-    shift = odds_shift(SOURCE, TARGET)
-    np.testing.assert_allclose(expit(logit_of(before) + shift), after)
-
-
-def test_strength_and_bound():
-    full = odds_shift(SOURCE, TARGET)
-    np.testing.assert_allclose(odds_shift(SOURCE, TARGET, strength=0.5), full / 2)
-    np.testing.assert_array_equal(odds_shift(SOURCE, TARGET, strength=0), 0)
-    np.testing.assert_allclose(
-        odds_shift(SOURCE, TARGET, max_ratio=3.0), np.clip(full, -np.log(3), np.log(3))
-    )
-    ends = odds_shift([0.5, 0.5], [0.0, 1.0], max_ratio=100.0)
-    np.testing.assert_allclose(ends, [-np.log(100), np.log(100)])
-    np.testing.assert_array_equal(odds_shift([0.5, 0.5], [0.0, 1.0], strength=0), 0)
-
-
-def test_em_recovers_known_prevalences():
-    prevalence = np.array([0.92, 0.02, 0.3, 1 / 7])
-    source = np.full(4, 1 / 7)
-    truth, logit = calibrated(prevalence, source)
-    estimate = estimate_em(logit, source)
-    np.testing.assert_allclose(estimate, truth.mean(axis=0), atol=0.015)
-    # Much nearer than the mean of the uncorrected probabilities.
-    plain = expit(logit).mean(axis=0)
-    assert np.abs(plain - truth.mean(axis=0))[0] > 0.1
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_em_is_the_maximum_of_the_likelihood(seed):
-    source = np.array([0.3])
-    _, logit = calibrated(np.array([0.6]), source, n=200, separation=1.0, seed=seed)
-    ratio = np.exp(logit[:, 0] - logit_of(source[0]))
-
-    def loss(prior):
-        return -np.log(prior * ratio + 1 - prior).sum()
-
-    best = minimize_scalar(loss, bounds=(1e-6, 1 - 1e-6), method="bounded", options={"xatol": 1e-9})
-    assert estimate_em(logit, source)[0] == pytest.approx(best.x, abs=1e-4)
-
-
-def test_em_damping_changes_the_way_and_not_the_end():
-    source = np.array([0.01])
-    _, logit = calibrated(np.array([0.8]), source)
-    slow = estimate_em(logit, source, max_step=0.05)
-    assert slow == pytest.approx(estimate_em(logit, source, max_step=50.0), abs=1e-5)
-    # One damped step goes no farther than it may.
-    step = logit_of(estimate_em(logit, source, max_step=0.05, max_iterations=1))
-    assert step - logit_of(source) == pytest.approx(0.05)
-
-
-def test_em_leaves_a_class_with_almost_no_mass_at_its_source(caplog):
-    source = np.array([1 / 7, 1 / 7])
-    _, logit = calibrated(np.array([0.0, 0.5]), source, n=500, separation=4.0)
-    estimate = estimate_em(logit, source)
-    assert estimate[0] == source[0]
-    assert estimate[1] == pytest.approx(0.5, abs=0.05)
-    assert "number 0 not estimated" in caplog.text
-
-
-def test_em_at_the_ends_is_finite():
-    logit = np.array([[1e4, -1e4, np.inf], [1e4, -1e4, np.inf]])
-    with np.errstate(over="raise", invalid="raise"):
-        estimate = estimate_em(logit, [0.2, 0.2, 0.2])
-    # Everywhere: held at what two recordings can show. Nowhere: not corrected.
-    np.testing.assert_allclose(estimate, [0.5, 0.2, 0.5])
-    # A source prior beyond that is not pulled down by the bound.
-    np.testing.assert_allclose(estimate_em(logit, [0.9, 0.2, 0.2])[0], 0.9)
-
-
-def test_correction_lifts_the_ranking():
-    prevalence = np.array([0.9, 0.2, 0.05, 0.5, 0.01, 0.1])
-    source = np.full(6, 1 / 7)
-    truth, logit = calibrated(prevalence, source, separation=2.0)
-    for target, gain in ((prevalence, 0.05), (estimate_em(logit, source), 0.05)):
-        corrected = logit + odds_shift(source, target)
-        assert lwlrap(truth, corrected) > lwlrap(truth, logit) + gain
+from local.relabel.prevalence import estimate_tail, read_prevalence
 
 
 def tail_by_hand(target, scores, mass, min_share):
@@ -163,37 +60,6 @@ def test_tail_of_a_class_without_a_confirmed_positive_is_nan():
     found = estimate_tail([fold, fold])
     assert found[0] == 1.0
     assert np.isnan(found[1])
-
-
-def test_mean_is_of_calibrated_probabilities():
-    """Scores stretched and shifted by the model come back to the probabilities they stand for."""
-    rng = np.random.default_rng(3)
-    honest = rng.normal(0, 2, (4000, 2)) + np.array([1.0, -1.0])
-    verdict = rng.random(honest.shape) < expit(honest)
-    model = 0.3 * honest - 5.0
-    spans = np.column_stack([model.ravel(), verdict.ravel()]).astype(float)
-    fold = FoldScores(model, verdict, model, spans=spans)
-    np.testing.assert_allclose(estimate_mean([fold]), verdict.mean(axis=0), atol=0.02)
-    bare = replace(fold, spans=spans[spans[:, 1] == 1])
-    np.testing.assert_allclose(estimate_mean([bare]), expit(model).mean(axis=0))
-
-
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (lambda: odds_shift([0.5, 0.0], [0.5, 0.5]), "source prior .* found 0"),
-        (lambda: odds_shift([0.5], [1.5]), "target prior .* found 1.5"),
-        (lambda: odds_shift([0.5], [np.nan]), "target prior .* found nan"),
-        (lambda: odds_shift([0.5], [0.5, 0.5]), r"\(1,\).*\(2,\)"),
-        (lambda: odds_shift([0.5], [0.5], strength=-1), "strength is -1"),
-        (lambda: odds_shift([0.5], [0.5], max_ratio=1), "max_odds_ratio is 1"),
-        (lambda: estimate_em(np.zeros((0, 2)), [0.5, 0.5]), r"\(0, 2\)"),
-        (lambda: estimate_em(np.zeros((2, 2)), [0.5]), r"\(1,\).*\(2, 2\)"),
-    ],
-)
-def test_refusals(call, message):
-    with pytest.raises(CanopyError, match=message):
-        call()
 
 
 def test_prevalence_is_read_in_the_order_of_labels(tmp_path):

@@ -10,10 +10,9 @@ from hypothesis import strategies as st
 from scipy.special import expit, logit
 from scipy.stats import rankdata
 
-from local.data.tables import Tables
 from local.io.errors import CanopyError
 from local.relabel.fold_scores import FoldScores
-from local.relabel.prior_correction import prior_correction, training_prior
+from local.relabel.prior_correction import matching_shift, prior_correction
 from local.scoring.metrics.lwlrap import lwlrap
 from local.tasks.submission_csv import (
     check_submission,
@@ -27,64 +26,61 @@ LABELS = ["s0", "s1", "s0_song4"]
 COLUMNS = pd.DataFrame({"label": LABELS, "column": ["s0", "s1", "s0"]})
 
 
-def events(*rows):
-    columns = ["recording_id", "label", "polarity", "weight", "source"]
-    return pd.DataFrame(rows, columns=columns)
-
-
-EVENTS = events(
-    ("x", "s0", 1, 1.0, "tp"),
-    ("x", "s0", 1, 1.0, "tp"),
-    ("y", "s0", -1, 1.0, "fp"),
-    ("y", "s1", -1, 0.5, "fp"),
-    ("z", "s1", 1, 0.5, "pseudo:cycle1"),
-)
-
-
 def sample(ids, columns=("s0", "s1")):
     return pd.DataFrame({"recording_id": ids, **dict.fromkeys(columns, "0.5")})
 
 
-def test_prior_of_partial_annotations(toy_config):
-    # (positive weight + 1) / (all weight + 2); pseudo rows say nothing.
-    prior = training_prior(EVENTS, LABELS, toy_config())
-    np.testing.assert_allclose(prior, [3 / 5, 1 / 2.5, 1 / 2])
-
-
-def test_prior_of_complete_annotations(toy_config):
-    prior = training_prior(EVENTS, LABELS, toy_config(data__annotation="complete"))
-    np.testing.assert_allclose(prior, [2 / 4, 1 / 4, 1 / 4])
-
-
-def tables_of():
-    classes = pd.DataFrame({"label": LABELS})
-    return Tables(pd.DataFrame(), EVENTS, classes)
-
-
 def test_no_correction(toy_config, tmp_path):
-    found = prior_correction(tables_of(), np.zeros((4, 3)), toy_config(), tmp_path)
+    found = prior_correction(LABELS, np.zeros((4, 3)), toy_config(), tmp_path)
     np.testing.assert_array_equal(found.shift, 0)
+    np.testing.assert_array_equal(found.source, 0.5)
 
 
-def test_given_prevalence_moves_the_odds(toy_config, tmp_path):
-    (tmp_path / "p.csv").write_text("label,prevalence\ns0,0.9\ns1,0.1\ns0_song4,0.5\n")
-    config = toy_config(prior={"method": "given", "given": "p.csv", "strength": 0.5})
-    found = prior_correction(tables_of(), np.zeros((4, 3)), config, tmp_path)
-    source = np.array([3 / 5, 1 / 2.5, 1 / 2])
-    np.testing.assert_allclose(found.shift, 0.5 * (logit([0.9, 0.1, 0.5]) - logit(source)))
-
-
-def test_estimated_prevalence_follows_the_scores(toy_config, tmp_path):
+def test_mean_probabilities_become_the_prevalence():
     rng = np.random.default_rng(0)
-    present = rng.random((500, 3)) < [0.05, 0.9, 0.5]
-    scores = np.where(present, 4.0, -4.0) + rng.normal(size=(500, 3))
-    config = toy_config(prior={"method": "estimated", "estimator": "em"})
-    found = prior_correction(tables_of(), scores, config, tmp_path)
-    np.testing.assert_allclose(found.target, [0.05, 0.9, 0.5], atol=0.06)
-    assert found.shift[0] < 0 < found.shift[1]
+    scores = rng.normal([-6.0, 0.0, 3.0], 2.0, (50, 3))
+    wanted = np.array([0.3, 0.05, 0.9])
+    shift = matching_shift(scores, wanted)
+    np.testing.assert_allclose(expit(scores + shift).mean(axis=0), wanted, atol=1e-9)
+    # Half of the way, and no further than the bound.
+    np.testing.assert_allclose(matching_shift(scores, wanted, 0.5), shift / 2)
+    np.testing.assert_array_equal(matching_shift(scores, wanted, 0.0), 0)
+    bound = np.log(3.0)
+    np.testing.assert_allclose(
+        matching_shift(scores, wanted, max_ratio=3.0), np.clip(shift, -bound, bound)
+    )
 
 
-def test_prevalence_estimated_from_confirmed_positives(toy_config, tmp_path):
+def test_recordings_show_no_less_than_half_a_one():
+    scores = np.random.default_rng(0).normal(size=(20, 2))
+    shift = matching_shift(scores, [0.0, 1.0])
+    np.testing.assert_allclose(expit(scores + shift).mean(axis=0), [0.025, 0.975], atol=1e-9)
+    silent = matching_shift(np.full((20, 1), -34.5), [0.5], max_ratio=1e20)
+    np.testing.assert_allclose(silent, 34.5)
+
+
+@settings(deadline=None)
+@given(st.floats(-15.0, 15.0), st.floats(0.02, 0.98))
+def test_what_is_added_to_all_scores_of_a_class_changes_nothing(offset, prevalence):
+    scores = np.random.default_rng(0).normal(size=(30, 1))
+    plain = scores + matching_shift(scores, [prevalence], max_ratio=1e15)
+    moved = scores + offset
+    moved = moved + matching_shift(moved, [prevalence], max_ratio=1e15)
+    np.testing.assert_allclose(moved, plain, atol=1e-6)
+
+
+def test_given_prevalence_is_matched_whole(toy_config, tmp_path):
+    (tmp_path / "p.csv").write_text("label,prevalence\ns0,0.9\ns1,0.125\ns0_song4,0.5\n")
+    config = toy_config(prior={"method": "given", "given": "p.csv"})
+    found = prior_correction(LABELS, np.zeros((4, 3)), config, tmp_path)
+    # Of four recordings all but half a one is seven eighths.
+    np.testing.assert_allclose(found.shift, logit([0.875, 0.125, 0.5]), atol=1e-9)
+    config = toy_config(prior={"method": "given", "given": "p.csv", "strength": 0.5})
+    half = prior_correction(LABELS, np.zeros((4, 3)), config, tmp_path)
+    np.testing.assert_allclose(half.shift, found.shift / 2)
+
+
+def test_estimated_prevalence_is_matched_in_part(toy_config, tmp_path):
     # Scores on a scale of their own: negatives about -9, positives about -5.
     rng = np.random.default_rng(1)
     present = rng.random((2000, 3)) < [0.05, 0.6, 0.2]
@@ -92,10 +88,40 @@ def test_prevalence_estimated_from_confirmed_positives(toy_config, tmp_path):
     positive = np.tile(np.eye(3, dtype=int), (40, 1))
     known = np.where(positive, -5.0, -9.0) + 0.5 * rng.normal(size=positive.shape)
     folds = [FoldScores(known, positive, target)]
-    config = toy_config(prior={"method": "estimated", "estimator": "tail"})
-    found = prior_correction(tables_of(), target, config, tmp_path, folds)
+    config = toy_config(prior={"method": "estimated", "max_odds_ratio": 1e9})
+    found = prior_correction(LABELS, target, config, tmp_path, folds)
     np.testing.assert_allclose(found.target, [0.05, 0.6, 0.2], rtol=0.25)
-    assert found.shift[0] < found.shift[2] < found.shift[1]
+    whole = matching_shift(target, found.target, max_ratio=1e9)
+    np.testing.assert_allclose(found.shift, 0.75 * whole)
+
+
+def test_nothing_to_estimate_from_is_told(toy_config, tmp_path):
+    config = toy_config(prior={"method": "estimated"})
+    for scores, folds in ((np.zeros((0, 3)), [1]), (np.zeros((4, 3)), [])):
+        with pytest.raises(CanopyError, match="no test recording is readable"):
+            prior_correction(LABELS, scores, config, tmp_path, folds)
+    (tmp_path / "p.csv").write_text("label,prevalence\ns0,0.9\ns1,0.125\ns0_song4,0.5\n")
+    given = toy_config(prior={"method": "given", "given": "p.csv"})
+    found = prior_correction(LABELS, np.zeros((0, 3)), given, tmp_path)
+    np.testing.assert_array_equal(found.shift, 0)
+    np.testing.assert_array_equal(found.target, [0.9, 0.125, 0.5])
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: matching_shift(np.zeros((2, 1)), [1.5]), "prevalence .* found 1.5"),
+        (lambda: matching_shift(np.zeros((2, 1)), [np.nan]), "prevalence .* found nan"),
+        (lambda: matching_shift(np.zeros((2, 1)), [0.5, 0.5]), r"\(2,\).*\(2, 1\)"),
+        (lambda: matching_shift(np.zeros((0, 1)), [0.5]), r"\(0, 1\)"),
+        (lambda: matching_shift([[0.0], [np.nan]], [0.5]), "row 1, class 0 is nan"),
+        (lambda: matching_shift(np.zeros((2, 1)), [0.5], strength=-1), "strength is -1"),
+        (lambda: matching_shift(np.zeros((2, 1)), [0.5], max_ratio=1), "max_odds_ratio is 1"),
+    ],
+)
+def test_refusals(call, message):
+    with pytest.raises(CanopyError, match=message):
+        call()
 
 
 def test_song_types_merge_by_maximum():

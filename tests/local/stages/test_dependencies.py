@@ -160,7 +160,6 @@ relabel.use_prior               -           relabel
 relabel.start                   -           | train
 prior.method                    given       submit | relabel
 prior.given                     other.csv   -
-prior.estimator                 mean        | relabel submit
 prior.n_insertions              7           further | relabel submit
 prior.strength                  0.1         | relabel submit
 prior.max_odds_ratio            7.0         | relabel submit

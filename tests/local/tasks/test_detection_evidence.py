@@ -91,7 +91,6 @@ def test_what_was_inserted_is_skipped_and_what_is_damaged_is_told(trained):
     [
         {"method": "none"},
         {"method": "estimated", "n_insertions": 0},
-        {"method": "estimated", "estimator": "em"},
     ],
 )
 def test_nothing_is_inserted_where_nobody_asks(trained, prior):

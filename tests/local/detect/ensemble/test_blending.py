@@ -154,7 +154,7 @@ def test_the_prior_correction_is_that_of_stage_5_on_the_blend(blend, runs):
     scores, stored = load_scores(runs.out / "test.npz")
     evidence = [fold for one in members for fold in fold_evidence(one.experiment, 0)]
     expected = prior_correction(
-        members[0].experiment.tables,
+        members[0].experiment.tables.labels,
         stored["clip_logit"].astype(float),
         members[0].experiment.run.config,
         runs.made.run.datadir,
