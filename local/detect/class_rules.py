@@ -70,8 +70,8 @@ def span_rules(
 ) -> list[SpanRule]:
     """One rule a class, in logits.
 
-    `options` has low_threshold, min_duration, max_duration, max_gap; None takes the configuration's
-    section `relabel` (durations) or no bound.
+    `options` has low_threshold, min_duration, max_duration, max_gap; None takes what was fitted,
+    the section `relabel` of the configuration (durations) or no bound.
     """
     low = options.low_threshold
     if low is not None and not 0 < low < 1:
@@ -85,12 +85,12 @@ def span_rules(
     return [
         SpanRule(
             threshold=float(logit),
-            low_threshold=None if low_logit is None else min(low_logit, float(logit)),
+            low_threshold=float(below) if low_logit is None else min(low_logit, float(logit)),
             min_duration_s=shortest,
             max_gap_s=gap,
             max_duration_s=longest,
         )
-        for logit in thresholds["logit"]
+        for logit, below in zip(thresholds["logit"], thresholds["low_logit"], strict=True)
     ]
 
 

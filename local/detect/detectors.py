@@ -247,8 +247,9 @@ def _published(model: Published) -> ModelSpec:
 
 def _run(folder: Path, request: Request) -> ModelSpec:
     from local.detect.ensemble.members import open_member
-    from local.detect.publish.export import run_evidence, run_shift, trained_folds
+    from local.detect.publish.export import run_shift, trained_folds
     from local.models.checkpoint import load_model
+    from local.tasks.detection_thresholds import run_evidence
 
     member = open_member(folder, request.cycle, None, request.dumpdir)
     experiment, cycle = member.experiment, member.cycle

@@ -6,6 +6,8 @@ calls count as absent, and the span AUC, which compares confirmed with rejected 
 nothing.
 """
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,14 @@ from local.io.errors import CanopyError
 from local.io.seeds import generator
 from local.labels.grid import overlap
 from local.labels.targets import PSEUDO
-from local.scoring.event_rules.thresholds import Evidence, collect_evidence
+from local.scoring.event_rules.at_hand import AtHand
+from local.scoring.event_rules.extents import fit_drop
+from local.scoring.event_rules.thresholds import (
+    Evidence,
+    ThresholdChoice,
+    collect_evidence,
+    fit_thresholds,
+)
 from local.scoring.metrics.auroc import AurocStatistic
 from local.scoring.metrics.bootstrap import interval
 from local.scoring.metrics.clip_metrics import (
@@ -70,12 +79,31 @@ def span_scores(scores: Scores, events: pd.DataFrame) -> pd.DataFrame:
     return mine
 
 
-def known_evidence(scores: Scores, events: pd.DataFrame, config: Config) -> Evidence | None:
-    """What out-of-fold scores tell of thresholds; None where they have no frames."""
+def known_evidence(
+    scores: Scores,
+    events: pd.DataFrame,
+    config: Config,
+    at_hand: Mapping[str, AtHand] | None = None,
+) -> Evidence | None:
+    """What out-of-fold scores tell of thresholds and extents; None where they have no frames.
+
+    at_hand : of classes, what the recordings that are to be scored say.
+    """
     if not scores.frames:
         return None
     complete = config.window.length_s if config.data.annotation == "complete" else None
-    return collect_evidence(scores, span_scores(scores, events), known_rows(events), complete)
+    spans = span_scores(scores, events)
+    found = collect_evidence(scores, spans, known_rows(events), complete, at_hand)
+    fitted = fit_thresholds(scores.labels, ThresholdChoice("best-f1"), found)
+    rule = config.relabel
+    drop = fit_drop(
+        scores,
+        spans[spans["polarity"] > 0],
+        fitted["logit"].to_numpy(dtype=np.float64),
+        rule.min_duration_s,
+        rule.max_gap_s,
+    )
+    return replace(found, drop=drop)
 
 
 def score_known(

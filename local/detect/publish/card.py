@@ -133,7 +133,7 @@ def _classes(member: Member, evidence: Evidence | None) -> str:
         numbers = [str(int(counts.get((label, sign), 0))) for sign in (True, False)]
         rows.append((str(label), _cell(name), *numbers, *worth))
     return (
-        f"{_table(rows)}\n\nThresholds are those of the best F1 on known spans, out-of-fold; "
+        f"{_table(rows)}\n\nThresholds are those of `--threshold best-f1`; "
         "precision and recall count those spans, alarms count detections outside confirmed spans "
         "(an upper bound where annotations are partial)."
     )

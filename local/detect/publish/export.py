@@ -28,18 +28,10 @@ from local.io.files import as_written, make_folder, read_json, write_bytes, writ
 from local.models import without_pretrained
 from local.models.checkpoint import load_checkpoint, load_model
 from local.scoring.event_rules.rule_file import read_rule
-from local.scoring.event_rules.thresholds import Evidence
-from local.scoring.known_labels import known_evidence
 from local.stages.experiment import Experiment
-from local.tasks.detection_results import train_part
+from local.tasks.detection_thresholds import run_evidence
 
 log = logging.getLogger("canopy")
-
-
-def run_evidence(experiment: Experiment, cycle: int) -> Evidence | None:
-    """What thresholds of a run are fitted on; None where scores over time were not kept."""
-    scores, _ = train_part(experiment, cycle)
-    return known_evidence(scores, experiment.tables.events, experiment.run.config)
 
 
 def run_shift(folder: Path, cycle: int) -> np.ndarray | None:

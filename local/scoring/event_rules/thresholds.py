@@ -5,20 +5,28 @@ annotations are complete, all sound without a positive row is known as well, in 
 A span is detected when the highest score in it reaches the threshold. Scores and thresholds are
 logits throughout; people give and read probabilities.
 
+Where it is estimated how many of the recordings at hand hold a class (`at_hand`), their scores
+count as well: by default as many of them are to reach the threshold. Where it is not, a class of
+few known spans is drawn to what is best over the spans of all classes.
+
 False alarms an hour are counted over all out-of-fold sound: every run of cells at or above the
 threshold that no positive row of its class touches. With partial annotations an unannotated call
 counts as an alarm too, so the number is an upper bound there.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from scipy.special import expit
+from scipy.stats import binomtest
 
 from local.io.errors import CanopyError
 from local.labels.grid import cells_at_least, cells_at_most
+from local.scoring.event_rules.at_hand import AtHand
+from local.scoring.event_rules.extents import DEFAULT_DROP
 
 if TYPE_CHECKING:
     from local.inference.scores import Scores
@@ -27,6 +35,11 @@ CHOICES = "a probability between 0 and 1, best-f1, precision=SHARE or false-alar
 FALLBACK = 0.5
 # Points at which the curve of false alarms is kept.
 _CURVE_POINTS = 400
+# Confirmed spans of a class that weigh as much as the threshold of all classes, and known spans of
+# all that count beside those of a class where precision is promised.
+_EVEN_COUNT, _ALL_COUNT = 10, 5
+# Known spans of which fewer say too little for a figure to be believed.
+_FEW = 10
 # Beyond any probability that prints as other than 0 or 1.
 _LOGIT_BOUND = 36.0
 
@@ -65,49 +78,62 @@ class ClassEvidence:
     """What out-of-fold scores say of one class; all scores are logits.
 
     positive, negative : highest score of each span known to have it, and not to have it.
-    alarm_threshold, alarms : rising thresholds, and false alarms an hour at each.
+    alarm_threshold, alarms : rising thresholds, and false alarms an hour at each. at_hand : what
+    the recordings at hand say.
     """
 
     positive: np.ndarray
     negative: np.ndarray
     alarm_threshold: np.ndarray
     alarms: np.ndarray
+    at_hand: AtHand = field(default_factory=AtHand)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists, for JSON."""
+        names = ("positive", "negative", "alarm_threshold", "alarms")
+        plain = {name: getattr(self, name).tolist() for name in names}
+        return {**plain, "at_hand": self.at_hand.to_dict() if self.at_hand else None}
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any]) -> "ClassEvidence":
+        """The inverse of `to_dict`."""
+        names = ("positive", "negative", "alarm_threshold", "alarms")
+        scores = {name: np.asarray(value[name], dtype=np.float64) for name in names}
+        return cls(**scores, at_hand=AtHand.from_dict(value.get("at_hand")))
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """`ClassEvidence` of every class, and the hours of sound behind it."""
+    """`ClassEvidence` of every class, and the hours of sound behind it.
+
+    drop : how far below its threshold, in logits, an event goes on.
+    """
 
     classes: dict[str, ClassEvidence]
     hours: float
+    drop: float = DEFAULT_DROP
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, for JSON."""
-        return {
-            "hours": self.hours,
-            "classes": {
-                label: {name: value.tolist() for name, value in vars(one).items()}
-                for label, one in self.classes.items()
-            },
-        }
+        classes = {label: one.to_dict() for label, one in self.classes.items()}
+        return {"hours": self.hours, "drop": self.drop, "classes": classes}
 
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> "Evidence":
-        """The inverse of `to_dict`."""
-        classes = {
-            label: ClassEvidence(
-                **{name: np.asarray(part, dtype=np.float64) for name, part in one.items()}
-            )
-            for label, one in value["classes"].items()
-        }
-        return cls(classes, float(value["hours"]))
+        """The inverse of `to_dict`; models published before had no drop."""
+        classes = {label: ClassEvidence.from_dict(one) for label, one in value["classes"].items()}
+        return cls(classes, float(value["hours"]), float(value.get("drop", 0.0)))
 
 
 # ------------------------------------------------------------------------------------ collecting
 
 
 def collect_evidence(
-    scores: "Scores", spans: pd.DataFrame, events: pd.DataFrame, complete_window_s: float | None
+    scores: "Scores",
+    spans: pd.DataFrame,
+    events: pd.DataFrame,
+    complete_window_s: float | None,
+    at_hand: Mapping[str, AtHand] | None = None,
 ) -> Evidence:
     """Evidence in out-of-fold scores with frames.
 
@@ -117,6 +143,7 @@ def collect_evidence(
     events : rows of known events, for what no false alarm may touch.
     complete_window_s : length of the pieces that unannotated sound is cut into where annotations
         are complete; None where they are not.
+    at_hand : of classes, what the recordings at hand say.
     """
     seconds = sum(frames.shape[1] for frames in scores.frames) * scores.hop_s
     present = events[events["polarity"] > 0]
@@ -140,7 +167,10 @@ def collect_evidence(
             negative = np.concatenate([negative, [peak for peak in pieces if np.isfinite(peak)]])
         thresholds, alarms = _alarm_curve(free, seconds / 3600)
         positive = known.loc[known["polarity"] > 0, "score"].to_numpy(dtype=np.float64)
-        classes[label] = ClassEvidence(np.sort(positive), np.sort(negative), thresholds, alarms)
+        classes[label] = ClassEvidence(
+            *(np.sort(positive), np.sort(negative), thresholds, alarms),
+            at_hand=(at_hand or {}).get(label, AtHand()),
+        )
     return Evidence(classes, seconds / 3600)
 
 
@@ -183,58 +213,140 @@ def _alarm_curve(parts: list[np.ndarray], hours: float) -> tuple[np.ndarray, np.
 def fit_thresholds(
     labels: list[str], rule: ThresholdChoice, evidence: Evidence | None
 ) -> pd.DataFrame:
-    """One row a class: `label, threshold` (probability), `logit`, what it is worth, and `note`.
+    """One row a class: `label, threshold` (probability), `logit`, `low_logit`, down to which events
+    go on, what it is worth, and `note`.
 
-    `n_positive, n_negative, precision, recall, f1` count known spans, `false_alarms_per_hour` as
-    the module says; NaN where nothing is known. A class without what its rule needs gets
-    probability 0.5, and `note` says so.
+    `n_positive, n_negative, precision, recall, f1` count known spans, `precision_low` and
+    `precision_high` bound it (95 %, Wilson); `expected_precision` is that among the recordings at
+    hand, `false_alarms_per_hour` as the module says; NaN where nothing is known. A class without
+    what its rule needs gets probability 0.5, and `note` says so.
+
+    Raises
+    ------
+    CanopyError
+        A rule needs evidence and there is none; a precision that is reached for no class.
     """
     if evidence is None and rule.kind != "fixed":
         raise CanopyError(
             f"a threshold by {rule.kind} needs out-of-fold scores over time, which are not there; "
             "give a run or its published folder, or a number"
         )
+    known = evidence.classes if evidence is not None else {}
+    of_all = _together(known)
     rows = []
     for label in labels:
-        known = evidence.classes.get(label) if evidence is not None else None
-        if known is None:
-            nothing = np.zeros(0)
-            known = ClassEvidence(nothing, nothing, nothing, nothing)
-        logit, note = _choose(known, rule)
-        rows.append({"label": label, **_worth(known, logit), "note": note})
+        one = known.get(label, _UNKNOWN)
+        logit, note = _choose(one, of_all, rule)
+        worth = _worth(one, logit)
+        # What follows a given number goes by nothing.
+        drop = 0.0 if evidence is None else evidence.drop
+        rows.append({"label": label, **worth, "low_logit": worth["logit"] - drop, "note": note})
+    _check_promise(rows, rule)
     return pd.DataFrame(rows)
 
 
-def _choose(known: ClassEvidence, rule: ThresholdChoice) -> tuple[float, str]:
+_NONE = np.zeros(0)
+_UNKNOWN = ClassEvidence(_NONE, _NONE, _NONE, _NONE)
+
+
+def _together(known: Mapping[str, ClassEvidence]) -> ClassEvidence:
+    """The known spans of all classes as if they were of one."""
+    parts = list(known.values()) or [_UNKNOWN]
+    positive, negative = (
+        np.sort(np.concatenate([getattr(one, name) for one in parts]))
+        for name in ("positive", "negative")
+    )
+    return ClassEvidence(positive, negative, _NONE, _NONE)
+
+
+def _choose(
+    known: ClassEvidence, of_all: ClassEvidence, rule: ThresholdChoice
+) -> tuple[float, str]:
     fixed = rule.value if rule.kind == "fixed" else FALLBACK
     default = float(np.log(fixed) - np.log1p(-fixed))
     if rule.kind == "fixed":
         return default, ""
     if rule.kind == "false-alarms":
         return _by_alarms(known, rule.value, default)
-    if len(known.positive) == 0:
-        return default, f"no confirmed span with a score, so {FALLBACK}"
-    found, right, wrong = _counts(known)
+    if not len(of_all.positive) or not len(of_all.negative):
+        kind = "rejected" if len(of_all.positive) else "confirmed"
+        return default, f"no {kind} span with a score, so {FALLBACK}"
+    n = len(known.positive) + len(known.negative)
+    few = f"only {n} known spans: too few to tell" if n < _FEW else ""
     if rule.kind == "best-f1":
-        if len(known.negative) == 0:
-            return default, f"no rejected span with a score, so {FALLBACK}"
-        f1 = 2 * right / (right + wrong + len(known.positive))
-        # Of equals the middle one, so that a little more or less changes nothing.
-        best = np.flatnonzero(f1 == f1.max())
-        return _between(found, int(best[len(best) // 2]), known), ""
-    precise = np.flatnonzero(right / np.maximum(1, right + wrong) >= rule.value)
-    if len(precise) == 0:
-        above = float(known.negative.max())
-        return above + 1e-3, f"precision {rule.value:g} is not reached; above all rejected spans"
-    return _between(found, int(precise[0]), known), ""
+        return (known.at_hand.balance() if known.at_hand else _best_f1(known, of_all)), few
+    logit, highest = _by_precision(known, of_all, rule.value)
+    if highest < rule.value:
+        return logit, f"precision {rule.value:g} is not reached, {highest:.2f} at most"
+    return logit, few
+
+
+def _best_f1(known: ClassEvidence, of_all: ClassEvidence) -> float:
+    """The best F1 on the spans of the class, drawn to that of all the more the fewer there are."""
+    common = _best_of(of_all)
+    if not len(known.positive) or not len(known.negative):
+        return common
+    weight = len(known.positive) / (len(known.positive) + _EVEN_COUNT)
+    return common + weight * (_best_of(known) - common)
+
+
+def _best_of(known: ClassEvidence) -> float:
+    found, right, wrong = _counts(known)
+    f1 = 2 * right / (right + wrong + len(known.positive))
+    # Of equals the middle one, so that a little more or less changes nothing.
+    best = np.flatnonzero(f1 == f1.max())
+    return _between(found, int(best[len(best) // 2]), known)
+
+
+def _by_precision(
+    known: ClassEvidence, of_all: ClassEvidence, promised: float
+) -> tuple[float, float]:
+    """Least threshold from which on a precision is kept, and the highest there is on known spans.
+
+    On known spans it is that of the class, beside which a few spans of all classes count. Where the
+    recordings at hand say something, the threshold is the mean of that one and of the least from
+    which on their expected precision is enough.
+    """
+    found = np.unique(np.concatenate([of_all.positive, of_all.negative]))
+    if len(known.positive):
+        # Above all that was confirmed of a class nothing is known of it.
+        found = found[found <= known.positive[-1]]
+    right, wrong = _reaching(known, found)
+    all_right, all_wrong = _reaching(of_all, found)
+    share = all_right / np.maximum(1, all_right + all_wrong)
+    precision = (right + _ALL_COUNT * share) / (right + wrong + _ALL_COUNT)
+    short = np.flatnonzero(precision < promised)
+    first = int(short[-1]) + 1 if len(short) else 0
+    above = max(float(one[-1]) for one in (known.negative, found) if len(one)) + 1e-3
+    on_spans = float(found[first]) if first < len(found) else above
+    highest = float(precision.max())
+    expected = known.at_hand.reaching(promised, known.positive) if known.at_hand else np.nan
+    if np.isfinite(expected):
+        return (on_spans + expected) / 2, max(highest, promised)
+    return on_spans, highest
+
+
+def _reaching(known: ClassEvidence, thresholds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(k,) positives and negatives at or above thresholds."""
+    right = len(known.positive) - np.searchsorted(known.positive, thresholds)
+    return right, len(known.negative) - np.searchsorted(known.negative, thresholds)
+
+
+def _check_promise(rows: list[dict[str, Any]], rule: ThresholdChoice) -> None:
+    """Refuse a precision that is reached for no class."""
+    if rule.kind != "precision" or not all("is not reached" in row["note"] for row in rows):
+        return
+    highest = max(float(row["note"].rsplit(", ", 1)[1].split()[0]) for row in rows)
+    raise CanopyError(
+        f"--threshold precision={rule.value:g} is reached for no class, the highest is "
+        f"{highest:g}; promise less"
+    )
 
 
 def _counts(known: ClassEvidence) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Thresholds at every positive's score, rising; positives and negatives at or above each."""
     found = np.unique(known.positive)
-    right = len(known.positive) - np.searchsorted(np.sort(known.positive), found)
-    wrong = len(known.negative) - np.searchsorted(np.sort(known.negative), found)
-    return found, right, wrong
+    return found, *_reaching(known, found)
 
 
 def _between(found: np.ndarray, index: int, known: ClassEvidence) -> float:
@@ -266,13 +378,26 @@ def _worth(known: ClassEvidence, logit: float) -> dict[str, Any]:
         place = int(np.searchsorted(known.alarm_threshold, logit))
         alarms = float(known.alarms[place]) if place < len(known.alarms) else 0.0
     nan = float("nan")
+    low, high = nan, nan
+    if right + wrong:
+        interval = binomtest(right, right + wrong).proportion_ci(method="wilson")
+        low, high = float(interval.low), float(interval.high)
     return {
         "threshold": float(expit(logit)),
         "logit": logit,
         "n_positive": n_positive,
         "n_negative": n_negative,
         "precision": right / (right + wrong) if right + wrong else nan,
+        "precision_low": low,
+        "precision_high": high,
+        "expected_precision": _expected(known, logit),
         "recall": right / n_positive if n_positive else nan,
         "f1": 2 * right / (right + wrong + n_positive) if n_positive else nan,
         "false_alarms_per_hour": alarms,
     }
+
+
+def _expected(known: ClassEvidence, logit: float) -> float:
+    if not known.at_hand:
+        return float("nan")
+    return float(known.at_hand.expected_precision(np.array([logit]), known.positive)[0])

