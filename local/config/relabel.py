@@ -6,11 +6,19 @@ from pydantic import Field, model_validator
 
 from local.config.section_base import Section, Share, Some
 
+# Beyond it nothing but certainty is left of a probability.
+Power = Annotated[float, Field(gt=0.0, le=10.0)]
+
 
 class RelabelConfig(Section):
-    """Stage 4: pseudo events from scores of models that never saw the recording's group."""
+    """Stage 4: labels from scores of models that never saw the recording's group."""
 
     n_cycles: Annotated[int, Field(ge=0, le=100)] = 1
+    # soft: the probability of every cell that no person spoke of. events: events where it passes a
+    # threshold.
+    kind: Literal["soft", "events"] = "events"
+    # soft: the power that probabilities are raised to; one number, or one a cycle.
+    power: Power | tuple[Power, ...] = 1.5
     threshold: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
     # Hysteresis: an event grows from the threshold down to this probability.
     low_threshold: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
@@ -36,6 +44,19 @@ class RelabelConfig(Section):
                 f"low_threshold {self.low_threshold} is above threshold {self.threshold}"
             )
         return self
+
+    @model_validator(mode="after")
+    def _a_power_for_each_cycle(self) -> "RelabelConfig":
+        if isinstance(self.power, tuple) and len(self.power) != self.n_cycles:
+            raise ValueError(
+                f"power lists {len(self.power)} numbers, but n_cycles is {self.n_cycles}; give one "
+                "number, or one a cycle"
+            )
+        return self
+
+    def power_of(self, cycle: int) -> float:
+        """The power of a cycle, from 1 on."""
+        return self.power[cycle - 1] if isinstance(self.power, tuple) else self.power
 
 
 class PriorConfig(Section):

@@ -190,7 +190,10 @@ class Experiment(Protocol):
         """Unlabelled recordings that a fold may mix with those, where `augment` asks for them."""
 
     def events(self, cycle: int) -> pd.DataFrame:
-        """Known rows, and the pseudo rows made for that cycle."""
+        """Known rows, and the pseudo rows made for that cycle, if it has such."""
+
+    def soft_ids(self, cycle: int) -> set[str]:
+        """Recordings that have soft labels in that cycle."""
 
     def seen_groups(self, cycle: int, fold: int) -> set[str]:
         """Groups that a fold's model and its first weights saw."""

@@ -47,6 +47,21 @@ def check_provenance(
                 )
 
 
+def check_scores(scores: Scores) -> None:
+    """Refuse scores without frames, and what is no number in them: no label could be made of it."""
+    if not scores.frames:
+        raise CanopyError(
+            "relabelling needs scores over time; set inference.keep_frames to true and run stage 3"
+        )
+    for name, frames in zip(scores.recording_ids, scores.frames, strict=True):
+        if np.isnan(frames).any():
+            label = scores.labels[int(np.argwhere(np.isnan(frames))[0, 0])]
+            raise CanopyError(
+                f"recording {name} has a score for {label} that is no number; look at the training "
+                "of this cycle (log.csv of its folds), and run stages 2 and 3 again"
+            )
+
+
 def make_pseudo_events(
     scores: Scores,
     recordings: Iterable[str],
@@ -66,10 +81,6 @@ def make_pseudo_events(
     durations : seconds, where events end at the latest.
     shift : (C,) logits added before thresholding (prior correction), or None.
     """
-    if not scores.frames:
-        raise CanopyError(
-            "relabelling needs scores over time; set inference.keep_frames to true and run stage 3"
-        )
     wanted = set(recordings)
     taken = _taken_spans(true_events)
     rows: list[tuple] = []

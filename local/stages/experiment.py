@@ -109,8 +109,8 @@ class Experiment:
         return replace(self.tables, events=self.known_events)
 
     def events(self, cycle: int) -> pd.DataFrame:
-        """Known rows, and from cycle 1 on the pseudo rows made for that cycle."""
-        if cycle == 0:
+        """Known rows, and from cycle 1 on the pseudo rows made for that cycle, if it has such."""
+        if cycle == 0 or self.run.config.relabel.kind == "soft":
             return self.known_events
         path = self.run.cycle(cycle) / "pseudo_events.csv"
         pseudo = read_table(path, EVENT_COLUMNS)
@@ -118,17 +118,24 @@ class Experiment:
         check_events(pseudo, durations, self.tables.labels, path)
         return pd.concat([self.known_events, pseudo], ignore_index=True)
 
+    def soft_ids(self, cycle: int) -> set[str]:
+        """Recordings that have soft labels in a cycle."""
+        if cycle == 0 or self.run.config.relabel.kind != "soft":
+            return set()
+        table = read_table(self.run.cycle(cycle) / "soft_recordings.csv", ("recording_id",))
+        return set(table["recording_id"].astype(str))
+
     def training_ids(self, cycle: int, fold: int) -> list[str]:
         """Recordings that fold `fold` may draw windows from: never its own.
 
         Train recordings; also those of other subsets that have reviewed rows or, in later cycles,
-        pseudo rows.
+        pseudo rows or soft labels.
         """
-        names = set(self.ids("train"))
+        names = set(self.ids("train")) | self.soft_ids(cycle)
         if cycle > 0:
-            names |= set(self.events(cycle)["recording_id"]) & set(self.dump_ids)
+            names |= set(self.events(cycle)["recording_id"])
         elif self.reviewed_paths:
-            names |= set(self.reviewed["recording_id"]) & set(self.dump_ids)
+            names |= set(self.reviewed["recording_id"])
         own = self.fold_of
         return [name for name in self.dump_ids if name in names and own[name] != fold]
 

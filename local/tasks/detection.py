@@ -154,10 +154,10 @@ class Detection:
         return list(range(1, self.config.relabel.n_cycles + 1))
 
     def revise(self, experiment: "Experiment", cycle: int, outputs: "Scores") -> list[Path]:
-        """Pseudo events."""
-        from local.tasks.detection_relabel import write_pseudo_events
+        """Soft labels or pseudo events."""
+        from local.tasks.detection_relabel import write_labels
 
-        return write_pseudo_events(experiment, cycle, outputs)
+        return write_labels(experiment, cycle, outputs)
 
     def submit(self, experiment: "Experiment", cycles: list[int]) -> "Submission":
         """submission.csv, and with `events.tune` a rule and events."""

@@ -16,6 +16,7 @@ from local.inference.score_recordings import score_recordings
 from local.inference.scores import Scores, clip_logits
 from local.io.seeds import generator
 from local.jobs.shards import Shard
+from local.labels.soft_labels import SOFT_LABELS, load_soft_labels
 from local.labels.windows import training_window
 from local.models import SedModel, SedOutput, create_model
 from local.scoring.event_rules.event_measures import validation_measures
@@ -152,10 +153,12 @@ def make_fold(experiment: "Experiment", cycle: int, fold: int) -> DetectionFold:
     background_ids = experiment.background_ids(fold)
     tables, dump = experiment.tables, experiment.dump
     dump.bring([*names, *background_ids, *held_out])
-    events = experiment.events(cycle)
+    events, soft = experiment.events(cycle), None
+    if experiment.soft_ids(cycle):
+        soft = load_soft_labels(experiment.run.cycle(cycle) / SOFT_LABELS)
     return DetectionFold(
         name=f"cycle{cycle}/fold{fold}",
-        training_set=make_training_set(tables, events, names, dump, background_ids),
+        training_set=make_training_set(tables, events, names, dump, background_ids, soft),
         held_out=held_out,
         events=tables.events,
         labels=tables.labels,

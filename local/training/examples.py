@@ -97,7 +97,15 @@ class WindowDataset(Dataset):
         if events is not None and stretch != 1.0:
             events = events.stretched(stretch)
         config = self._dump.config
-        return window_targets(events, self._n_classes, grid, config.window, config.data)
+        soft, data = self._training_set.soft, config.data
+        name = self._training_set.recording_ids[row]
+        if soft is None or name not in soft:
+            return window_targets(events, self._n_classes, grid, config.window, data)
+        if row < len(self._training_set.unlabelled) and self._training_set.unlabelled[row]:
+            # Annotation is complete where somebody annotated.
+            data = data.model_copy(update={"annotation": "partial"})
+        cells = soft.on(name, grid, stretch)
+        return window_targets(events, self._n_classes, grid, config.window, data, cells)
 
     def _call_bands(self, row: int, grid: FrameGrid, stretch: float) -> np.ndarray:
         """(F,) bool: the bands of the positive rows that reach into the window.
@@ -142,7 +150,9 @@ class WindowDataset(Dataset):
             is_background = row >= self._training_set.n_own
             grid = self._grid(dump, start)
             add_background_labels(
-                targets, unknown(targets) if is_background else self._targets(row, grid)
+                targets,
+                unknown(targets) if is_background else self._targets(row, grid),
+                soft=self._training_set.soft is not None,
             )
         return found
 
@@ -201,14 +211,20 @@ def unknown(like: Targets) -> Targets:
     return Targets(*(np.zeros_like(getattr(like, part.name)) for part in fields(like)))
 
 
-def add_background_labels(targets: Targets, background: Targets) -> None:
+def add_background_labels(targets: Targets, background: Targets, soft: bool = False) -> None:
     """Change the targets of a window, in place, to what is known when a background sounds as well.
 
     A known presence stays. A known absence stays where the background has it too, and is unknown
     elsewhere: a rejected candidate of another class says nothing of this one.
+
+    `soft`: targets are probabilities. What a target claims of absence weighs by the probability
+    that the background lacks the class, which for verdicts is the same rule.
     """
     for part in ("clip", "frame"):
         target, mask = getattr(targets, f"{part}_target"), getattr(targets, f"{part}_mask")
         other = getattr(background, f"{part}_target")
-        absent_there = (getattr(background, f"{part}_mask") > 0) & (other == 0)
-        mask[(target == 0) & ~absent_there] = 0.0
+        known_there = getattr(background, f"{part}_mask") > 0
+        if soft:
+            mask *= target + (1 - target) * np.where(known_there, 1 - other, 0.0)
+        else:
+            mask[(target == 0) & ~(known_there & (other == 0))] = 0.0

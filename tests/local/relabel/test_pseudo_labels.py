@@ -10,7 +10,12 @@ from local.config import Config, RelabelConfig
 from local.data.tables import EVENT_COLUMNS, check_events
 from local.inference.scores import Scores
 from local.io.errors import CanopyError
-from local.relabel.pseudo_labels import bound_by_prevalence, make_pseudo_events, summarise
+from local.relabel.pseudo_labels import (
+    bound_by_prevalence,
+    check_scores,
+    make_pseudo_events,
+    summarise,
+)
 from local.stages.experiment import Experiment
 from local.training.epoch_plan import make_training_set, plan_epoch
 
@@ -140,7 +145,17 @@ def test_a_prior_shift_moves_the_threshold():
 def test_scores_without_frames_are_refused():
     scores = Scores(["r"], LABELS, [], np.zeros((1, 2)), 0.0, 0.0)
     with pytest.raises(CanopyError, match=r"inference\.keep_frames"):
-        make(scores)
+        check_scores(scores)
+
+
+def test_scores_that_are_no_numbers_are_refused():
+    scores = scores_of(r=["....", "...."], q=["####", "####"])
+    check_scores(scores)
+    scores.frames[1][1, 2] = -np.inf
+    check_scores(scores)
+    scores.frames[1][1, 2] = np.nan
+    with pytest.raises(CanopyError, match="recording q has a score for b that is no number"):
+        check_scores(scores)
 
 
 def test_the_first_cell_of_centred_features_begins_at_zero():

@@ -148,6 +148,8 @@ inference.tta.lengths_s         [0.9]       infer | train
 inference.batch_size            7           -
 inference.keep_frames           false       merge
 relabel.n_cycles                7           -
+relabel.kind                    soft        relabel submit | train
+relabel.power                   2.0         -
 relabel.threshold               0.7         relabel submit
 relabel.low_threshold           0.1         relabel submit
 relabel.min_duration_s          7.0         relabel submit
