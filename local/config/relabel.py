@@ -34,6 +34,9 @@ class RelabelConfig(Section):
     prevalence_share: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
     # Apply the prior correction of section `prior` before thresholding.
     use_prior: bool = False
+    # No further cycle once the out-of-fold evidence of one lies so far below the best before it;
+    # null: all n_cycles are made.
+    max_fall: Share | None = 0.01
     # Weights each cycle starts from: fresh ones, or those of cycle 0 of the same fold.
     start: Literal["scratch", "cycle0"] = "scratch"
 

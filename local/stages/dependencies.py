@@ -55,6 +55,10 @@ def _learns_events(config: Config, cycle: int) -> bool:
     return _is_later_cycle(config, cycle) and _makes_events(config, cycle)
 
 
+def _may_end(config: Config, cycle: int) -> bool:
+    return cycle > 1 and config.relabel.max_fall is not None
+
+
 def _starts_from_cycle0(config: Config, cycle: int) -> bool:
     return cycle > 0 and config.relabel.start == "cycle0"
 
@@ -217,7 +221,7 @@ STAGES = {
         unread="prepare split window loss augment train inference events",
         files="""tables/recordings.csv tables/events.csv tables/classes.csv
             tables/sample_submission.csv? tables/submission_columns.csv? features/manifest.csv
-            exp/folds.csv cycles/oof.npz cycles/test.npz
+            exp/folds.csv cycles/oof.npz cycles/test.npz next/ended.json?
             cycles-folds/scores.npz? cycles-folds/log.csv?
             key/score.test_truth? key/score.train_truth? key/score.test_events?""",
         when=(
@@ -273,6 +277,7 @@ STAGES = {
             tables/events.csv tables/classes.csv features/manifest.csv""",
         when=(
             When(_has_reviewed, "data.reviewed_subsets", "key/data.reviewed"),
+            When(_may_end, "relabel.max_fall score.metric data.annotation", "earlier/oof.npz"),
             When(_makes_soft, "relabel.power"),
             When(
                 _makes_events,

@@ -153,6 +153,12 @@ class Detection:
         """`relabel.n_cycles` cycles of pseudo labels."""
         return list(range(1, self.config.relabel.n_cycles + 1))
 
+    def stop_reason(self, experiment: "Experiment", cycle: int) -> str:
+        """That out-of-fold evidence fell by more than `relabel.max_fall`."""
+        from local.tasks.detection_rounds import stop_reason
+
+        return stop_reason(experiment, cycle)
+
     def revise(self, experiment: "Experiment", cycle: int, outputs: "Scores") -> list[Path]:
         """Soft labels or pseudo events."""
         from local.tasks.detection_relabel import write_labels

@@ -159,6 +159,7 @@ relabel.subsets                 [test]      relabel
 relabel.negative_below          0.1         relabel
 relabel.prevalence_share        0.1         relabel
 relabel.use_prior               -           relabel
+relabel.max_fall                0.5         -
 relabel.start                   -           | train
 prior.method                    given       submit | relabel
 prior.given                     other.csv   -
