@@ -28,15 +28,23 @@ class RelabelConfig(Section):
     subsets: tuple[Literal["train", "test", "unlabelled"], ...] = ("train",)
     # Cells below this probability become pseudo negatives; null (the default) makes none.
     negative_below: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
-    # Of a class, at most this share of the recordings that should have it, by the prevalence that
-    # section `prior` gives or estimates, get pseudo events of it: the threshold rises for classes
-    # that score high without being common. null sets no bound.
+    # events: of a class, at most so many recordings get pseudo events for each recording in which a
+    # confirmed call of it passes the threshold, out-of-fold; null sets no bound.
+    max_per_confirmed: Annotated[float, Field(gt=0.0)] | None = 5.0
+    # events: of a class, at most this share of the recordings that should have it get pseudo events
+    # of it, by the prevalence that section `prior` gives or estimates; null sets no bound.
     prevalence_share: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
-    # Apply the prior correction of section `prior` before thresholding.
+    # Apply the prior correction of section `prior` before the power or the threshold.
     use_prior: bool = False
     # No further cycle once the out-of-fold evidence of one lies so far below the best before it;
     # null: all n_cycles are made.
     max_fall: Share | None = 0.01
+    # Chance that a window around a person's row has a pseudo window mixed in, by the rules of mixup
+    # in section `augment`, or is one instead.
+    pseudo_mixup: Share = 0.0
+    pseudo_mixup_kind: Literal["mix", "substitute"] = "mix"
+    # Stochastic depth of the backbone in cycles from 1 on; null: as model.params say.
+    drop_path: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
     # Weights each cycle starts from: fresh ones, or those of cycle 0 of the same fold.
     start: Literal["scratch", "cycle0"] = "scratch"
 

@@ -158,9 +158,13 @@ STAGES = {
                 "train.validate_every inference score.metric",
                 "stretched-views/manifest.csv",
             ),
-            When(_is_later_cycle, "relabel.start"),
+            When(_is_later_cycle, "relabel.start relabel.drop_path"),
             When(_learns_events, files="cycle/pseudo_events.csv"),
-            When(_learns_soft, files="cycle/soft_labels.npz cycle/soft_recordings.csv"),
+            When(
+                _learns_soft,
+                "relabel.pseudo_mixup relabel.pseudo_mixup_kind",
+                "cycle/soft_labels.npz cycle/soft_recordings.csv",
+            ),
             When(_starts_from_cycle0, files="cycle0-fold/best.pt"),
             When(_starts_from_file, files="key/model.init key/model.params.weights"),
         ),
@@ -256,7 +260,7 @@ STAGES = {
     ),
     # Labels of a cycle from the scores of the one before it.
     "relabel": Dependencies(
-        version=1,
+        version=2,
         matters="""task task_params split.n_folds relabel.kind relabel.subsets relabel.weight
             relabel.use_prior""",
         harmless=_NOTED
@@ -282,7 +286,7 @@ STAGES = {
             When(
                 _makes_events,
                 """relabel.threshold relabel.low_threshold relabel.min_duration_s relabel.max_gap_s
-                relabel.negative_below relabel.prevalence_share""",
+                relabel.negative_below relabel.prevalence_share relabel.max_per_confirmed""",
             ),
             When(_relabels_by_prior, "prior data.annotation", "before/test.npz key/prior.given"),
             When(

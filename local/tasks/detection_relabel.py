@@ -12,7 +12,9 @@ from local.io.files import write_csv
 from local.io.limits import spreadsheet_safe
 from local.labels.soft_labels import SOFT_LABELS, save_soft_labels
 from local.relabel.pseudo_labels import (
-    bound_by_prevalence,
+    allowed_by_confirmed,
+    allowed_by_prevalence,
+    bound,
     check_scores,
     make_pseudo_events,
     summarise,
@@ -83,8 +85,16 @@ def _write_pseudo_events(experiment: "Experiment", cycle: int, scores: Scores) -
     if config.use_prior or config.prevalence_share is not None:
         correction = corrected_test(experiment, cycle - 1)[2]
         shift = correction.shift if config.use_prior else None
+    allowed = np.full(len(scores.labels), len(names))
     if config.prevalence_share is not None:
-        shift = bound_by_prevalence(scores, names, correction.target, config, shift)
+        share = config.prevalence_share, len(names)
+        allowed = np.minimum(allowed, allowed_by_prevalence(correction.target, *share))
+    if config.max_per_confirmed is not None:
+        rule = config.max_per_confirmed, config.threshold, shift
+        known = allowed_by_confirmed(scores, experiment.known_events, *rule)
+        allowed = np.minimum(allowed, known)
+    cut, n_passed = bound(scores, names, allowed, config.threshold, shift)
+    _say_cut(scores.labels, n_passed, allowed)
     durations = experiment.tables.recordings.set_index("recording_id")["duration"].to_dict()
     pseudo = make_pseudo_events(
         scores,
@@ -94,6 +104,7 @@ def _write_pseudo_events(experiment: "Experiment", cycle: int, scores: Scores) -
         config,
         cycle,
         shift,
+        cut,
     )
     summary = summarise(pseudo, experiment.tables.labels)
     written = [folder / name for name in (*_FILES["events"], "pseudo_summary.csv")]
@@ -108,3 +119,18 @@ def _write_pseudo_events(experiment: "Experiment", cycle: int, scores: Scores) -
         np.max(per_class),
     )
     return written
+
+
+def _say_cut(labels: list[str], n_passed: np.ndarray, allowed: np.ndarray) -> None:
+    """One line on the classes that would have been labelled in more recordings than allowed."""
+    told = [
+        f"{label} from {before} to {most}"
+        for label, before, most in zip(labels, n_passed, allowed, strict=True)
+        if before > most
+    ]
+    if told:
+        log.info(
+            "relabel: recordings with pseudo events are bounded (relabel.max_per_confirmed, "
+            "prevalence_share) for %d of %d classes: %s",
+            *(len(told), len(labels), ", ".join(told)),
+        )

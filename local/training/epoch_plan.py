@@ -128,6 +128,74 @@ def _bands(events: pd.DataFrame, tables: Tables) -> np.ndarray:
     return band
 
 
+# The kind of pseudo windows among those of a plan.
+_PSEUDO = 2
+
+
+def draw_kinds(
+    training_set: TrainingSet, config: Config, n_windows: int, rng: np.random.Generator
+) -> np.ndarray:
+    """(n_windows,) kinds: 0 true event, 1 known negative, 2 pseudo, 3 anywhere.
+
+    The first draws of `plan_epoch`: the same generator gives the kinds of its windows.
+    """
+    rule, pseudo = config.window, training_set.pseudo
+    if training_set.n_own == 0:
+        raise CanopyError(
+            "no readable train recording is left for this fold; look at the reasons in manifest.csv"
+        )
+    shares = np.array([rule.p_positive, rule.p_negative, rule.p_pseudo, rule.p_random])
+    for kind, rows in enumerate(_rows_of(training_set)):
+        shares[kind] *= len(rows) > 0 or (kind == _PSEUDO and pseudo is not None)
+    if shares.sum() == 0:
+        raise CanopyError(
+            "no window can be drawn: there are no events of the kinds that window.p_positive, "
+            "p_negative and p_pseudo ask for, and window.p_random is 0; raise p_random"
+        )
+    kinds = rng.choice(4, size=n_windows, p=shares / shares.sum())
+    if pseudo is not None:
+        _cap_pseudo(kinds, shares, config.train.batch_size, rng)
+        if config.relabel.pseudo_mixup > 0 and config.relabel.pseudo_mixup_kind == "substitute":
+            chosen = rng.random(n_windows) < config.relabel.pseudo_mixup
+            kinds[(kinds < _PSEUDO) & chosen] = _PSEUDO
+    return kinds
+
+
+def _rows_of(training_set: TrainingSet) -> list[np.ndarray]:
+    """Events of each kind."""
+    return [np.flatnonzero(training_set.event_kind == kind) for kind in range(3)]
+
+
+def draw_partners(
+    training_set: TrainingSet,
+    config: Config,
+    window: int,
+    kinds: np.ndarray,
+    rng: np.random.Generator,
+) -> np.ndarray | None:
+    """(n, 2) recording positions and first frames of the pseudo window mixed into each window.
+
+    Position -1 where there is none; None where the configuration asks for none at all.
+    """
+    if not mixes_pseudo(training_set, config) or training_set.pseudo is None:
+        return None
+    partners = np.full((len(kinds), 2), -1, dtype=np.int64)
+    chosen = (kinds < _PSEUDO) & (rng.random(len(kinds)) < config.relabel.pseudo_mixup)
+    where = np.flatnonzero(chosen)
+    plain = np.ones(len(where))
+    partners[where] = place_pseudo(
+        training_set, training_set.pseudo, window, config, rng, plain, plain
+    )
+    return partners
+
+
+def mixes_pseudo(training_set: TrainingSet, config: Config) -> bool:
+    """Whether windows with soft labels are mixed into those around a person's rows."""
+    relabel = config.relabel
+    asked = relabel.pseudo_mixup > 0 and relabel.pseudo_mixup_kind == "mix"
+    return asked and training_set.pseudo is not None
+
+
 def plan_epoch(
     training_set: TrainingSet,
     config: Config,
@@ -155,24 +223,9 @@ def plan_epoch(
     factor : (n_windows,) or 1: how much each window is stretched after that; it shows
         window / factor frames.
     """
-    rule = config.window
-    if training_set.n_own == 0:
-        raise CanopyError(
-            "no readable train recording is left for this fold; look at the reasons in manifest.csv"
-        )
-    pseudo = training_set.pseudo
-    shares = np.array([rule.p_positive, rule.p_negative, rule.p_pseudo, rule.p_random])
-    rows_of = [np.flatnonzero(training_set.event_kind == kind) for kind in range(3)]
-    for kind, rows in enumerate(rows_of):
-        shares[kind] *= len(rows) > 0 or (kind == _PSEUDO and pseudo is not None)
-    if shares.sum() == 0:
-        raise CanopyError(
-            "no window can be drawn: there are no events of the kinds that window.p_positive, "
-            "p_negative and p_pseudo ask for, and window.p_random is 0; raise p_random"
-        )
-    kinds = rng.choice(4, size=n_windows, p=shares / shares.sum())
-    if pseudo is not None:
-        _cap_pseudo(kinds, shares, config.train.batch_size, rng)
+    rule, pseudo = config.window, training_set.pseudo
+    kinds = draw_kinds(training_set, config, n_windows, rng)
+    rows_of = _rows_of(training_set)
     dump_factor = np.broadcast_to(dump_factor, n_windows)
     factor = np.broadcast_to(factor, n_windows)
     plan = np.empty((n_windows, 2), dtype=np.int64)
@@ -195,10 +248,6 @@ def plan_epoch(
         training_set, window, len(where), rng, dump_factor[where], factor[where]
     )
     return plan
-
-
-# The kind of pseudo windows among those of a plan.
-_PSEUDO = 2
 
 
 def _cap_pseudo(

@@ -58,20 +58,18 @@ class WindowDataset(Dataset):
         # How many times as long the recording is as the window shows it.
         stretch = float(self._vary.dump_factor[item]) * factor
         grid = self._grid(dump, start, factor)
-        targets = self._targets(row, grid, stretch)
-        if dump.config.window.short == "repeat":
-            # The repeats of a short recording sound again where no annotation speaks.
-            left = (dump.n_frames(name) - start) * factor
-            inside = max(1, int(np.ceil(left / self._step - 1e-9)))
-            targets.frame_mask[:, inside:] = 0.0
+        targets = self._shown_targets(row, dump, start, grid, stretch, factor)
         found = {"x": crop_stretched(dump, name, start, self._window, factor)}
         if self._limits is not None:
             found["call_bands"] = self._call_bands(row, grid, stretch)
+            found["call_bands"] |= self._partner_bands(item)
         if dump.config.augment.background_p > 0:
             found |= self._background(item, targets)
         if dump.config.augment.wave_p > 0:
             found |= self._wave(item, dump, name, start, factor)
-        for key in found.keys() & {"x", "background"}:
+        if self._vary.partner is not None:
+            found |= self._partner(item, targets)
+        for key in found.keys() & {"x", "background", "partner"}:
             found[key] = dump.front_end.as_input(found[key][None])[0]
         found |= {
             "clip_target": targets.clip_target,
@@ -106,6 +104,53 @@ class WindowDataset(Dataset):
             data = data.model_copy(update={"annotation": "partial"})
         cells = soft.on(name, grid, stretch)
         return window_targets(events, self._n_classes, grid, config.window, data, cells)
+
+    def _shown_targets(
+        self,
+        row: int,
+        dump: FeatureStore,
+        start: int,
+        grid: FrameGrid,
+        stretch: float = 1.0,
+        factor: float = 1.0,
+    ) -> Targets:
+        """Targets of a window, without those of the repeats of a recording that is too short."""
+        targets = self._targets(row, grid, stretch)
+        if dump.config.window.short == "repeat":
+            # The repeats of a short recording sound again where no annotation speaks.
+            name = self._training_set.recording_ids[row]
+            left = (dump.n_frames(name) - start) * factor
+            inside = max(1, int(np.ceil(left / self._step - 1e-9)))
+            targets.frame_mask[:, inside:] = 0.0
+        return targets
+
+    def _partner(self, item: int, like: Targets) -> dict[str, Any]:
+        """The window mixed with another, and its targets; of nothing where there is none."""
+        row, start = self._partner_place(item)
+        found: dict[str, Any] = {"partnered": np.bool_(row >= 0)}
+        targets = unknown(like)
+        shape = (*self._dump.front_end.axes, self._window)
+        x = np.zeros(shape, dtype=np.float32)
+        if row >= 0:
+            x = self._dump.crop(self._training_set.recording_ids[row], start, self._window)
+            grid = self._grid(self._dump, start)
+            targets = self._shown_targets(row, self._dump, start, grid)
+        named = {f"partner_{part.name}": getattr(targets, part.name) for part in fields(targets)}
+        return found | {"partner": x} | named
+
+    def _partner_bands(self, item: int) -> np.ndarray:
+        """(F,) bool: bands of the positive rows of the window mixed with another."""
+        row, start = self._partner_place(item)
+        if row < 0:
+            return np.zeros(self._dump.front_end.n_bands, dtype=bool)
+        return self._call_bands(row, self._grid(self._dump, start), 1.0)
+
+    def _partner_place(self, item: int) -> tuple[int, int]:
+        """Recording position and first frame; -1 for none."""
+        if self._vary.partner is None:
+            return -1, 0
+        row, start = self._vary.partner[item]
+        return int(row), int(start)
 
     def _call_bands(self, row: int, grid: FrameGrid, stretch: float) -> np.ndarray:
         """(F,) bool: the bands of the positive rows that reach into the window.

@@ -158,6 +158,10 @@ relabel.weight                  0.1         relabel
 relabel.subsets                 [test]      relabel
 relabel.negative_below          0.1         relabel
 relabel.prevalence_share        0.1         relabel
+relabel.max_per_confirmed       7.0         relabel
+relabel.pseudo_mixup            0.5         -
+relabel.pseudo_mixup_kind       substitute  -
+relabel.drop_path               0.5         | train
 relabel.use_prior               -           relabel
 relabel.max_fall                0.5         -
 relabel.start                   -           | train
