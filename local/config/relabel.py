@@ -58,10 +58,10 @@ class RelabelConfig(Section):
 
     @model_validator(mode="after")
     def _a_power_for_each_cycle(self) -> "RelabelConfig":
-        listed = isinstance(self.power, tuple) and self.n_cycles > 0
-        if listed and len(self.power) != self.n_cycles:
+        listed = len(self.power) if isinstance(self.power, tuple) else self.n_cycles
+        if self.n_cycles > 0 and listed != self.n_cycles:
             raise ValueError(
-                f"power lists {len(self.power)} numbers, but n_cycles is {self.n_cycles}; give one "
+                f"power lists {listed} numbers, but n_cycles is {self.n_cycles}; give one "
                 "number, or one a cycle"
             )
         return self

@@ -27,13 +27,12 @@ from local.training.augment.input_kind import InputKind
 from local.training.epoch_plan import (
     TrainingSet,
     draw_kinds,
-    draw_partners,
     make_training_set,
-    mixes_pseudo,
     plan_epoch,
 )
 from local.training.examples import WindowDataset
 from local.training.losses.objective import Objective
+from local.training.partners import draw_partners, mixes_pseudo
 from local.training.window_reading import vary_epoch
 
 if TYPE_CHECKING:

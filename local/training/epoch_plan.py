@@ -128,8 +128,8 @@ def _bands(events: pd.DataFrame, tables: Tables) -> np.ndarray:
     return band
 
 
-# The kind of pseudo windows among those of a plan.
-_PSEUDO = 2
+# The kind of pseudo windows in a plan; kinds below it are of windows around a person's row.
+PSEUDO_KIND = 2
 
 
 def draw_kinds(
@@ -146,7 +146,7 @@ def draw_kinds(
         )
     shares = np.array([rule.p_positive, rule.p_negative, rule.p_pseudo, rule.p_random])
     for kind, rows in enumerate(_rows_of(training_set)):
-        shares[kind] *= len(rows) > 0 or (kind == _PSEUDO and pseudo is not None)
+        shares[kind] *= len(rows) > 0 or (kind == PSEUDO_KIND and pseudo is not None)
     if shares.sum() == 0:
         raise CanopyError(
             "no window can be drawn: there are no events of the kinds that window.p_positive, "
@@ -157,43 +157,13 @@ def draw_kinds(
         _cap_pseudo(kinds, shares, config.train.batch_size, rng)
         if config.relabel.pseudo_mixup > 0 and config.relabel.pseudo_mixup_kind == "substitute":
             chosen = rng.random(n_windows) < config.relabel.pseudo_mixup
-            kinds[(kinds < _PSEUDO) & chosen] = _PSEUDO
+            kinds[(kinds < PSEUDO_KIND) & chosen] = PSEUDO_KIND
     return kinds
 
 
 def _rows_of(training_set: TrainingSet) -> list[np.ndarray]:
     """Events of each kind."""
     return [np.flatnonzero(training_set.event_kind == kind) for kind in range(3)]
-
-
-def draw_partners(
-    training_set: TrainingSet,
-    config: Config,
-    window: int,
-    kinds: np.ndarray,
-    rng: np.random.Generator,
-) -> np.ndarray | None:
-    """(n, 2) recording positions and first frames of the pseudo window mixed into each window.
-
-    Position -1 where there is none; None where the configuration asks for none at all.
-    """
-    if not mixes_pseudo(training_set, config) or training_set.pseudo is None:
-        return None
-    partners = np.full((len(kinds), 2), -1, dtype=np.int64)
-    chosen = (kinds < _PSEUDO) & (rng.random(len(kinds)) < config.relabel.pseudo_mixup)
-    where = np.flatnonzero(chosen)
-    plain = np.ones(len(where))
-    partners[where] = place_pseudo(
-        training_set, training_set.pseudo, window, config, rng, plain, plain
-    )
-    return partners
-
-
-def mixes_pseudo(training_set: TrainingSet, config: Config) -> bool:
-    """Whether windows with soft labels are mixed into those around a person's rows."""
-    relabel = config.relabel
-    asked = relabel.pseudo_mixup > 0 and relabel.pseudo_mixup_kind == "mix"
-    return asked and training_set.pseudo is not None
 
 
 def plan_epoch(
@@ -233,13 +203,13 @@ def plan_epoch(
     for kind in range(3):
         where = np.flatnonzero(kinds == kind)
         stretch = dump_factor[where], factor[where]
-        if kind == _PSEUDO and pseudo is not None:
+        if kind == PSEUDO_KIND and pseudo is not None:
             plan[where] = place_pseudo(training_set, pseudo, window, config, rng, *stretch)
             continue
-        if spread is not None and kind != _PSEUDO:
+        if spread is not None and kind != PSEUDO_KIND:
             chosen = spread[where]
         else:
-            balanced = rule.balance_classes and kind != _PSEUDO
+            balanced = rule.balance_classes and kind != PSEUDO_KIND
             chosen = _draw_rows(rows_of[kind], training_set.event_label, len(where), balanced, rng)
         plan[where, 0] = training_set.event_recording[chosen]
         plan[where, 1] = place_windows(training_set, chosen, window, config, rng, *stretch)
@@ -257,10 +227,10 @@ def _cap_pseudo(
 
     Where nothing else can be drawn, there is nothing to hold them against.
     """
-    most = int(np.ceil(batch_size * shares[_PSEUDO] / shares.sum()))
-    others = np.where(np.arange(len(shares)) == _PSEUDO, 0.0, shares)
+    most = int(np.ceil(batch_size * shares[PSEUDO_KIND] / shares.sum()))
+    others = np.where(np.arange(len(shares)) == PSEUDO_KIND, 0.0, shares)
     if others.sum() > 0:
-        over = capped(kinds, _PSEUDO, most, batch_size)
+        over = capped(kinds, PSEUDO_KIND, most, batch_size)
         kinds[over] = rng.choice(len(shares), size=len(over), p=others / others.sum())
 
 

@@ -16,6 +16,8 @@ from local.io.errors import CanopyError
 from local.io.files import read_json, write_json
 from local.labels.soft_labels import load_soft_labels
 from local.models.checkpoint import load_checkpoint
+from local.slurm.job_graph import Job, Task
+from local.slurm.sent_jobs import Home, is_done, left_of, task_print
 from local.stages.completion import Completion
 from local.stages.experiment import Experiment
 from local.stages.infer import infer_fold, merge
@@ -230,6 +232,17 @@ def test_cycles_end_when_evidence_falls_and_the_best_is_handed_in(toy, script, c
     handed_in = pd.read_csv(made.run.exp / "submission.csv").set_index("recording_id")
     order = handed_in.loc[members["recording_id"], LABELS].to_numpy()
     np.testing.assert_allclose(order, expit(members["clip_logit"].astype(float)), atol=1e-6)
+
+
+def test_jobs_that_had_nothing_to_do_are_done(tmp_path):
+    """A task of a cycle that was not made leaves none of its files, and is not handed in again."""
+    home = Home(tmp_path / "cluster")
+    task = Task("fold0", [["bin/sed_train.py", "--cycle", "2"]], [str(tmp_path / "best.pt")])
+    job, context = Job("train-cycle2", "train", [task], []), {"dump": "", "conf": "x"}
+    assert not is_done(home, job, task, context)
+    state = {"print": task_print(task, context), "left": left_of(task, context)}
+    write_json(home.task_file(job.name, task.name), {"status": "done", **state})
+    assert is_done(home, job, task, context)
 
 
 def test_a_later_cycle_that_is_better_is_handed_in(toy):

@@ -16,12 +16,12 @@ from local.training.augment.input_kind import InputKind
 from local.training.augment.mixing import mix_partners
 from local.training.epoch_plan import (
     draw_kinds,
-    draw_partners,
     make_training_set,
     place_pseudo,
     plan_epoch,
 )
 from local.training.examples import WindowDataset, add_background_labels
+from local.training.partners import draw_partners
 from local.training.pseudo_windows import capped, find_pseudo_windows
 from local.training.window_reading import Variations
 
