@@ -34,7 +34,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--out", type=Path, required=True, metavar="DIR", help="where to write")
     add("--method", choices=METHODS, default="probability", help="%(default)s")
     add("--weights", default="equal", help="equal, fit, or one number a run: 1,2,1 (%(default)s)")
-    add("--cycle", default="last", help="last, or N for all runs (%(default)s)")
+    add("--cycle", default="submitted", help="submitted, last, or N for all (%(default)s)")
     add("--like", type=Path, metavar="RUN_DIR", help="whose prior and score settings hold")
     add("--datadir", type=Path, help="raw data (default: as the runs noted)")
     add("--dumpdir", type=Path, help="tables, features (default: as they noted)")

@@ -28,7 +28,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = ScriptParser(__doc__)
     parser.add_argument("run", type=Path, metavar="RUN_DIR", help="EXPDIR/TAG of a run")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
-    parser.add_argument("--cycle", default="last", help="last, or N (%(default)s)")
+    parser.add_argument("--cycle", default="submitted", help="submitted, last, or N (%(default)s)")
     parser.add_argument("--folds", default="", help='folds to publish, as "0 1" (default: all)')
     parser.add_argument("--no-onnx", action="store_true", help="leave the ONNX files out")
     parser.add_argument("--datadir", type=Path, help="raw data (default: as the run noted)")

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Stage 4: out-of-fold scores of one cycle -> pseudo events for the next.
+"""Stage 4: out-of-fold scores of one cycle -> labels for the next.
 
     bin/relabel.py --recipe demo --cycle 1
 
 Reads cycle<c-1>/oof.npz, proves that no score comes from a model that saw the recording's group,
-and writes cycle<c>/pseudo_events.csv and pseudo_summary.csv. run.sh then trains and infers cycle c.
+and writes cycle<c>/soft_labels.npz or pseudo_events.csv (relabel.kind), and pseudo_summary.csv.
+run.sh then trains and infers cycle c. Where the evidence of cycle c-1 fell, it writes ended.json.
 A task that calibrates its outputs instead does so with --cycle 0, once.
 """
 

@@ -6,11 +6,19 @@ from pydantic import Field, model_validator
 
 from local.config.section_base import Section, Share, Some
 
+# Beyond it nothing but certainty is left of a probability.
+Power = Annotated[float, Field(gt=0.0, le=10.0)]
+
 
 class RelabelConfig(Section):
-    """Stage 4: pseudo events from scores of models that never saw the recording's group."""
+    """Stage 4: labels from scores of models that never saw the recording's group."""
 
     n_cycles: Annotated[int, Field(ge=0, le=100)] = 1
+    # soft: the probability of every cell that no person spoke of. events: events where it passes a
+    # threshold.
+    kind: Literal["soft", "events"] = "events"
+    # soft: the power that probabilities are raised to; one number, or one a cycle.
+    power: Power | tuple[Power, ...] = 1.5
     threshold: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
     # Hysteresis: an event grows from the threshold down to this probability.
     low_threshold: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
@@ -20,12 +28,23 @@ class RelabelConfig(Section):
     subsets: tuple[Literal["train", "test", "unlabelled"], ...] = ("train",)
     # Cells below this probability become pseudo negatives; null (the default) makes none.
     negative_below: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
-    # Of a class, at most this share of the recordings that should have it, by the prevalence that
-    # section `prior` gives or estimates, get pseudo events of it: the threshold rises for classes
-    # that score high without being common. null sets no bound.
+    # events: of a class, at most so many recordings get pseudo events for each recording in which a
+    # confirmed call of it passes the threshold, out-of-fold; null sets no bound.
+    max_per_confirmed: Annotated[float, Field(gt=0.0)] | None = 5.0
+    # events: of a class, at most this share of the recordings that should have it get pseudo events
+    # of it, by the prevalence that section `prior` gives or estimates; null sets no bound.
     prevalence_share: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
-    # Apply the prior correction of section `prior` before thresholding.
+    # Apply the prior correction of section `prior` before the power or the threshold.
     use_prior: bool = False
+    # No further cycle once the out-of-fold evidence of one lies so far below the best before it;
+    # null: all n_cycles are made.
+    max_fall: Share | None = 0.01
+    # Chance that a window around a person's row has a pseudo window mixed in, by the rules of mixup
+    # in section `augment`, or is one instead.
+    pseudo_mixup: Share = 0.0
+    pseudo_mixup_kind: Literal["mix", "substitute"] = "mix"
+    # Stochastic depth of the backbone in cycles from 1 on; null: as model.params say.
+    drop_path: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
     # Weights each cycle starts from: fresh ones, or those of cycle 0 of the same fold.
     start: Literal["scratch", "cycle0"] = "scratch"
 
@@ -36,6 +55,20 @@ class RelabelConfig(Section):
                 f"low_threshold {self.low_threshold} is above threshold {self.threshold}"
             )
         return self
+
+    @model_validator(mode="after")
+    def _a_power_for_each_cycle(self) -> "RelabelConfig":
+        listed = len(self.power) if isinstance(self.power, tuple) else self.n_cycles
+        if self.n_cycles > 0 and listed != self.n_cycles:
+            raise ValueError(
+                f"power lists {listed} numbers, but n_cycles is {self.n_cycles}; give one "
+                "number, or one a cycle"
+            )
+        return self
+
+    def power_of(self, cycle: int) -> float:
+        """The power of a cycle, from 1 on."""
+        return self.power[cycle - 1] if isinstance(self.power, tuple) else self.power
 
 
 # Of the shift by estimated prevalence, chosen on recipes/rfcx/TRANSFER.md.

@@ -54,6 +54,16 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _soft_labels_are_masked(self) -> "Config":
+        soft = self.relabel.n_cycles > 0 and self.relabel.kind == "soft"
+        if soft and not self.loss.masked:
+            raise ValueError(
+                "relabel.kind is soft, but with loss.masked: false what nobody spoke of counts as "
+                "absent; set loss.masked to true, or relabel.kind to events"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _events_can_be_tuned(self) -> "Config":
         if self.events.tune and self.data.annotation != "complete":
             raise ValueError(

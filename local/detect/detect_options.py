@@ -41,7 +41,7 @@ def parse_args(argv: Sequence[str] | None, description: str | None = None) -> ar
     add("--batch-size", type=int, help=f"windows at once (default: {CPU_BATCH}; GPU: the run's)")
     add("--no-tta", action="store_true", help="leave out the run's test-time augmentation")
     add("--jobs", type=int, default=1, help="processes; above 1 each has one thread (%(default)s)")
-    add("--cycle", default="last", help="of a run: last, or N (%(default)s)")
+    add("--cycle", default="submitted", help="of a run: submitted, last, or N (%(default)s)")
     add("--conf", type=Path, help="of a checkpoint: the config.yaml of its run")
     add("--dumpdir", type=Path, help="of a run: its tables and features (default: as it noted)")
     add("--max-invalid-share", type=float, default=0.0, help="unreadable files borne (%(default)s)")

@@ -48,7 +48,7 @@ class Request:
     paths: list[Path]
     engine: str = "auto"
     device: str = "cpu"
-    cycle: str = "last"
+    cycle: str = "submitted"
     conf: Path | None = None
     dumpdir: Path | None = None
     batch_size: int | None = None

@@ -7,6 +7,7 @@ import pandas as pd
 
 from local.config import DataConfig, WindowConfig
 from local.labels.grid import ROUNDING_S, FrameGrid, coverage, envelope, overlap
+from local.labels.soft_labels import SoftCells
 
 PSEUDO = "pseudo"
 
@@ -80,6 +81,7 @@ def window_targets(
     grid: FrameGrid,
     rule: WindowConfig,
     data: DataConfig,
+    soft: SoftCells | None = None,
 ) -> Targets:
     """Exact targets of a window from the events that reach into it.
 
@@ -92,7 +94,49 @@ def window_targets(
     - Nothing said: unknown; known 0 when annotations are complete (then a frame's target is the
       share that is filled, and its mask 1).
     - Where rows disagree: true positive before true negative before pseudo event.
+    - With `soft` labels, see `put_soft`: they fill the cells that nobody spoke of.
     """
+    targets = _hard_targets(events, n_classes, grid, rule, data)
+    if soft is not None:
+        put_soft(targets, events, grid, soft)
+    return targets
+
+
+def put_soft(
+    targets: Targets, events: EventArrays | None, grid: FrameGrid, soft: SoftCells
+) -> None:
+    """Fill in place what nobody spoke of: neither a row of the class, nor complete annotation.
+
+    A frame takes the soft label, masked by its weight. The clip cell, where nothing is known of it,
+    takes the highest label of the frames that nobody spoke of: what rows say of the others is known
+    absence. Where a positive row reaches into the window with too little to count, it stays
+    unknown, as its frames do.
+    """
+    n_classes = len(targets.clip_target)
+    spoken, called = np.zeros((n_classes, grid.n), dtype=bool), np.zeros(n_classes, dtype=bool)
+    if events is not None and len(events):
+        filled = coverage(events.onset, events.offset, grid) > 0
+        for row in np.flatnonzero(filled.any(axis=1)):
+            spoken[events.label[row]] |= filled[row]
+            called[events.label[row]] |= events.polarity[row] > 0
+    free = ~spoken & (targets.frame_mask == 0) & (soft.weight > 0)
+    targets.frame_target[free] = soft.target[free]
+    targets.frame_mask[free] = np.broadcast_to(soft.weight, free.shape)[free]
+    highest = np.where(free, soft.target, 0.0).max(axis=1, initial=0.0)
+    weight = np.where(free, soft.weight, 0.0).max(axis=1, initial=0.0)
+    silent = (targets.clip_mask == 0) & ~called & free.any(axis=1)
+    targets.clip_target[silent] = highest[silent]
+    targets.clip_mask[silent] = weight[silent]
+
+
+def _hard_targets(
+    events: EventArrays | None,
+    n_classes: int,
+    grid: FrameGrid,
+    rule: WindowConfig,
+    data: DataConfig,
+) -> Targets:
+    """Targets of what rows say."""
     complete = data.annotation == "complete"
     known = 1.0 if complete else 0.0
     clip_target = np.zeros(n_classes, dtype=np.float32)

@@ -5,7 +5,12 @@ own typed parameters. A family is one file that registers its builders, and a na
 `model_registry`; `sed_model` is the contract.
 """
 
-from local.models.model_registry import create_model, model_names, without_pretrained
+from local.models.model_registry import (
+    create_model,
+    model_names,
+    with_drop_path,
+    without_pretrained,
+)
 from local.models.pretrained import fit_hint
 from local.models.sed_model import Mix, SedModel, SedOutput
 
@@ -16,5 +21,6 @@ __all__ = [
     "create_model",
     "fit_hint",
     "model_names",
+    "with_drop_path",
     "without_pretrained",
 ]

@@ -40,6 +40,24 @@ def without_pretrained(params: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in params.items() if key not in ("pretrained", "weights")}
 
 
+def with_drop_path(name: str, params: dict[str, Any], rate: float | None) -> dict[str, Any]:
+    """Parameters with another stochastic depth; None leaves them as they are.
+
+    Raises
+    ------
+    CanopyError
+        A model without such a parameter.
+    """
+    if rate is None:
+        return params
+    if name in registered() and "drop_path" not in registered()[name][0].model_fields:
+        raise CanopyError(
+            f"relabel.drop_path is {rate:g}, but model {name} has no stochastic depth; set it to "
+            "null, or model.name to timm"
+        )
+    return {**params, "drop_path": rate}
+
+
 def create_model(name: str, params: dict[str, Any], n_classes: int, n_bands: int) -> SedModel:
     """Build a model.
 

@@ -190,7 +190,13 @@ class Experiment(Protocol):
         """Unlabelled recordings that a fold may mix with those, where `augment` asks for them."""
 
     def events(self, cycle: int) -> pd.DataFrame:
-        """Known rows, and the pseudo rows made for that cycle."""
+        """Known rows, and the pseudo rows made for that cycle, if it has such."""
+
+    def soft_ids(self, cycle: int) -> set[str]:
+        """Recordings that have soft labels in that cycle."""
+
+    def ended(self, cycle: int) -> str:
+        """Why the cycles ended with one before, in words; "" where they did not."""
 
     def seen_groups(self, cycle: int, fold: int) -> set[str]:
         """Groups that a fold's model and its first weights saw."""
@@ -213,7 +219,8 @@ class Submission(NamedTuple):
 
     results : for results.json. `metric` is the name of the scores, `cycles` a list of {cycle,
         scores: {name: {value, low, high, n}}}; the first score is the one that runs are compared
-        by. The rest is the task's own.
+        by. `submitted`, where it is there, says in `cycle` which of them is handed in, the last by
+        default. The rest is the task's own.
     files : what was written below the experiment's folder, the file to hand in first.
     table : the results in lines for the terminal.
     """
@@ -308,6 +315,9 @@ class Task(Protocol):
         A cycle from 1 on is trained and inferred after that, from what `revise` made of the
         out-of-fold outputs of the cycle before. For cycle 0 it calibrates that cycle's outputs.
         """
+
+    def stop_reason(self, experiment: Experiment, cycle: int) -> str:
+        """Why there is no such cycle after those before it, in words; "" where there is one."""
 
     def revise(self, experiment: Experiment, cycle: int, outputs: Any) -> list[Path]:
         """Learn from out-of-fold outputs; what was written, in the folder of `cycle`.

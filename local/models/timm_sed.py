@@ -42,6 +42,8 @@ class TimmParams(ConvParams):
     pretrained: bool = False
     # Last feature level taken: -1 is the deepest, -2 has twice the time resolution.
     level: int = Field(default=-1, le=-1)
+    # Stochastic depth: chance that the deepest block is left out of a step, less for those before.
+    drop_path: float = Field(default=0.0, ge=0.0, lt=1.0)
 
 
 class TimmSed(SedModel):
@@ -85,6 +87,9 @@ def _backbone(params: TimmParams, n_in: int, weights: Weights | None) -> nn.Modu
         "in_chans": n_in,
         "out_indices": [params.level],
     }
+    if params.drop_path > 0:
+        options["drop_path_rate"] = params.drop_path
+        _require_depth(params, options)
     if weights is not None:
         return _from_file(params, options, weights)
     if not params.pretrained:
@@ -103,6 +108,24 @@ def _backbone(params: TimmParams, n_in: int, weights: Weights | None) -> nn.Modu
             f"a network, fetch {_file_names(published)} elsewhere, put the file on this machine "
             "and its path in model.params.weights"
         ) from None
+
+
+def _require_depth(params: TimmParams, options: dict[str, Any]) -> None:
+    """Refuse stochastic depth of a backbone that has none."""
+    import timm
+
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            model = timm.create_model(params.backbone, pretrained=False, **options)
+        has_depth = any(getattr(module, "drop_prob", 0) for module in model.modules())
+    except TypeError:
+        has_depth = False
+    if not has_depth:
+        raise CanopyError(
+            f"drop_path is {params.drop_path:g}, but timm's {params.backbone} has no stochastic "
+            "depth; leave out relabel.drop_path and model.params.drop_path, or name another "
+            "backbone"
+        )
 
 
 def _file_names(published: Any) -> str:

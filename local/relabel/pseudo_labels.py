@@ -18,7 +18,7 @@ from local.io.errors import CanopyError
 from local.labels.grid import ROUNDING_S, FrameGrid
 from local.labels.spans import frames_to_events, subtract_spans
 from local.labels.targets import PSEUDO
-from local.scoring.known_labels import known_rows
+from local.scoring.known_labels import known_rows, span_scores
 
 
 def check_provenance(
@@ -47,6 +47,21 @@ def check_provenance(
                 )
 
 
+def check_scores(scores: Scores) -> None:
+    """Refuse scores without frames, and what is no number in them: no label could be made of it."""
+    if not scores.frames:
+        raise CanopyError(
+            "relabelling needs scores over time; set inference.keep_frames to true and run stage 3"
+        )
+    for name, frames in zip(scores.recording_ids, scores.frames, strict=True):
+        if np.isnan(frames).any():
+            label = scores.labels[int(np.argwhere(np.isnan(frames))[0, 0])]
+            raise CanopyError(
+                f"recording {name} has a score for {label} that is no number; look at the training "
+                "of this cycle (log.csv of its folds), and run stages 2 and 3 again"
+            )
+
+
 def make_pseudo_events(
     scores: Scores,
     recordings: Iterable[str],
@@ -55,6 +70,7 @@ def make_pseudo_events(
     config: RelabelConfig,
     cycle: int,
     shift: np.ndarray | None = None,
+    cut: np.ndarray | None = None,
 ) -> pd.DataFrame:
     """Events of cycle `cycle` found in the scores of the cycle before.
 
@@ -65,12 +81,10 @@ def make_pseudo_events(
     true_events : rows that override; pseudo rows among them are passed over.
     durations : seconds, where events end at the latest.
     shift : (C,) logits added before thresholding (prior correction), or None.
+    cut : (C,) logits by which the threshold of positive events is higher, see `bound`, or None.
     """
-    if not scores.frames:
-        raise CanopyError(
-            "relabelling needs scores over time; set inference.keep_frames to true and run stage 3"
-        )
     wanted = set(recordings)
+    cut = np.zeros(len(scores.labels)) if cut is None else cut
     taken = _taken_spans(true_events)
     rows: list[tuple] = []
     for row, name in enumerate(scores.recording_ids):
@@ -80,7 +94,7 @@ def make_pseudo_events(
         if shift is not None:
             logit = logit + shift[:, None]
         for column, label in enumerate(scores.labels):
-            spans = _spans(logit[column], scores.grid(row), config)
+            spans = _spans(logit[column], scores.grid(row), config, cut[column])
             for onset, offset, polarity in spans:
                 offset = min(offset, durations[name])
                 free = subtract_spans(onset, offset, taken.get((name, label), []))
@@ -98,17 +112,22 @@ def make_pseudo_events(
     return frame[list(EVENT_COLUMNS)]
 
 
-def bound_by_prevalence(
+def bound(
     scores: Scores,
     recordings: Iterable[str],
-    prevalence: np.ndarray,
-    config: RelabelConfig,
+    allowed: np.ndarray,
+    threshold: float,
     shift: np.ndarray | None = None,
-) -> np.ndarray:
-    """Lower `shift` (C,) where more recordings would get a class than its prevalence allows.
+) -> tuple[np.ndarray, np.ndarray]:
+    """By how much a class's threshold must rise for at most `allowed` (C,) recordings to pass it.
 
-    At most `config.prevalence_share` times the prevalence of the recordings may pass the threshold.
-    Without it, classes that score high by mistake flood the next cycle, each time with more.
+    Without a bound, classes that score high by mistake flood the next cycle, each time with more.
+    The recordings that pass are those with the highest scores.
+
+    Returns
+    -------
+    cut : (C,) logits, 0 where no more pass than are allowed. n_passed : (C,) recordings that pass
+    without it.
     """
     wanted = set(recordings)
     peaks = np.stack(
@@ -118,23 +137,50 @@ def bound_by_prevalence(
             if name in wanted
         ]
     )
-    shift = np.zeros(peaks.shape[1]) if shift is None else np.array(shift, dtype=np.float64)
-    allowed = np.round(config.prevalence_share * prevalence * len(peaks)).astype(int)
+    peaks -= _logit(threshold)
+    if shift is not None:
+        peaks += shift
     ordered = -np.sort(-peaks, axis=0)
-    for column, n_allowed in enumerate(np.minimum(allowed, len(peaks) - 1)):
-        # The first recording that must not pass stays below the threshold by a hair.
-        first_out = ordered[n_allowed, column]
-        shift[column] = min(shift[column], _logit(config.threshold) - first_out - 1e-6)
-    return shift
+    n_passed = (peaks >= 0).sum(axis=0)
+    first_out = ordered[np.minimum(allowed, len(peaks) - 1), np.arange(peaks.shape[1])]
+    # The first recording that must not pass stays below the threshold by a hair.
+    cut = np.where(n_passed > allowed, np.maximum(first_out, 0.0) + 1e-6, 0.0)
+    return cut, n_passed
+
+
+def allowed_by_prevalence(prevalence: np.ndarray, share: float, n_recordings: int) -> np.ndarray:
+    """(C,) recordings: `share` of those that should have a class of that prevalence."""
+    return np.round(share * prevalence * n_recordings).astype(int)
+
+
+def allowed_by_confirmed(
+    scores: Scores,
+    true_events: pd.DataFrame,
+    max_per_confirmed: float,
+    threshold: float,
+    shift: np.ndarray | None = None,
+) -> np.ndarray:
+    """(C,) recordings: so many for each where a confirmed call passes the threshold, out-of-fold.
+
+    A class that models fire at everywhere but hardly where people confirmed it gets few, and one
+    that they never find where it is known to be gets none.
+    """
+    spans = span_scores(scores, true_events)
+    moved = np.zeros(len(scores.labels)) if shift is None else shift
+    found = spans["score"].to_numpy() + moved[spans["class"].to_numpy()] >= _logit(threshold)
+    confirmed = spans[found & (spans["polarity"].to_numpy() > 0)]
+    n = confirmed.groupby("class")["recording_id"].nunique()
+    n = n.reindex(range(len(scores.labels))).fillna(0)
+    return np.floor(max_per_confirmed * n.to_numpy()).astype(int)
 
 
 def _spans(
-    logit: np.ndarray, grid: FrameGrid, config: RelabelConfig
+    logit: np.ndarray, grid: FrameGrid, config: RelabelConfig, cut: float
 ) -> list[tuple[float, float, int]]:
     """(onset, offset, polarity) of one class: what sounds and, when asked, what does not."""
     rules = {"min_duration_s": config.min_duration_s, "max_gap_s": config.max_gap_s}
     low = _logit(config.low_threshold) if config.low_threshold is not None else None
-    found = frames_to_events(logit, grid, _logit(config.threshold), low, **rules)
+    found = frames_to_events(logit - cut, grid, _logit(config.threshold), low, **rules)
     spans = [(span.onset, span.offset, 1) for span in found]
     if config.negative_below is not None:
         silent = frames_to_events(-logit, grid, -_logit(config.negative_below), None, **rules)

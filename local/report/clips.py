@@ -147,7 +147,7 @@ def _sources(
     truth = _true_events(experiment)
     bands = tables.classes.set_index("label")[["low_freq", "high_freq"]]
     pseudo = pd.DataFrame(columns=list(EVENT_COLUMNS))
-    if cycles[-1] > 0:
+    if cycles[-1] > 0 and run.config.relabel.kind == "events":
         pseudo = read_table(run.cycle(cycles[-1]) / "pseudo_events.csv", EVENT_COLUMNS)
     return Sources(
         labels=tables.labels,

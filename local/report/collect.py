@@ -18,7 +18,7 @@ from local.scoring.event_rules.rule_file import read_rule
 from local.scoring.event_rules.thresholds import FALLBACK, ThresholdChoice, fit_thresholds
 from local.scoring.event_rules.tuning import iou_title
 from local.scoring.known_labels import known_evidence
-from local.stages.experiment import Experiment
+from local.stages.experiment import Experiment, submitted_cycle
 from local.tasks.detection_results import SCORE_TITLES, known_counts, metric_title, train_part
 
 # Sections that are filled for any task; the others are those of a detection.
@@ -42,7 +42,11 @@ def build_report(experiment: Experiment, results: dict[str, Any]) -> Report:
             if experiment.reviewed_paths
             else []
         ),
-        ("model", f"{config.model.name}, {config.split.n_folds} folds, {len(cycles)} cycles"),
+        (
+            "model",
+            f"{config.model.name}, {config.split.n_folds} folds, {len(cycles)} cycles, of which "
+            f"cycle {submitted_cycle(results)} is handed in",
+        ),
     ]
     sections = experiment.task.report(experiment, results)
     report = Report(
@@ -60,7 +64,8 @@ def build_report(experiment: Experiment, results: dict[str, Any]) -> Report:
 
 def _with_detection(report: Report, experiment: Experiment, results: dict[str, Any]) -> Report:
     """The page of a detection: classes, events, priors, and recordings to look at."""
-    cycles = [entry["cycle"] for entry in results["cycles"]]
+    chosen = submitted_cycle(results)
+    cycles = [entry["cycle"] for entry in results["cycles"] if entry["cycle"] <= chosen]
     events = experiment.tables.events
     oof, _ = train_part(experiment, cycles[-1])
     threshold, rules = event_rules(experiment, oof, cycles[-1])
@@ -185,10 +190,12 @@ def _baselines(results: dict[str, Any]) -> list[Baseline]:
 
 
 def _class_rows(experiment: Experiment, results: dict[str, Any]) -> list[ClassRow]:
-    """One row a class: scores of the last cycle beside those of the first."""
+    """One row a class: scores of the submitted cycle beside those of the first."""
+    chosen = submitted_cycle(results)
+    cycles = [entry for entry in results["cycles"] if entry["cycle"] <= chosen]
     names = dict(experiment.tables.classes[["label", "name"]].itertuples(index=False))
     counts = known_counts(experiment)
-    shown = results["cycles"][:1] + results["cycles"][1:][-1:]
+    shown = cycles[:1] + cycles[1:][-1:]
     rows = []
     for column, label in enumerate(experiment.tables.labels):
         scores, intervals = {}, {}
@@ -200,11 +207,11 @@ def _class_rows(experiment: Experiment, results: dict[str, Any]) -> list[ClassRo
                     scores[title] = float(score["per_class"][column])
                     ends = (score["per_class_low"][column], score["per_class_high"][column])
                     intervals[title] = (float(ends[0]), float(ends[1]))
-        prior = results["cycles"][-1]["prior"]
+        prior = cycles[-1]["prior"]
         prevalence = {"by plain scores": float(prior["source"][column])}
         if prior["method"] != "none":
             prevalence["used for correction"] = float(prior["target"][column])
-        truth = results["cycles"][-1]["scores"].get("test_truth")
+        truth = cycles[-1]["scores"].get("test_truth")
         if truth is not None and len(truth["n_positive"]) > column:
             prevalence["in the truth"] = float(truth["n_positive"][column]) / truth["n"]
         name, count = names.get(label, ""), int(counts[column])

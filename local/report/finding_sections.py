@@ -131,14 +131,22 @@ def changes_section(report: Report) -> str:
     """Pseudo labels by cycle and class: how many, which are new, which are gone, what it did."""
     if not report.changes:
         return ""
+    soft = report.changes[0].soft
+    words = (
+        "What soft labels add up to, by class: cells, recordings and seconds in which it is "
+        "expected. "
+        if soft
+        else "Rows that models made for themselves, by class. Added and removed are counted "
+        "against the cycle before: a row stays when one of its class overlaps it. "
+    )
     parts = [
-        "<p>Rows that models made for themselves, by class. Added and removed are counted against "
-        "the cycle before: a row stays when one of its class overlaps it. The last column is the "
-        "change of the class's out-of-fold score by that cycle.</p>\n"
+        f"<p>{words}The last column is the change of the class's out-of-fold score by that "
+        "cycle.</p>\n"
     ]
+    what = "expected cells" if soft else "rows"
     for cycle, group in groupby(report.changes, key=lambda row: row.cycle):
         rows = list(group)
-        total = f"{sum(row.n_events for row in rows):,} rows"
+        total = f"{sum(row.n_events for row in rows):,.0f} {what}"
         parts.append(f"<h3>Cycle {cycle} <small>{total}</small></h3>\n" + _changed(rows, cycle))
     if report.change_examples:
         parts.append(_examples(report.change_examples))
@@ -146,19 +154,22 @@ def changes_section(report: Report) -> str:
 
 
 def _changed(rows: Sequence[ChangeRow], cycle: int) -> str:
+    soft = rows[0].soft
     columns = [
         Column("class", "head"),
-        Column("rows", "bar", 0, top=max([*(row.n_events for row in rows), 1])),
-        Column("recordings", "number", 0),
+        Column(
+            "cells" if soft else "rows", "bar", 0, top=max([*(row.n_events for row in rows), 1])
+        ),
+        Column("recordings", "number", 1 if soft else 0),
         Column("seconds", "number", 1),
-        Column("added", "number", 0),
-        Column("removed", "number", 0),
+        *([] if soft else [Column("added", "number", 0), Column("removed", "number", 0)]),
         Column("score change", "signed", 3),
     ]
     cells = [
         [
             *(row.label, row.n_events, row.n_recordings, row.seconds),
-            *(row.n_added, row.n_removed, row.score_change),
+            *(() if soft else (row.n_added, row.n_removed)),
+            row.score_change,
         ]
         for row in rows
     ]

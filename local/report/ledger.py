@@ -32,6 +32,7 @@ from local.io.files import (
     write_csv,
 )
 from local.io.limits import spreadsheet_plain, spreadsheet_safe
+from local.stages.experiment import submitted_cycle
 
 log = logging.getLogger("canopy")
 
@@ -72,7 +73,8 @@ def run_fingerprint(config: Config, tables: Path) -> str:
 def run_row(folder: Path, recipe: str, config: Config, tables: Path) -> dict[str, str]:
     """The row of a finished run, from the files that stage 5 left in its folder."""
     results = read_json(folder / "results.json")
-    scores = results["cycles"][-1]["scores"]
+    chosen = submitted_cycle(results)
+    scores = next(one["scores"] for one in results["cycles"] if one["cycle"] == chosen)
     truth = {name: scores.get(name, {}).get("value") for name in ("test_truth", "test_truth_raw")}
     finished = (folder / "results.json").stat().st_mtime
     key = {"recipe": recipe, "fingerprint": run_fingerprint(config, tables)}

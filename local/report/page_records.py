@@ -168,17 +168,19 @@ class CalibrationBin:
 class ChangeRow:
     """Pseudo rows of one class in one cycle, against those of the cycle before.
 
-    `score_change` is that of the class's out-of-fold score from the cycle before.
+    `score_change` is that of the class's out-of-fold score from the cycle before. Of `soft` labels
+    the numbers are expected ones, of cells and recordings; nothing is added or removed.
     """
 
     cycle: int
     label: str
-    n_events: int
-    n_recordings: int
+    n_events: float
+    n_recordings: float
     seconds: float
-    n_added: int
-    n_removed: int
+    n_added: float = NAN
+    n_removed: float = NAN
     score_change: float = NAN
+    soft: bool = False
 
 
 @dataclass(frozen=True)

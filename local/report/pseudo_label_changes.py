@@ -5,6 +5,7 @@ from typing import Any
 import pandas as pd
 
 from local.data.tables import EVENT_COLUMNS, read_table
+from local.io.limits import spreadsheet_plain
 from local.report.page_records import ChangeExample, ChangeRow
 from local.stages.experiment import Experiment
 
@@ -14,9 +15,11 @@ N_EXAMPLES = 8
 
 def changes_of(experiment: Experiment, results: dict[str, Any]) -> list[ChangeRow]:
     """One row a cycle (from 1 on) and class."""
+    if experiment.run.config.relabel.kind == "soft":
+        return _soft_changes(experiment, results)
     rows: list[ChangeRow] = []
     before: pd.DataFrame | None = None
-    per_class = {e["cycle"]: e["scores"]["oof_known"]["per_class"] for e in results["cycles"]}
+    gains = _gains(results)
     for cycle in [entry["cycle"] for entry in results["cycles"]][1:]:
         now = read_table(experiment.run.cycle(cycle) / "pseudo_events.csv", EVENT_COLUMNS)
         stays = _overlapping(now, before)
@@ -26,7 +29,6 @@ def changes_of(experiment: Experiment, results: dict[str, Any]) -> list[ChangeRo
             gone = 0
             if before is not None and stayed is not None:
                 gone = int(((before["label"] == label) & ~stayed).sum())
-            gain = float(per_class[cycle][column]) - float(per_class[cycle - 1][column])
             rows.append(
                 ChangeRow(
                     cycle=cycle,
@@ -36,15 +38,52 @@ def changes_of(experiment: Experiment, results: dict[str, Any]) -> list[ChangeRo
                     seconds=float((now["offset"] - now["onset"])[mine].sum()),
                     n_added=int((mine & ~stays).sum()),
                     n_removed=gone,
-                    score_change=gain,
+                    score_change=gains[cycle][column],
                 )
             )
         before = now
     return rows
 
 
+def _soft_changes(experiment: Experiment, results: dict[str, Any]) -> list[ChangeRow]:
+    """What soft labels add up to."""
+    gains = _gains(results)
+    return [
+        ChangeRow(
+            cycle=cycle,
+            label=label,
+            n_events=float(found["cells"]),
+            n_recordings=float(found["recordings"]),
+            seconds=float(found["seconds"]),
+            score_change=gains[cycle][column],
+            soft=True,
+        )
+        for cycle in gains
+        for found_by in [_summary(experiment, cycle)]
+        for column, label in enumerate(experiment.tables.labels)
+        for found in [found_by.loc[label]]
+    ]
+
+
+def _summary(experiment: Experiment, cycle: int) -> pd.DataFrame:
+    path = experiment.run.cycle(cycle) / "pseudo_summary.csv"
+    table = spreadsheet_plain(read_table(path, ("label", "cells", "recordings", "seconds")))
+    return table.set_index("label")
+
+
+def _gains(results: dict[str, Any]) -> dict[int, list[float]]:
+    """By cycle from 1 on, what each class's out-of-fold score gained on the cycle before."""
+    known = [entry["scores"]["oof_known"]["per_class"] for entry in results["cycles"]]
+    return {
+        entry["cycle"]: [float(now) - float(old) for now, old in zip(after, before, strict=True)]
+        for entry, after, before in zip(results["cycles"][1:], known[1:], known[:-1], strict=True)
+    }
+
+
 def examples_of(experiment: Experiment, cycles: list[int]) -> list[ChangeExample]:
     """Some rows that the last cycle added, and some that it took away, one a class in turn."""
+    if experiment.run.config.relabel.kind == "soft":
+        return []
     tables = [
         read_table(experiment.run.cycle(cycle) / "pseudo_events.csv", EVENT_COLUMNS)
         for cycle in cycles

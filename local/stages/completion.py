@@ -1,6 +1,7 @@
 """What of a run is done, by the stamps that its stages leave; without PyTorch."""
 
 import importlib
+import logging
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -25,6 +26,8 @@ from local.stages.stage_options import (
 from local.stages.stamps import Stamp
 from local.stages.starting import run_of
 from local.tasks.task_registry import create_task
+
+log = logging.getLogger("canopy")
 
 
 def folds_and_cycles(
@@ -73,6 +76,12 @@ class Completion:
         """
         if self._run.force:
             return False
+        # The stamp of stage 4 tells whether that still holds; after it there is nothing more.
+        before = work.cycle - 1 if work.part.name == "relabel" else work.cycle
+        if why := Experiment(self._run).ended(before):
+            if work.part.name == "train":
+                log.info("no cycle %d: %s", work.cycle, why)
+            return True
         try:
             if work.part.name == "preprocess":
                 return dumps_are_done(self._run)

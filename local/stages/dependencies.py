@@ -39,6 +39,26 @@ def _is_later_cycle(_config: Config, cycle: int) -> bool:
     return cycle > 0
 
 
+def _makes_soft(config: Config, _cycle: int) -> bool:
+    return config.relabel.kind == "soft"
+
+
+def _makes_events(config: Config, _cycle: int) -> bool:
+    return config.relabel.kind == "events"
+
+
+def _learns_soft(config: Config, cycle: int) -> bool:
+    return _is_later_cycle(config, cycle) and _makes_soft(config, cycle)
+
+
+def _learns_events(config: Config, cycle: int) -> bool:
+    return _is_later_cycle(config, cycle) and _makes_events(config, cycle)
+
+
+def _may_end(config: Config, cycle: int) -> bool:
+    return cycle > 1 and config.relabel.max_fall is not None
+
+
 def _starts_from_cycle0(config: Config, cycle: int) -> bool:
     return cycle > 0 and config.relabel.start == "cycle0"
 
@@ -56,7 +76,8 @@ def _estimates_priors(config: Config, _cycle: int) -> bool:
 
 
 def _relabels_by_prior(config: Config, _cycle: int) -> bool:
-    return config.relabel.use_prior or config.relabel.prevalence_share is not None
+    bounds = _makes_events(config, _cycle) and config.relabel.prevalence_share is not None
+    return config.relabel.use_prior or bounds
 
 
 def _relabels_by_estimate(config: Config, cycle: int) -> bool:
@@ -137,7 +158,13 @@ STAGES = {
                 "train.validate_every inference score.metric",
                 "stretched-views/manifest.csv",
             ),
-            When(_is_later_cycle, "relabel.start", "cycle/pseudo_events.csv"),
+            When(_is_later_cycle, "relabel.start relabel.drop_path"),
+            When(_learns_events, files="cycle/pseudo_events.csv"),
+            When(
+                _learns_soft,
+                "relabel.pseudo_mixup relabel.pseudo_mixup_kind",
+                "cycle/soft_labels.npz cycle/soft_recordings.csv",
+            ),
             When(_starts_from_cycle0, files="cycle0-fold/best.pt"),
             When(_starts_from_file, files="key/model.init key/model.params.weights"),
         ),
@@ -177,7 +204,7 @@ STAGES = {
     ),
     # Also what the report shows. Sounds are not compared.
     "submit": Dependencies(
-        version=1,
+        version=2,
         matters=f"""task task_params seed {_FRONT_END} data split.n_folds window.length_s model.name
             prior.method score events.tune report relabel.threshold relabel.low_threshold
             relabel.min_duration_s relabel.max_gap_s""",
@@ -198,7 +225,7 @@ STAGES = {
         unread="prepare split window loss augment train inference events",
         files="""tables/recordings.csv tables/events.csv tables/classes.csv
             tables/sample_submission.csv? tables/submission_columns.csv? features/manifest.csv
-            exp/folds.csv cycles/oof.npz cycles/test.npz later-cycles/pseudo_events.csv
+            exp/folds.csv cycles/oof.npz cycles/test.npz next/ended.json?
             cycles-folds/scores.npz? cycles-folds/log.csv?
             key/score.test_truth? key/score.train_truth? key/score.test_events?""",
         when=(
@@ -210,6 +237,8 @@ STAGES = {
                 "cycles-seen-folds/seen.csv? cycles-folds/inserted.npz?",
             ),
             When(_tunes_events, "events"),
+            When(_makes_events, files="later-cycles/pseudo_events.csv"),
+            When(_makes_soft, files="later-cycles/pseudo_summary.csv"),
         ),
     ),
     # Calls inserted in test recordings, where prevalence is estimated with them.
@@ -229,12 +258,14 @@ STAGES = {
         files="""fold/best.pt fold/scores.npz seen/seen.csv tables/recordings.csv
             tables/events.csv tables/classes.csv features/manifest.csv exp/folds.csv""",
     ),
-    # Pseudo events of a cycle from the scores of the one before it.
+    # Labels of a cycle from the scores of the one before it.
     "relabel": Dependencies(
-        version=1,
-        matters="task task_params split.n_folds relabel",
+        version=2,
+        matters="""task task_params split.n_folds relabel.kind relabel.subsets relabel.weight
+            relabel.use_prior""",
         harmless=_NOTED
         | {
+            "relabel": "of the other kind of labels",
             "relabel.n_cycles": "each cycle has a stamp of its own",
             "relabel.start": "see seen.csv",
             "data.reviewed": _BY_CONTENT,
@@ -250,6 +281,13 @@ STAGES = {
             tables/events.csv tables/classes.csv features/manifest.csv""",
         when=(
             When(_has_reviewed, "data.reviewed_subsets", "key/data.reviewed"),
+            When(_may_end, "relabel.max_fall score.metric data.annotation", "earlier/oof.npz"),
+            When(_makes_soft, "relabel.power"),
+            When(
+                _makes_events,
+                """relabel.threshold relabel.low_threshold relabel.min_duration_s relabel.max_gap_s
+                relabel.negative_below relabel.prevalence_share relabel.max_per_confirmed""",
+            ),
             When(_relabels_by_prior, "prior data.annotation", "before/test.npz key/prior.given"),
             When(
                 _relabels_by_estimate,

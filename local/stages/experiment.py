@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("canopy")
 
+# In the folder of the first cycle that was not made: why.
+ENDED = "ended.json"
+
 
 @dataclass(frozen=True)
 class Experiment:
@@ -109,8 +112,8 @@ class Experiment:
         return replace(self.tables, events=self.known_events)
 
     def events(self, cycle: int) -> pd.DataFrame:
-        """Known rows, and from cycle 1 on the pseudo rows made for that cycle."""
-        if cycle == 0:
+        """Known rows, and from cycle 1 on the pseudo rows made for that cycle, if it has such."""
+        if cycle == 0 or self.run.config.relabel.kind == "soft":
             return self.known_events
         path = self.run.cycle(cycle) / "pseudo_events.csv"
         pseudo = read_table(path, EVENT_COLUMNS)
@@ -118,17 +121,24 @@ class Experiment:
         check_events(pseudo, durations, self.tables.labels, path)
         return pd.concat([self.known_events, pseudo], ignore_index=True)
 
+    def soft_ids(self, cycle: int) -> set[str]:
+        """Recordings that have soft labels in a cycle."""
+        if cycle == 0 or self.run.config.relabel.kind != "soft":
+            return set()
+        table = read_table(self.run.cycle(cycle) / "soft_recordings.csv", ("recording_id",))
+        return set(table["recording_id"].astype(str))
+
     def training_ids(self, cycle: int, fold: int) -> list[str]:
         """Recordings that fold `fold` may draw windows from: never its own.
 
         Train recordings; also those of other subsets that have reviewed rows or, in later cycles,
-        pseudo rows.
+        pseudo rows or soft labels.
         """
-        names = set(self.ids("train"))
+        names = set(self.ids("train")) | self.soft_ids(cycle)
         if cycle > 0:
-            names |= set(self.events(cycle)["recording_id"]) & set(self.dump_ids)
+            names |= set(self.events(cycle)["recording_id"])
         elif self.reviewed_paths:
-            names |= set(self.reviewed["recording_id"]) & set(self.dump_ids)
+            names |= set(self.reviewed["recording_id"])
         own = self.fold_of
         return [name for name in self.dump_ids if name in names and own[name] != fold]
 
@@ -215,11 +225,25 @@ class Experiment:
         names = self.ids("test")
         return self.task.combine([outputs.take(names) for outputs in parts.values()])
 
+    def ended(self, cycle: int) -> str:
+        """Why the cycles ended before this one, in words; "" where they did not.
+
+        Stage 4 of the first cycle that is not made writes it down in that cycle's folder.
+        """
+        for earlier in range(1, cycle + 1):
+            path = self.run.cycle(earlier) / ENDED
+            if path.is_file():
+                with as_written(path):
+                    return str(read_json(path)["reason"])
+        return ""
+
     def cycles_done(self) -> list[int]:
         """Cycles up to the last whose outputs are there, each made from those of the one before."""
         done: list[int] = []
         for cycle in [0, *(cycle for cycle in self.task.revised_cycles if cycle > 0)]:
             folder = self.run.cycle(cycle)
+            if self.ended(cycle):
+                break
             if not (folder / "merge.done.json").exists():
                 break
             if cycle > 0 and not _follows(folder, self.run.cycle(cycle - 1)):
@@ -241,6 +265,20 @@ class Experiment:
                 f"{self.run.fold(cycle, fold)}: no model that was trained with these settings on "
                 "these tables; run stage 2 first"
             )
+
+
+def is_over(run: Run, cycle: int) -> bool:
+    """Whether cycles ended before this one, with a line that says why: nothing is to be done."""
+    why = Experiment(run).ended(cycle)
+    if why:
+        log.info("no cycle %d: %s", cycle, why)
+    return bool(why)
+
+
+def submitted_cycle(results: dict[str, Any]) -> int:
+    """The cycle that is handed in, of results.json."""
+    last: int = results["cycles"][-1]["cycle"]
+    return int(results.get("submitted", {}).get("cycle", last))
 
 
 def _follows(folder: Path, before: Path) -> bool:

@@ -13,7 +13,7 @@ from local.io.files import fingerprint
 from local.jobs.devices import set_threads
 from local.jobs.locks import lock_folder
 from local.jobs.shards import Shard
-from local.stages.experiment import Experiment
+from local.stages.experiment import Experiment, is_over
 from local.stages.fold_processes import run_folds
 from local.stages.run import Run
 from local.stages.run_record import note_work
@@ -28,6 +28,8 @@ log = logging.getLogger("canopy")
 def infer_as_worker(run: Run, args: Namespace, shard: Shard | None) -> None:
     """Score with the folds asked for one after another in this process, or a share of one's."""
     set_threads()
+    if is_over(run, args.cycle):
+        return
     folds = chosen_folds(args.folds, run.config.split.n_folds)
     if shard is not None and len(folds) > 1:
         raise CanopyError("--shard goes with one fold; name it, as in --folds 0")
@@ -40,6 +42,8 @@ def infer_as_worker(run: Run, args: Namespace, shard: Shard | None) -> None:
 def infer_folds(run: Run, args: Namespace, argv: list[str]) -> None:
     """Score with the folds asked for, in processes of their own, then merge them."""
     experiment = Experiment(run)
+    if is_over(run, args.cycle):
+        return
     folds = chosen_folds(args.folds, run.config.split.n_folds)
     for fold in folds:
         experiment.require_trained(args.cycle, fold)

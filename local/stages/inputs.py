@@ -85,6 +85,8 @@ class _Finder:
             "exp": {"exp": run.exp},
             "cycle": {"cycle": run.cycle(cycle)},
             "before": {"before": run.cycle(before)},
+            "earlier": {f"cycle{c}": run.cycle(c) for c in range(before)},
+            "next": {"next": run.cycle(max(cycles, default=0) + 1)},
             "fold": {"fold": run.fold(cycle, fold)},
             "cycle0-fold": {"cycle0": run.fold(0, fold)},
             "folds": {f"fold{k}": run.fold(cycle, k) for k in folds},

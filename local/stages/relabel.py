@@ -1,17 +1,22 @@
 """Stage 4: what a task learns from out-of-fold outputs: labels of the next cycle, a calibration."""
 
+import logging
+
 from local.io.errors import CanopyError
-from local.io.files import file_digest
+from local.io.files import file_digest, write_json
 from local.relabel.pseudo_labels import check_provenance
-from local.stages.experiment import Experiment
+from local.stages.experiment import ENDED, Experiment
 from local.stages.run import Run
 from local.stages.run_record import note_work
+
+log = logging.getLogger("canopy")
 
 
 def relabel(run: Run, cycle: int) -> None:
     """Let the task learn from the outputs of the cycle before (of cycle 0: its own), unless done.
 
-    That no output comes from a model which saw the recording's group is proved first.
+    That no output comes from a model which saw the recording's group is proved first. Where the
+    task wants no such cycle, that is written down, and nothing is made of it or of any after it.
     """
     experiment = Experiment(run)
     if cycle == 0 and 0 not in experiment.task.revised_cycles:
@@ -20,6 +25,9 @@ def relabel(run: Run, cycle: int) -> None:
             "knows true labels only"
         )
     before = max(0, cycle - 1)
+    if why := experiment.ended(before):
+        log.info("no cycle %d: %s", cycle, why)
+        return
     stamp = experiment.stamp("relabel", cycle)
     if stamp.is_done(run.force):
         return
@@ -32,5 +40,12 @@ def relabel(run: Run, cycle: int) -> None:
         arrays["used"],
         [experiment.seen_groups(before, fold) for fold in experiment.folds],
     )
-    written = experiment.task.revise(experiment, cycle, outputs)
+    note = run.cycle(cycle) / ENDED
+    if why := experiment.task.stop_reason(experiment, cycle):
+        log.info("no cycle %d: %s", cycle, why)
+        write_json(note, {"reason": why})
+        written = [note]
+    else:
+        note.unlink(missing_ok=True)
+        written = experiment.task.revise(experiment, cycle, outputs)
     stamp.write(written, made_from=file_digest(run.cycle(before) / "oof.npz"))

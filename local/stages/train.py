@@ -13,7 +13,7 @@ from local.jobs.devices import set_threads
 from local.jobs.interruption import Interrupted
 from local.jobs.locks import clear_folder, lock_folder, move_aside
 from local.models.checkpoint import load_checkpoint
-from local.stages.experiment import Experiment
+from local.stages.experiment import Experiment, is_over
 from local.stages.fold_processes import run_folds
 from local.stages.logs import start_log
 from local.stages.run import Run
@@ -46,10 +46,14 @@ def train(args: Namespace, argv: list[str]) -> int:
     )
     # The experiment's lock is held by whoever starts the nodes; the first rank takes the fold's.
     if args.master_addr and args.worker:
-        train_in_ranks(plan(args, "train"), args, launch, argv)
+        run = plan(args, "train")
+        if not is_over(run, args.cycle):
+            train_in_ranks(run, args, launch, argv)
         return 0
     # Shared: folds may be trained by processes of their own, on other machines as well.
     with started(args, "train", shared=True) as run:
+        if is_over(run, args.cycle):
+            return 0
         if not args.worker:
             launch.check(run.device)
             train_folds(run, args, argv)

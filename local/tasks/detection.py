@@ -153,11 +153,17 @@ class Detection:
         """`relabel.n_cycles` cycles of pseudo labels."""
         return list(range(1, self.config.relabel.n_cycles + 1))
 
-    def revise(self, experiment: "Experiment", cycle: int, outputs: "Scores") -> list[Path]:
-        """Pseudo events."""
-        from local.tasks.detection_relabel import write_pseudo_events
+    def stop_reason(self, experiment: "Experiment", cycle: int) -> str:
+        """That out-of-fold evidence fell by more than `relabel.max_fall`."""
+        from local.tasks.detection_rounds import stop_reason
 
-        return write_pseudo_events(experiment, cycle, outputs)
+        return stop_reason(experiment, cycle)
+
+    def revise(self, experiment: "Experiment", cycle: int, outputs: "Scores") -> list[Path]:
+        """Soft labels or pseudo events."""
+        from local.tasks.detection_relabel import write_labels
+
+        return write_labels(experiment, cycle, outputs)
 
     def submit(self, experiment: "Experiment", cycles: list[int]) -> "Submission":
         """submission.csv, and with `events.tune` a rule and events."""

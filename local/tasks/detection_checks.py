@@ -17,7 +17,7 @@ from local.inference.views import (
 )
 from local.io.errors import CanopyError, first_line
 from local.labels.windows import window_frames
-from local.models import SedModel, create_model, without_pretrained
+from local.models import SedModel, create_model, with_drop_path, without_pretrained
 from local.models.checkpoint import load_initial, load_weights
 from local.models.task_contract import Trial
 from local.relabel.prevalence import read_prevalence
@@ -37,6 +37,7 @@ def check_config(config: Config) -> None:
         raise CanopyError(
             f"score.metric is {config.score.metric!r}, expected one of {', '.join(sorted(METRICS))}"
         )
+    _check_relabel(config)
     model = _model(config)
     x = _noise(config, model.step, 1)
     _check_windows(config, model.step)
@@ -55,6 +56,26 @@ def check_config(config: Config) -> None:
             f"model {config.model.name} gives {output.frame_logit.shape[-1]} frames for a window "
             f"of {n_frames}, expected {n_frames // model.step}; its declared step is wrong"
         )
+
+
+def _check_relabel(config: Config) -> None:
+    """What later cycles need, before the first one is trained."""
+    relabel, model = config.relabel, config.model
+    if relabel.n_cycles == 0:
+        return
+    if not config.inference.keep_frames:
+        raise CanopyError(
+            "inference.keep_frames is false, but relabelling needs scores over time; set it to "
+            "true, or relabel.n_cycles to 0"
+        )
+    if relabel.kind == "events" and relabel.pseudo_mixup > 0:
+        raise CanopyError(
+            f"relabel.pseudo_mixup is {relabel.pseudo_mixup:g}, which mixes windows with soft "
+            "labels; set relabel.kind to soft, or pseudo_mixup to 0"
+        )
+    if relabel.drop_path is not None:
+        params = with_drop_path(model.name, without_pretrained(model.params), relabel.drop_path)
+        create_model(model.name, params, 2, front_end_of(config).n_bands)
 
 
 def trial(config: Config, n: int, device: torch.device) -> Trial:

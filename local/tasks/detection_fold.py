@@ -1,7 +1,7 @@
 """What one fold of sound event detection learns from and is judged by."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,16 +16,23 @@ from local.inference.score_recordings import score_recordings
 from local.inference.scores import Scores, clip_logits
 from local.io.seeds import generator
 from local.jobs.shards import Shard
+from local.labels.soft_labels import SOFT_LABELS, load_soft_labels
 from local.labels.windows import training_window
-from local.models import SedModel, SedOutput, create_model
+from local.models import SedModel, SedOutput, create_model, with_drop_path
 from local.scoring.event_rules.event_measures import validation_measures
 from local.scoring.known_labels import score_known
 from local.training.augment.batch import Batch
 from local.training.augment.chain import augment
 from local.training.augment.input_kind import InputKind
-from local.training.epoch_plan import TrainingSet, make_training_set, plan_epoch
+from local.training.epoch_plan import (
+    TrainingSet,
+    draw_kinds,
+    make_training_set,
+    plan_epoch,
+)
 from local.training.examples import WindowDataset
 from local.training.losses.objective import Objective
+from local.training.partners import draw_partners, mixes_pseudo
 from local.training.window_reading import vary_epoch
 
 if TYPE_CHECKING:
@@ -37,7 +44,8 @@ class DetectionFold:
     """`local.models.task_contract.FoldData` of detection: windows with clip and frame targets.
 
     training_set : what windows are drawn from. events : rows that held-out recordings are judged
-    by. labels : classes in the order of the outputs.
+    by. labels : classes in the order of the outputs. drop_path : stochastic depth in place of what
+    the model says.
     """
 
     name: str
@@ -48,6 +56,7 @@ class DetectionFold:
     dump: FeatureStore
     folder: Path
     device: str
+    drop_path: float | None = None
 
     @property
     def config(self) -> Config:
@@ -76,7 +85,8 @@ class DetectionFold:
     def create_model(self) -> SedModel:
         """The configured model; one that takes other features than there are is refused."""
         given, front_end = self.config.model, self.dump.front_end
-        model = create_model(given.name, given.params, len(self.labels), front_end.n_bands)
+        params = with_drop_path(given.name, given.params, self.drop_path)
+        model = create_model(given.name, params, len(self.labels), front_end.n_bands)
         check_input(front_end, given.name, model.input)
         return model
 
@@ -105,6 +115,14 @@ class DetectionFold:
             variations.dump_factor,
             variations.factor,
         )
+        if mixes_pseudo(self.training_set, config):
+            kinds = draw_kinds(
+                *(self.training_set, config, self.n_examples),
+                generator(config.seed, self.name, "plan", epoch),
+            )
+            rng = generator(config.seed, self.name, "partners", epoch)
+            partner = draw_partners(self.training_set, config, window, kinds, rng)
+            variations = replace(variations, partner=partner)
         n_classes = len(self.labels)
         return WindowDataset(
             self.training_set, self.dump, plan, window, model.step, n_classes, variations
@@ -152,14 +170,17 @@ def make_fold(experiment: "Experiment", cycle: int, fold: int) -> DetectionFold:
     background_ids = experiment.background_ids(fold)
     tables, dump = experiment.tables, experiment.dump
     dump.bring([*names, *background_ids, *held_out])
-    events = experiment.events(cycle)
+    events, soft = experiment.events(cycle), None
+    if experiment.soft_ids(cycle):
+        soft = load_soft_labels(experiment.run.cycle(cycle) / SOFT_LABELS)
     return DetectionFold(
         name=f"cycle{cycle}/fold{fold}",
-        training_set=make_training_set(tables, events, names, dump, background_ids),
+        training_set=make_training_set(tables, events, names, dump, background_ids, soft),
         held_out=held_out,
         events=tables.events,
         labels=tables.labels,
         dump=dump,
         folder=experiment.run.fold(cycle, fold),
         device=experiment.run.device,
+        drop_path=experiment.run.config.relabel.drop_path if cycle > 0 else None,
     )

@@ -29,9 +29,11 @@ def metric_title(results: dict[str, Any]) -> str:
 
 
 def collect(
-    experiment: "Experiment", cycles: list[int], last: "CorrectedTest | None" = None
+    experiment: "Experiment",
+    cycles: list[int],
+    corrected: "dict[int, CorrectedTest] | None" = None,
 ) -> dict[str, Any]:
-    """Score every cycle; `last` is `corrected_test` of the last one, where it is at hand.
+    """Score every cycle; `corrected` holds `corrected_test` of those where it is at hand.
 
     Returns
     -------
@@ -44,8 +46,7 @@ def collect(
         "labels": experiment.tables.labels,
         "columns": _columns(experiment),
         "cycles": [
-            _score_cycle(experiment, cycle, last if cycle == cycles[-1] else None)
-            for cycle in cycles
+            _score_cycle(experiment, cycle, (corrected or {}).get(cycle)) for cycle in cycles
         ],
     }
 

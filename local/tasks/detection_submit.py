@@ -24,6 +24,7 @@ from local.tasks.detection_results import (
     table_of_cycles,
     train_part,
 )
+from local.tasks.detection_rounds import choose_cycle
 from local.tasks.submission_csv import write_submission
 
 if TYPE_CHECKING:
@@ -33,16 +34,25 @@ log = logging.getLogger("canopy")
 
 
 def submit(experiment: "Experiment", cycles: list[int]) -> Submission:
-    """Write what can be handed in of the last cycle, and score all."""
-    last = corrected_test(experiment, cycles[-1])
+    """Write what can be handed in of the best cycle by out-of-fold evidence, and score all."""
     run = experiment.run
-    _, (ids, logit), correction = last
+    corrected = {}
+    for cycle in cycles:
+        scores, test, found = corrected_test(experiment, cycle)
+        # Scores over time of all cycles together may be more than memory holds.
+        corrected[cycle] = (scores.take([]), test, found)
+    results = collect(experiment, cycles, corrected)
+    further = cycles[-1] + 1
+    asked_for = further <= run.config.relabel.n_cycles
+    chosen = choose_cycle(results, run.config, experiment.ended(further) if asked_for else "")
+    results["submitted"] = chosen
+    log.info("%s", chosen["words"])
+    _, (ids, logit), correction = corrected[chosen["cycle"]]
     submission = write_submission(
         run.exp, run.tables, experiment.tables.labels, ids, logit + correction.shift
     )
-    results = collect(experiment, cycles, last)
-    events = make_events(experiment, cycles[-1], results)
-    table = table_of_cycles(results)
+    events = make_events(experiment, chosen["cycle"], results)
+    table = table_of_cycles(results) + "\n" + chosen["words"]
     if events:
         table += "\n" + table_of_events(results["events"])
     return Submission(results, [submission, *events], table)

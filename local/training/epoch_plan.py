@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,9 @@ from local.data.tables import Tables
 from local.features.front_ends.front_end_registry import front_end_of
 from local.features.store import FeatureStore
 from local.io.errors import CanopyError
+from local.labels.soft_labels import SoftLabels
 from local.labels.targets import EventArrays, events_by_recording, needed_s
+from local.training.pseudo_windows import PseudoWindows, capped, find_pseudo_windows
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,9 @@ class TrainingSet:
     says none, NaN where that does not either. Events of a recording stand in the order of
     `events[recording_id]`. `stretched_frames`: `n_frames` in the dump of each stretch factor.
     `n_background`: so many at the end are laid under windows, and no window is drawn from them;
-    they may stand before as well.
+    they may stand before as well. `soft`, `pseudo`: soft labels of recordings and
+    the windows that are drawn by them, in cycles that have such.
+    `unlabelled`: (n_own,) recordings that no person listened through, outside subset train.
     """
 
     recording_ids: list[str]
@@ -37,6 +42,9 @@ class TrainingSet:
     event_band: np.ndarray | None = None
     stretched_frames: dict[float, np.ndarray] = field(default_factory=dict)
     n_background: int = 0
+    soft: SoftLabels | None = None
+    pseudo: PseudoWindows | None = None
+    unlabelled: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=bool))
 
     @property
     def n_own(self) -> int:
@@ -57,10 +65,12 @@ def make_training_set(
     recording_ids: list[str],
     dump: FeatureStore,
     background_ids: Sequence[str] = (),
+    soft: SoftLabels | None = None,
 ) -> TrainingSet:
     """Collect recordings (those that could be read) and `events` that lie in them.
 
-    `background_ids`: recordings to be laid under windows, whatever is known of them.
+    `background_ids`: recordings to be laid under windows, whatever is known of them. `soft`: soft
+    labels, of recordings of which only those of `recording_ids` count.
     """
     own = [name for name in recording_ids if name in dump]
     backgrounds = [name for name in background_ids if name in dump]
@@ -88,7 +98,21 @@ def make_training_set(
             for factor in factors
         },
         n_background=len(backgrounds),
+        soft=soft,
+        **({} if soft is None else _by_soft(soft, own, tables, config)),
     )
+
+
+def _by_soft(
+    soft: SoftLabels, recording_ids: list[str], tables: Tables, config: Config
+) -> dict[str, Any]:
+    """What a training set has only with soft labels: windows drawn by them, who has no others."""
+    train = set(tables.subset("train")["recording_id"])
+    window_s = np.inf if config.window.whole else config.window.length_s
+    return {
+        "pseudo": find_pseudo_windows(soft, enumerate(recording_ids), window_s),
+        "unlabelled": np.array([name not in train for name in recording_ids], dtype=bool),
+    }
 
 
 def _bands(events: pd.DataFrame, tables: Tables) -> np.ndarray:
@@ -102,6 +126,44 @@ def _bands(events: pd.DataFrame, tables: Tables) -> np.ndarray:
             of_event = events["label"].map(of_class).to_numpy(dtype=np.float64)
             band[:, column] = np.where(np.isnan(band[:, column]), of_event, band[:, column])
     return band
+
+
+# The kind of pseudo windows in a plan; kinds below it are of windows around a person's row.
+PSEUDO_KIND = 2
+
+
+def draw_kinds(
+    training_set: TrainingSet, config: Config, n_windows: int, rng: np.random.Generator
+) -> np.ndarray:
+    """(n_windows,) kinds: 0 true event, 1 known negative, 2 pseudo, 3 anywhere.
+
+    The first draws of `plan_epoch`: the same generator gives the kinds of its windows.
+    """
+    rule, pseudo = config.window, training_set.pseudo
+    if training_set.n_own == 0:
+        raise CanopyError(
+            "no readable train recording is left for this fold; look at the reasons in manifest.csv"
+        )
+    shares = np.array([rule.p_positive, rule.p_negative, rule.p_pseudo, rule.p_random])
+    for kind, rows in enumerate(_rows_of(training_set)):
+        shares[kind] *= len(rows) > 0 or (kind == PSEUDO_KIND and pseudo is not None)
+    if shares.sum() == 0:
+        raise CanopyError(
+            "no window can be drawn: there are no events of the kinds that window.p_positive, "
+            "p_negative and p_pseudo ask for, and window.p_random is 0; raise p_random"
+        )
+    kinds = rng.choice(4, size=n_windows, p=shares / shares.sum())
+    if pseudo is not None:
+        _cap_pseudo(kinds, shares, config.train.batch_size, rng)
+        if config.relabel.pseudo_mixup > 0 and config.relabel.pseudo_mixup_kind == "substitute":
+            chosen = rng.random(n_windows) < config.relabel.pseudo_mixup
+            kinds[(kinds < PSEUDO_KIND) & chosen] = PSEUDO_KIND
+    return kinds
+
+
+def _rows_of(training_set: TrainingSet) -> list[np.ndarray]:
+    """Events of each kind."""
+    return [np.flatnonzero(training_set.event_kind == kind) for kind in range(3)]
 
 
 def plan_epoch(
@@ -120,6 +182,9 @@ def plan_epoch(
     events keep their natural balance, which carries the prior of the recordings. With
     `window.balance_batches` the classes of true rows are spread evenly over each batch.
 
+    With soft labels, a pseudo window is drawn by its confidence; no batch holds more of them than
+    their share, rounded up, and windows from anywhere come from recordings of subset train.
+
     Parameters
     ----------
     window : frames of the window as the network sees it.
@@ -128,39 +193,66 @@ def plan_epoch(
     factor : (n_windows,) or 1: how much each window is stretched after that; it shows
         window / factor frames.
     """
-    rule = config.window
-    if training_set.n_own == 0:
-        raise CanopyError(
-            "no readable train recording is left for this fold; look at the reasons in manifest.csv"
-        )
-    shares = np.array([rule.p_positive, rule.p_negative, rule.p_pseudo, rule.p_random])
-    rows_of = [np.flatnonzero(training_set.event_kind == kind) for kind in range(3)]
-    for kind, rows in enumerate(rows_of):
-        shares[kind] *= len(rows) > 0
-    if shares.sum() == 0:
-        raise CanopyError(
-            "no window can be drawn: there are no events of the kinds that window.p_positive, "
-            "p_negative and p_pseudo ask for, and window.p_random is 0; raise p_random"
-        )
-    kinds = rng.choice(4, size=n_windows, p=shares / shares.sum())
+    rule, pseudo = config.window, training_set.pseudo
+    kinds = draw_kinds(training_set, config, n_windows, rng)
+    rows_of = _rows_of(training_set)
     dump_factor = np.broadcast_to(dump_factor, n_windows)
     factor = np.broadcast_to(factor, n_windows)
     plan = np.empty((n_windows, 2), dtype=np.int64)
     spread = _spread(kinds, rows_of, training_set, config, rng) if rule.balance_batches else None
     for kind in range(3):
         where = np.flatnonzero(kinds == kind)
-        if spread is not None and kind != 2:
+        stretch = dump_factor[where], factor[where]
+        if kind == PSEUDO_KIND and pseudo is not None:
+            plan[where] = place_pseudo(training_set, pseudo, window, config, rng, *stretch)
+            continue
+        if spread is not None and kind != PSEUDO_KIND:
             chosen = spread[where]
         else:
-            balanced = rule.balance_classes and kind != 2
+            balanced = rule.balance_classes and kind != PSEUDO_KIND
             chosen = _draw_rows(rows_of[kind], training_set.event_label, len(where), balanced, rng)
         plan[where, 0] = training_set.event_recording[chosen]
-        stretch = dump_factor[where], factor[where]
         plan[where, 1] = place_windows(training_set, chosen, window, config, rng, *stretch)
     where = np.flatnonzero(kinds == 3)
     plan[where] = random_windows(
         training_set, window, len(where), rng, dump_factor[where], factor[where]
     )
+    return plan
+
+
+def _cap_pseudo(
+    kinds: np.ndarray, shares: np.ndarray, batch_size: int, rng: np.random.Generator
+) -> None:
+    """Change, in place, the kind of pseudo windows beyond their share of each batch.
+
+    Where nothing else can be drawn, there is nothing to hold them against.
+    """
+    most = int(np.ceil(batch_size * shares[PSEUDO_KIND] / shares.sum()))
+    others = np.where(np.arange(len(shares)) == PSEUDO_KIND, 0.0, shares)
+    if others.sum() > 0:
+        over = capped(kinds, PSEUDO_KIND, most, batch_size)
+        kinds[over] = rng.choice(len(shares), size=len(over), p=others / others.sum())
+
+
+def place_pseudo(
+    training_set: TrainingSet,
+    pseudo: PseudoWindows,
+    window: int,
+    config: Config,
+    rng: np.random.Generator,
+    dump_factor: np.ndarray,
+    factor: np.ndarray,
+) -> np.ndarray:
+    """(n, 2) recording positions and first frames of pseudo windows, one for each stretch.
+
+    What a stretched window shows is centred on what the plain one would show.
+    """
+    front_end = front_end_of(config)
+    plan = np.empty((len(factor), 2), dtype=np.int64)
+    plan[:, 0], middle = pseudo.draw(len(plan), rng)
+    first = (middle * dump_factor - front_end.start_s) / front_end.hop_s - window / factor / 2
+    room = _room(training_set, plan[:, 0], window, dump_factor, factor)
+    plan[:, 1] = np.clip(np.round(first).astype(np.int64), 0, room)
     return plan
 
 
@@ -181,7 +273,7 @@ def random_windows(
     rows = (
         np.arange(training_set.n_own, len(training_set.recording_ids))
         if of_backgrounds
-        else np.arange(training_set.n_own)
+        else _open_to_all(training_set)
     )
     # Longer recordings hold more windows, so they are drawn more often.
     n_frames = training_set.n_frames[rows]
@@ -189,6 +281,18 @@ def random_windows(
     room = _room(training_set, plan[:, 0], window, dump_factor, factor)
     plan[:, 1] = rng.integers(0, room + 1)
     return plan
+
+
+def _open_to_all(training_set: TrainingSet) -> np.ndarray:
+    """Recordings of which any window may be drawn, whatever it holds.
+
+    With soft labels, recordings that nobody listened to come by their confidence alone: they may be
+    many, and most of them is silence.
+    """
+    rows = np.arange(training_set.n_own)
+    if training_set.soft is None or training_set.unlabelled.all():
+        return rows
+    return rows[~training_set.unlabelled]
 
 
 def _draw_rows(

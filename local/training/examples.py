@@ -58,20 +58,18 @@ class WindowDataset(Dataset):
         # How many times as long the recording is as the window shows it.
         stretch = float(self._vary.dump_factor[item]) * factor
         grid = self._grid(dump, start, factor)
-        targets = self._targets(row, grid, stretch)
-        if dump.config.window.short == "repeat":
-            # The repeats of a short recording sound again where no annotation speaks.
-            left = (dump.n_frames(name) - start) * factor
-            inside = max(1, int(np.ceil(left / self._step - 1e-9)))
-            targets.frame_mask[:, inside:] = 0.0
+        targets = self._shown_targets(row, dump, start, grid, stretch, factor)
         found = {"x": crop_stretched(dump, name, start, self._window, factor)}
         if self._limits is not None:
             found["call_bands"] = self._call_bands(row, grid, stretch)
+            found["call_bands"] |= self._partner_bands(item)
         if dump.config.augment.background_p > 0:
             found |= self._background(item, targets)
         if dump.config.augment.wave_p > 0:
             found |= self._wave(item, dump, name, start, factor)
-        for key in found.keys() & {"x", "background"}:
+        if self._vary.partner is not None:
+            found |= self._partner(item, targets)
+        for key in found.keys() & {"x", "background", "partner"}:
             found[key] = dump.front_end.as_input(found[key][None])[0]
         found |= {
             "clip_target": targets.clip_target,
@@ -97,7 +95,62 @@ class WindowDataset(Dataset):
         if events is not None and stretch != 1.0:
             events = events.stretched(stretch)
         config = self._dump.config
-        return window_targets(events, self._n_classes, grid, config.window, config.data)
+        soft, data = self._training_set.soft, config.data
+        name = self._training_set.recording_ids[row]
+        if soft is None or name not in soft:
+            return window_targets(events, self._n_classes, grid, config.window, data)
+        if row < len(self._training_set.unlabelled) and self._training_set.unlabelled[row]:
+            # Annotation is complete where somebody annotated.
+            data = data.model_copy(update={"annotation": "partial"})
+        cells = soft.on(name, grid, stretch)
+        return window_targets(events, self._n_classes, grid, config.window, data, cells)
+
+    def _shown_targets(
+        self,
+        row: int,
+        dump: FeatureStore,
+        start: int,
+        grid: FrameGrid,
+        stretch: float = 1.0,
+        factor: float = 1.0,
+    ) -> Targets:
+        """Targets of a window, without those of the repeats of a recording that is too short."""
+        targets = self._targets(row, grid, stretch)
+        if dump.config.window.short == "repeat":
+            # The repeats of a short recording sound again where no annotation speaks.
+            name = self._training_set.recording_ids[row]
+            left = (dump.n_frames(name) - start) * factor
+            inside = max(1, int(np.ceil(left / self._step - 1e-9)))
+            targets.frame_mask[:, inside:] = 0.0
+        return targets
+
+    def _partner(self, item: int, like: Targets) -> dict[str, Any]:
+        """The window mixed with another, and its targets; of nothing where there is none."""
+        row, start = self._partner_place(item)
+        found: dict[str, Any] = {"partnered": np.bool_(row >= 0)}
+        targets = unknown(like)
+        shape = (*self._dump.front_end.axes, self._window)
+        x = np.zeros(shape, dtype=np.float32)
+        if row >= 0:
+            x = self._dump.crop(self._training_set.recording_ids[row], start, self._window)
+            grid = self._grid(self._dump, start)
+            targets = self._shown_targets(row, self._dump, start, grid)
+        named = {f"partner_{part.name}": getattr(targets, part.name) for part in fields(targets)}
+        return found | {"partner": x} | named
+
+    def _partner_bands(self, item: int) -> np.ndarray:
+        """(F,) bool: bands of the positive rows of the window mixed with another."""
+        row, start = self._partner_place(item)
+        if row < 0:
+            return np.zeros(self._dump.front_end.n_bands, dtype=bool)
+        return self._call_bands(row, self._grid(self._dump, start), 1.0)
+
+    def _partner_place(self, item: int) -> tuple[int, int]:
+        """Recording position and first frame; -1 for none."""
+        if self._vary.partner is None:
+            return -1, 0
+        row, start = self._vary.partner[item]
+        return int(row), int(start)
 
     def _call_bands(self, row: int, grid: FrameGrid, stretch: float) -> np.ndarray:
         """(F,) bool: the bands of the positive rows that reach into the window.
@@ -142,7 +195,9 @@ class WindowDataset(Dataset):
             is_background = row >= self._training_set.n_own
             grid = self._grid(dump, start)
             add_background_labels(
-                targets, unknown(targets) if is_background else self._targets(row, grid)
+                targets,
+                unknown(targets) if is_background else self._targets(row, grid),
+                soft=self._training_set.soft is not None,
             )
         return found
 
@@ -201,14 +256,20 @@ def unknown(like: Targets) -> Targets:
     return Targets(*(np.zeros_like(getattr(like, part.name)) for part in fields(like)))
 
 
-def add_background_labels(targets: Targets, background: Targets) -> None:
+def add_background_labels(targets: Targets, background: Targets, soft: bool = False) -> None:
     """Change the targets of a window, in place, to what is known when a background sounds as well.
 
     A known presence stays. A known absence stays where the background has it too, and is unknown
     elsewhere: a rejected candidate of another class says nothing of this one.
+
+    `soft`: targets are probabilities. What a target claims of absence weighs by the probability
+    that the background lacks the class, which for verdicts is the same rule.
     """
     for part in ("clip", "frame"):
         target, mask = getattr(targets, f"{part}_target"), getattr(targets, f"{part}_mask")
         other = getattr(background, f"{part}_target")
-        absent_there = (getattr(background, f"{part}_mask") > 0) & (other == 0)
-        mask[(target == 0) & ~absent_there] = 0.0
+        known_there = getattr(background, f"{part}_mask") > 0
+        if soft:
+            mask *= target + (1 - target) * np.where(known_there, 1 - other, 0.0)
+        else:
+            mask[(target == 0) & ~(known_there & (other == 0))] = 0.0

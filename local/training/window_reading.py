@@ -23,6 +23,8 @@ class Variations:
     background : (n, 2) recording position and first frame in the plain dump of the sound laid
         under it; position -1 is none.
     background_snr_db : decibels between the two; infinite for none.
+    partner : (n, 2) recording position and first frame in the plain dump of the window mixed with
+        it, by its soft labels; position -1 is none. None where no window has one.
     """
 
     dump_factor: np.ndarray
@@ -30,6 +32,7 @@ class Variations:
     wave: np.ndarray
     background: np.ndarray
     background_snr_db: np.ndarray
+    partner: np.ndarray | None = None
 
     @classmethod
     def none(cls, n: int) -> "Variations":

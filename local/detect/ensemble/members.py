@@ -14,7 +14,7 @@ from local.inference.scores import Scores
 from local.io.errors import CanopyError
 from local.io.files import as_written, read_json
 from local.io.limits import safe_name
-from local.stages.experiment import Experiment
+from local.stages.experiment import Experiment, submitted_cycle
 from local.stages.run import Run
 from local.stages.run_record import read_work
 
@@ -63,13 +63,14 @@ def check_folders(runs: list[Path], out: Path, like: Path | None) -> None:
 
 
 def open_member(
-    folder: Path, cycle: str = "last", datadir: Path | None = None, dumpdir: Path | None = None
+    folder: Path, cycle: str = "submitted", datadir: Path | None = None, dumpdir: Path | None = None
 ) -> Member:
     """A finished run from its folder; data and dump lie where it noted them, or as given.
 
     Parameters
     ----------
-    cycle : "last", the last finished one, or a number.
+    cycle : "submitted", the one that stage 5 handed in (where it did not run, the last); "last",
+        the last finished one; or a number.
     """
     if not (folder / "config.yaml").is_file():
         raise CanopyError(f"{folder}: has no config.yaml, so it is no run; give folders EXPDIR/TAG")
@@ -87,11 +88,25 @@ def open_member(
     done = experiment.cycles_done()
     if not done:
         raise CanopyError(f"{folder}: no scores yet; run stages 2 and 3 first")
-    if cycle != "last" and (not cycle.isdigit() or int(cycle) not in done):
+    if cycle not in ("submitted", "last") and (not cycle.isdigit() or int(cycle) not in done):
         known = ", ".join(map(str, done))
-        raise CanopyError(f"{folder}: --cycle is {cycle!r}, and finished are {known}; or give last")
-    chosen = done[-1] if cycle == "last" else int(cycle)
+        raise CanopyError(
+            f"{folder}: --cycle is {cycle!r}, and finished are {known}; or give submitted or last"
+        )
+    chosen = int(cycle) if cycle.isdigit() else done[-1]
+    if cycle == "submitted":
+        chosen = _submitted(folder, done)
     return Member(experiment, recipe, chosen)
+
+
+def _submitted(folder: Path, done: list[int]) -> int:
+    """The cycle that stage 5 handed in; the last where it did not run, or is not of these."""
+    path = folder / "results.json"
+    if not path.is_file():
+        return done[-1]
+    with as_written(path):
+        chosen = submitted_cycle(read_json(path))
+    return chosen if chosen in done else done[-1]
 
 
 def _load(path: Path) -> tuple[Scores, np.ndarray]:

@@ -19,6 +19,8 @@ class Batch:
     wave, background_wave : (B, m) int16, the waveforms behind `x` and `background` of those rows.
     wave_frames, wave_share : (B, 2, T) frames of the waveform's features that make each frame of
         the window, -1 for silence, and the share (B, T) of the second.
+    partner, partnered : windows with soft labels to be mixed in, shaped as `x`, and rows (B,) bool
+        that have one; their targets are named alike.
     mix : what the model does to the (B, D, T') features before its head.
     """
 
@@ -35,4 +37,10 @@ class Batch:
     background_wave: torch.Tensor | None = None
     wave_frames: torch.Tensor | None = None
     wave_share: torch.Tensor | None = None
+    partner: torch.Tensor | None = None
+    partnered: torch.Tensor | None = None
+    partner_clip_target: torch.Tensor | None = None
+    partner_clip_mask: torch.Tensor | None = None
+    partner_frame_target: torch.Tensor | None = None
+    partner_frame_mask: torch.Tensor | None = None
     mix: Callable[[torch.Tensor], torch.Tensor] | None = None

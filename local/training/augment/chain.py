@@ -8,7 +8,7 @@ from local.config import AugmentConfig
 from local.training.augment.batch import Batch
 from local.training.augment.draws import chosen, normal, uniform
 from local.training.augment.input_kind import InputKind
-from local.training.augment.mixing import is_mixed, last_layer_mix, mixup
+from local.training.augment.mixing import is_mixed, last_layer_mix, mix_partners, mixup
 from local.training.augment.spectrogram import (
     add_powers,
     gain,
@@ -29,8 +29,8 @@ def augment(
 ) -> Batch:
     """Apply what the configuration asks for; nothing of it changes the input batch.
 
-    First what happens to one sound (pitch, background, noise, shift, level), then mixup, then what
-    hides parts of the result.
+    First what happens to one sound (pitch, background, noise, shift, level), then windows with soft
+    labels that are mixed in, then mixup, then what hides parts of the result.
     """
     batch = _add_sounds(batch, config, rng, kind)
     if config.shift_s > 0:
@@ -39,6 +39,8 @@ def augment(
         batch = shift_bands(batch, config, rng)
     if config.gain_db > 0:
         batch = replace(batch, x=gain(batch.x, config.gain_db, kind, rng))
+    if batch.partner is not None:
+        batch = mix_partners(batch, config, kind, rng)
     if is_mixed(config) and config.mixup_at == "input":
         batch = mixup(batch, config, kind, rng)
     elif is_mixed(config):

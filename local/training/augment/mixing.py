@@ -30,6 +30,27 @@ def mixup(batch: Batch, config: AugmentConfig, kind: InputKind, rng: torch.Gener
     return replace(mixed, x=_mix_inputs(batch.x, batch.x[order], share, kind.front_end.level))
 
 
+def mix_partners(
+    batch: Batch, config: AugmentConfig, kind: InputKind, rng: torch.Generator
+) -> Batch:
+    """Mix windows with the partners that they came with, by the rules of `mixup`.
+
+    Where no mixup is asked for, lambda is one half.
+    """
+    if batch.partner is None or batch.partnered is None:
+        return batch
+    share = _shares(config if is_mixed(config) else _HALF, batch.x, rng)
+    share = torch.where(batch.partnered, share, torch.ones_like(share))
+    changes: dict[str, Any] = {}
+    for part in ("clip", "frame"):
+        names = f"{part}_target", f"{part}_mask"
+        pair = getattr(batch, names[0]), getattr(batch, names[1])
+        other = getattr(batch, f"partner_{names[0]}"), getattr(batch, f"partner_{names[1]}")
+        changes |= dict(zip(names, _mix_targets(pair, other, share, config), strict=True))
+    x = _mix_inputs(batch.x, batch.partner, share, kind.front_end.level)
+    return replace(batch, x=x, partner=None, **changes)
+
+
 def last_layer_mix(
     batch: Batch, config: AugmentConfig, rng: torch.Generator
 ) -> tuple[Batch, Callable[[torch.Tensor], torch.Tensor]]:
@@ -52,13 +73,22 @@ def _partners(
     """Each window's partner, and its own share from 1/2 to 1 (1: it is left alone)."""
     size, device = len(batch.x), batch.x.device
     order = torch.randperm(size, generator=rng).to(device)
-    if config.mixup_lambda is None:
-        share = beta(config.mixup_alpha, size, rng).to(batch.x)
-    else:
-        share = torch.full((size,), config.mixup_lambda).to(batch.x)
-    share = torch.maximum(share, 1 - share)
+    share = _shares(config, batch.x, rng)
     mixed = chosen(config.mixup_p, size, rng).to(device)
     return order, torch.where(mixed, share, torch.ones_like(share))
+
+
+# What windows are mixed by where no mixup is asked for.
+_HALF = AugmentConfig(mixup_lambda=0.5)
+
+
+def _shares(config: AugmentConfig, x: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
+    """(B,) the larger of lambda and its rest, for windows `x`."""
+    if config.mixup_lambda is None:
+        share = beta(config.mixup_alpha, len(x), rng).to(x)
+    else:
+        share = torch.full((len(x),), config.mixup_lambda).to(x)
+    return torch.maximum(share, 1 - share)
 
 
 def _mix_labels(
@@ -68,7 +98,8 @@ def _mix_labels(
     for part in ("clip", "frame"):
         names = f"{part}_target", f"{part}_mask"
         pair = getattr(batch, names[0]), getattr(batch, names[1])
-        changes |= dict(zip(names, _mix_targets(pair, order, share, config), strict=True))
+        other = pair[0][order], pair[1][order]
+        changes |= dict(zip(names, _mix_targets(pair, other, share, config), strict=True))
     if batch.call_bands is not None:
         others = batch.call_bands[order] & (share < 1)[:, None]
         changes["call_bands"] = batch.call_bands | others
@@ -89,12 +120,11 @@ def _mix_inputs(
 
 def _mix_targets(
     pair: tuple[torch.Tensor, torch.Tensor],
-    order: torch.Tensor,
+    other: tuple[torch.Tensor, torch.Tensor],
     share: torch.Tensor,
     config: AugmentConfig,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    target, mask = pair
-    other_target, other_mask = target[order], mask[order]
+    (target, mask), (other_target, other_mask) = pair, other
     share = share.view(-1, *[1] * (target.ndim - 1))
     alone = share == 1
     if config.mixup_target == "union":

@@ -89,7 +89,8 @@ def options(plan: Plan, run: LadderRun, seed: int) -> list[str]:
     if plan.epochs is not None:
         settings.append(f"train.n_epochs={plan.epochs}")
     cycles = plan.cycles if run.relabels else plan.default_cycles if run.kind == "infer" else 0
-    settings.append(f"relabel.n_cycles={cycles}")
+    # Every cycle is a rung, also one that falls.
+    settings += [f"relabel.n_cycles={cycles}", "relabel.max_fall=null"]
     command = ["--recipe", "demo", "--conf", str(plan.conf), "--tag", run.name]
     command += ["--datadir", str(plan.data(seed, full)), "--dumpdir", str(plan.dump(seed, full))]
     command += ["--expdir", str(plan.expdir / f"seed{seed}")]

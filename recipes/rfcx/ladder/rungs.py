@@ -47,6 +47,7 @@ RUNS = (
     LadderRun("frames", (*_NO_PULL, *_NO_MIXUP)),
     LadderRun("pull", _NO_MIXUP),
     LadderRun("default", relabels=True),
+    LadderRun("soft", ("relabel.kind=soft",), relabels=True),
     LadderRun("tta", _TTA, kind="infer", cost=0.3, base="default"),
     LadderRun("blend", kind="blend", cost=0.05),
     LadderRun("fitted", kind="blend", cost=0.05, options=("--weights", "fit")),
@@ -94,6 +95,13 @@ def list_rungs(default_cycles: int, last_cycle: int) -> list[Rung]:
         )
         for cycle in range(1, last_cycle + 1)
     ]
+    soft = [
+        Rung(
+            *(f"soft{cycle}", "6", f"the same by soft labels, cycle {cycle}", "soft", cycle),
+            below=f"soft{cycle - 1}" if cycle > 1 else "mixup",
+        )
+        for cycle in range(1, last_cycle + 1)
+    ]
     at = f"cycle{default_cycles}" if default_cycles > 0 else "mixup"
     return [
         Rung("positives", "1", "positives only, the rest as absent, clip-wise", "positives"),
@@ -102,6 +110,7 @@ def list_rungs(default_cycles: int, last_cycle: int) -> list[Rung]:
         Rung("pull", "4", "weak pull of unknown cells", "pull", below="frames"),
         Rung("mixup", "5", "mixup (the default's cycle 0)", "default", below="pull"),
         *cycles,
+        *soft,
         Rung(
             *("default", "7", "estimated priors: the finished default", "default"),
             *(default_cycles, "prior", at),

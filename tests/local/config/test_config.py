@@ -157,6 +157,18 @@ def test_a_value_of_several_types_is_named_without_them(write):
         ("loss.clip_weight=0", "loss: clip_weight, frame_weight and lsep_weight are all 0"),
         ("inference.window_s=4", "inference: window_s and window_frames are both given; keep one"),
         ("relabel.low_threshold=0.9", r"relabel: low_threshold 0\.9 is above threshold 0\.5"),
+        (
+            "relabel={n_cycles: 3, power: [1.5, 1.2]}",
+            "relabel: power lists 2 numbers, but n_cycles is 3; give one number, or one a cycle",
+        ),
+        ("relabel.power=0", "relabel.power.*greater than 0, found 0"),
+        ("relabel.power=[-1]", "relabel.power.*greater than 0"),
+        ("relabel.weight=1.5", "relabel.weight: .*less than or equal to 1"),
+        ("relabel.kind=hard", "relabel.kind: .*'soft' or 'events', found 'hard'"),
+        ("relabel.pseudo_mixup=1.2", "relabel.pseudo_mixup: .*less than or equal to 1"),
+        ("relabel.drop_path=1", "relabel.drop_path: .*less than 1"),
+        ("relabel.max_fall=-0.1", "relabel.max_fall: .*greater than or equal to 0"),
+        ("relabel.max_per_confirmed=0", "relabel.max_per_confirmed: .*greater than 0"),
         ("prior.method=given", "prior: method: given goes with the path of a csv"),
         ("events.tune=true", "events.tune counts .* needs data.annotation: complete"),
         ("events.thresholds=[0.5, 0.4]", "events: thresholds are .* give them in rising order"),
@@ -173,6 +185,14 @@ def test_values_have_bounds_and_errors_name_key_and_value(write, override, part)
     )
     with pytest.raises(CanopyError, match=part):
         load_config(path, [override])
+
+
+def test_soft_labels_go_with_masks(write):
+    path = write("relabel: {kind: soft}\nloss: {masked: false}\n")
+    with pytest.raises(CanopyError, match=r"kind is soft, but with loss\.masked: false"):
+        load_config(path)
+    assert load_config(path, ["relabel.n_cycles=0"]).relabel.kind == "soft"
+    assert load_config(path, ["loss.masked=true", "relabel.power=[2]"]).relabel.power_of(1) == 2
 
 
 def test_all_faults_are_told_at_once(write):

@@ -10,7 +10,14 @@ from local.config import Config, RelabelConfig
 from local.data.tables import EVENT_COLUMNS, check_events
 from local.inference.scores import Scores
 from local.io.errors import CanopyError
-from local.relabel.pseudo_labels import bound_by_prevalence, make_pseudo_events, summarise
+from local.relabel.pseudo_labels import (
+    allowed_by_confirmed,
+    allowed_by_prevalence,
+    bound,
+    check_scores,
+    make_pseudo_events,
+    summarise,
+)
 from local.stages.experiment import Experiment
 from local.training.epoch_plan import make_training_set, plan_epoch
 
@@ -140,7 +147,17 @@ def test_a_prior_shift_moves_the_threshold():
 def test_scores_without_frames_are_refused():
     scores = Scores(["r"], LABELS, [], np.zeros((1, 2)), 0.0, 0.0)
     with pytest.raises(CanopyError, match=r"inference\.keep_frames"):
-        make(scores)
+        check_scores(scores)
+
+
+def test_scores_that_are_no_numbers_are_refused():
+    scores = scores_of(r=["....", "...."], q=["####", "####"])
+    check_scores(scores)
+    scores.frames[1][1, 2] = -np.inf
+    check_scores(scores)
+    scores.frames[1][1, 2] = np.nan
+    with pytest.raises(CanopyError, match="recording q has a score for b that is no number"):
+        check_scores(scores)
 
 
 def test_the_first_cell_of_centred_features_begins_at_zero():
@@ -177,27 +194,65 @@ def test_the_summary_counts_every_class():
     assert summarise(make(scores_of(r=["..", ".."])), LABELS)["events"].tolist() == [0, 0]
 
 
-def test_no_class_is_labelled_in_more_recordings_than_it_should_be():
+def test_no_class_is_labelled_in_more_recordings_than_it_may():
     """Of 20 recordings all pass 0.5 in class a; 0.7 of a prevalence of 0.5 are 7, the highest."""
     rng = np.random.default_rng(0)
     names = [f"r{i}" for i in range(20)]
     peaks = np.stack([rng.uniform(0.1, 4, 20), np.linspace(-3, 3, 20), np.full(20, 5.0)], axis=1)
     frames = [np.repeat(row[:, None], 10, axis=1).astype(np.float32) for row in peaks]
     scores = Scores(names, ["a", "b", "c"], frames, peaks, 0.1, 0.0)
-    config = RelabelConfig(prevalence_share=0.7)
-    prevalence = np.array([0.5, 1.0, 0.0])
-    shift = bound_by_prevalence(scores, names, prevalence, config)
-    passed = peaks + shift > 0
+    allowed = allowed_by_prevalence(np.array([0.5, 1.0, 0.0]), 0.7, 20)
+    assert allowed.tolist() == [7, 14, 0]
+    cut, n_passed = bound(scores, names, allowed, 0.5)
     # b has ten above the threshold and may have 14: it is left alone. c may have none.
-    assert passed.sum(axis=0).tolist() == [7, 10, 0]
-    assert set(np.flatnonzero(passed[:, 0])) == set(np.argsort(-peaks[:, 0])[:7])
-    assert shift[1] == 0
-    # A correction that came before is only ever lowered, and other recordings do not count.
-    lowered = bound_by_prevalence(scores, names, prevalence, config, np.array([-9.0, 2.0, 0.0]))
-    assert lowered[0] == -9
-    assert (peaks[:, 1] + lowered[1] > 0).sum() == 14
-    half = bound_by_prevalence(scores, names[:10], prevalence, config)
-    assert (peaks[:10, 0] + half[0] > 0).sum() == round(0.7 * 0.5 * 10)
+    assert n_passed.tolist() == [20, 10, 20]
+    assert (peaks - cut >= 0).sum(axis=0).tolist() == [7, 10, 0]
+    assert set(np.flatnonzero(peaks[:, 0] >= cut[0])) == set(np.argsort(-peaks[:, 0])[:7])
+    assert cut[1] == 0
+    # A correction counts, and other recordings do not.
+    shift = np.array([-9.0, 2.0, 0.0])
+    cut, n_passed = bound(scores, names, allowed, 0.5, shift)
+    assert cut[0] == n_passed[0] == 0
+    assert (peaks[:, 1] + shift[1] - cut[1] >= 0).sum() == 14
+    half, n_passed = bound(scores, names[:10], np.array([4, 20, 20]), 0.5)
+    assert (peaks[:10, 0] >= half[0]).sum() == 4
+    assert n_passed[0] == 10
+    config = RelabelConfig(threshold=0.5, min_duration_s=0.0)
+    cut, _ = bound(scores, names, allowed, 0.5)
+    durations = dict.fromkeys(names, 1.0)
+    events = make_pseudo_events(scores, names, true_rows(), durations, config, 1, None, cut)
+    assert events.groupby("label")["recording_id"].nunique().to_dict() == {"a": 7, "b": 10}
+
+
+def test_a_class_may_be_labelled_as_often_as_it_is_found_where_it_is_known():
+    """Two recordings have a confirmed call of a that passes, none has one of b."""
+    scores = scores_of(
+        r=["##..##....", ".........."],
+        q=["##........", ".........."],
+        s=["..........", "#........."],
+    )
+    truth = true_rows(
+        *(("r", "a", 0.0, 1.0, 1), ("r", "a", 2.0, 3.0, 1), ("q", "a", 0.0, 1.0, 1)),
+        *(("s", "a", 0.0, 1.0, 1), ("s", "b", 0.0, 0.5, -1), ("q", "b", 0.0, 0.5, 1)),
+        ("s", "b", 0.0, 0.5, 1, "pseudo:cycle1"),
+    )
+    assert allowed_by_confirmed(scores, truth, 5.0, 0.8).tolist() == [10, 0]
+    assert allowed_by_confirmed(scores, truth, 1.4, 0.8).tolist() == [2, 0]
+    shift = np.array([-3.0, 9.0])
+    assert allowed_by_confirmed(scores, truth, 5.0, 0.8, shift).tolist() == [0, 5]
+
+
+def test_a_bound_makes_no_negatives():
+    """A raised threshold is no score below `negative_below`."""
+    scores = scores_of(r=["####......", "++++++++++"])
+    config = RelabelConfig(threshold=0.6, min_duration_s=0.0, negative_below=0.2)
+    made = [
+        make_pseudo_events(scores, ["r"], true_rows(), {"r": 5.0}, config, 1, None, cut)
+        for cut in (None, np.array([0.0, 9.0]))
+    ]
+    assert spans(made[0], "b") == [(0.0, 5.0)]
+    assert spans(made[1], "b") == []
+    assert spans(made[0]) == spans(made[1])
 
 
 def test_the_bound_needs_a_prevalence():

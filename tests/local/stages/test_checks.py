@@ -22,6 +22,25 @@ def test_a_sound_configuration_passes(toy, toy_config):
             {"score__metric": "accuracy"},
             r"score\.metric is 'accuracy', expected one of auroc, lwlrap",
         ),
+        (
+            {"inference__keep_frames": False},
+            r"inference\.keep_frames is false, but relabelling needs scores over time",
+        ),
+        (
+            {"relabel": {"pseudo_mixup": 0.5}},
+            r"relabel\.pseudo_mixup is 0\.5, which mixes windows with soft labels; set",
+        ),
+        (
+            {"relabel": {"drop_path": 0.2}},
+            r"relabel\.drop_path is 0\.2, but model crnn has no stochastic depth; set it to null",
+        ),
+        (
+            {
+                "relabel": {"drop_path": 0.2},
+                "model": {"name": "timm", "params": {"backbone": "densenet121"}},
+            },
+            r"timm's densenet121 has no stochastic depth; leave out relabel\.drop_path",
+        ),
         ({"model__name": "crn"}, r"model\.name is 'crn', expected one of .*crnn"),
         (
             {"model": {"name": "crnn", "params": {"chanels": [4]}}},

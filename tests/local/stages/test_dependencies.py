@@ -148,6 +148,8 @@ inference.tta.lengths_s         [0.9]       infer | train
 inference.batch_size            7           -
 inference.keep_frames           false       merge
 relabel.n_cycles                7           -
+relabel.kind                    soft        relabel submit | train
+relabel.power                   2.0         -
 relabel.threshold               0.7         relabel submit
 relabel.low_threshold           0.1         relabel submit
 relabel.min_duration_s          7.0         relabel submit
@@ -156,7 +158,12 @@ relabel.weight                  0.1         relabel
 relabel.subsets                 [test]      relabel
 relabel.negative_below          0.1         relabel
 relabel.prevalence_share        0.1         relabel
+relabel.max_per_confirmed       7.0         relabel
+relabel.pseudo_mixup            0.5         -
+relabel.pseudo_mixup_kind       substitute  -
+relabel.drop_path               0.5         | train
 relabel.use_prior               -           relabel
+relabel.max_fall                0.5         -
 relabel.start                   -           | train
 prior.method                    given       submit | relabel
 prior.given                     other.csv   -

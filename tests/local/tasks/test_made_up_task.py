@@ -220,6 +220,9 @@ class LevelTask:
 
     revised_cycles = (0,)
 
+    def stop_reason(self, experiment, cycle):
+        return ""
+
     def revise(self, experiment, cycle, outputs):
         outputs = outputs.take(experiment.ids("train"))
         truth = true_levels(experiment.dump, outputs.recording_ids)
