@@ -1,0 +1,304 @@
+"""Settings of detection that the annotation tells: band, cells, windows, events, epochs.
+
+What a version sets is kept and reckoned with: whoever gives a sample rate gets hops for it. The one
+number that all else hangs on is the length of a cell, one column of the model's output: about a
+third of the 10th percentile of calls and of gaps, so that a short call fills cells of its own and a
+short gap leaves one between two calls. `check_cells` holds any configuration against the same.
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from local.config import Config, Suggestion
+from local.data.annotated import Annotated
+from local.scoring.event_rules.labelled_lengths import event_lengths, said, tidy
+from local.tasks.detection_laptop import NETWORKS, epochs_for, macs_of
+
+# Cells a call or a gap of the 10th percentile should span.
+CELLS_A_SPAN = 3
+# Seconds of a cell: none is longer, none is shorter.
+_LONGEST_CELL_S, _SHORTEST_CELL_S = 0.16, 0.0005
+# Gaps much shorter than calls are how somebody drew the boxes: cells a call gives, at most.
+_MOST_CELLS_A_CALL = 12
+# A window: cells at least and at most, seconds at most, and how often the longest calls fit.
+_WINDOW_CELLS, _LONGEST_WINDOW_S, _CALLS_A_WINDOW = (25, 600), 30.0, 4
+# Rates that sound is resampled to.
+_RATES = (1000, 2000, 4000, 8000, 12000, 16000, 24000, 32000, 48000, 64000, 96000, 128000)
+_HIGHER_RATES = (192000, 250000, 256000, 384000, 500000)
+# Where no box tells the band, rates above this are kept only where all files are of such a rate.
+_ULTRASOUND_HZ = 20_000
+_DEFAULTS = Config()
+
+
+@dataclass
+class Proposals:
+    """Suggestions that are made one after another; each sees what was set or suggested before.
+
+    given : what the version and its `--set` say, by section and key.
+    """
+
+    annotated: Annotated
+    given: dict[str, Any]
+    made: list[Suggestion] = field(default_factory=list)
+
+    def is_given(self, key: str) -> bool:
+        """Whether the version sets a key."""
+        return _found(self.given, key) is not None
+
+    def value(self, key: str) -> Any:
+        """What a key will be: as given, as suggested, or by default."""
+        given = _found(self.given, key)
+        if given is not None:
+            return given
+        made = [one.value for one in self.made if one.key == key]
+        return made[-1] if made else _attribute(_DEFAULTS, key)
+
+    def add(self, key: str, value: Any, reason: str) -> None:
+        """Suggest a value unless the version sets one."""
+        if not self.is_given(key):
+            self.made.append(Suggestion(key, value, reason))
+
+
+def suggest(annotated: Annotated, given: dict[str, Any]) -> list[Suggestion]:
+    """Suggestions for what the version does not set; none where nothing is annotated."""
+    if annotated.n_calls == 0:
+        return []
+    ask = Proposals(annotated, given)
+    _band(ask)
+    wanted = wanted_cell(annotated)
+    step = _network(ask, wanted)
+    hop_s = _frames(ask, wanted, step)
+    if hop_s is not None and step is not None:
+        _bounds(ask, wanted, hop_s * step)
+    cell = hop_s * step if hop_s is not None and step is not None else wanted
+    _windows(ask, cell)
+    _events(ask, cell)
+    _training(ask, cell)
+    return ask.made
+
+
+def wanted_cell(annotated: Annotated) -> float:
+    """Seconds of a cell that would do for nine tenths of calls and gaps, within what pays."""
+    call = annotated.least("durations", 0.1) or _LONGEST_CELL_S * CELLS_A_SPAN
+    gap = annotated.least("gaps", 0.1)
+    cell = call / CELLS_A_SPAN
+    if gap is not None:
+        cell = min(cell, max(gap / CELLS_A_SPAN, call / _MOST_CELLS_A_CALL))
+    return min(_LONGEST_CELL_S, max(_SHORTEST_CELL_S, cell))
+
+
+# ------------------------------------------------------------------------------ band and frames
+
+
+def _band(ask: Proposals) -> None:
+    """Sample rate and the band of the filters."""
+    annotated = ask.annotated
+    top, bottom = annotated.greatest("highs", 0.95), annotated.least("lows", 0.05)
+    lowest, highest = int(annotated.rates.min()), int(annotated.rates.max())
+    if top is None:
+        # Nobody said where calls lie: all that every file holds, up to what people hear.
+        audible = [rate for rate in _RATES if rate <= 48000]
+        rate = lowest if lowest > 3 * _ULTRASOUND_HZ else min(lowest, audible[-1])
+        why = "no box has frequencies: what every file holds"
+    else:
+        # A class that calls above what the slowest recorder holds needs the files that hold it.
+        unheard = (annotated.greatest("lows", 0.5) or 0.0) >= 0.9 * lowest / 2
+        most = highest if unheard else lowest
+        needed = 2.2 * top
+        fit = [rate for rate in (*_RATES, *_HIGHER_RATES) if needed <= rate < most / 1.3]
+        rate = fit[0] if fit else most
+        why = f"95 % of the boxes end below {said(top, 'Hz')}; files have {_span(lowest, highest)}"
+    ask.add("audio.sample_rate", rate, why)
+    rate = ask.value("audio.sample_rate")
+    if ask.value("features.kind") != "logmel":
+        return
+    f_max = rate / 2 if top is None else min(rate / 2, 1.1 * top)
+    f_min = 0.75 * bottom if bottom is not None else 50.0 if rate <= 64000 else 1000.0
+    f_max = tidy(f_max) if tidy(f_max) <= rate / 2 else rate / 2
+    f_min = tidy(min(f_min, 0.5 * f_max)) if f_min > 0 else 0.0
+    boxes = "no box has frequencies" if top is None else "the boxes' edges with a margin"
+    if not ask.is_given("features.f_max_hz"):
+        ask.add("features.f_max_hz", float(f_max), boxes)
+    if not ask.is_given("features.f_min_hz"):
+        least = min(f_min, 0.5 * float(ask.value("features.f_max_hz") or rate / 2))
+        ask.add("features.f_min_hz", float(least), boxes)
+    if float(ask.value("features.f_min_hz")) >= 10_000:
+        ask.add("features.mel_scale", "linear", "above 10 kHz bands are best of one width")
+
+
+def _network(ask: Proposals, wanted: float) -> int | None:
+    """The network and its pooling over time; frames a cell, None where it cannot be told."""
+    name, kind = ask.value("model.name"), ask.value("features.kind")
+    if name != "crnn" or kind != "logmel":
+        return _step_of(ask)
+    network = next(one for one in NETWORKS if wanted >= one.from_cell_s)
+    shaping = ("channels", "pool", "depth", "stem")
+    given = [key for key in shaping if ask.is_given(f"model.params.{key}")]
+    if not given:
+        why = f"cells of {said(wanted, 's')} are wanted: {network.step} frames each"
+        n_mels = int(ask.value("features.n_mels"))
+        ask.add("model.name", "crnn", "a network that trains on two cores")
+        for key, value in network.params(n_mels).items():
+            ask.add(f"model.params.{key}", value, why)
+        return network.step
+    return _step_of(ask)
+
+
+def _step_of(ask: Proposals) -> int | None:
+    """Frames a cell of the network that the version names, which is built for it."""
+    from local.models import create_model, without_pretrained
+
+    params = without_pretrained(dict(_found(ask.given, "model.params") or {}))
+    n_bands = int(ask.value("features.n_mels"))
+    return int(create_model(ask.value("model.name"), params, 2, n_bands).step)
+
+
+def _frames(ask: Proposals, wanted: float, step: int | None) -> float | None:
+    """Hop, transform and its window; seconds a frame."""
+    rate = int(ask.value("audio.sample_rate"))
+    if ask.value("features.kind") != "logmel":
+        return 1 / rate if ask.value("features.kind") == "wave" else None
+    if step is not None:
+        hop = max(1, round(wanted / step * rate))
+        # A whole number of samples, in tens where that changes little.
+        hop = round(hop, -1) if hop >= 100 else hop
+        why = f"{step} frames a cell, cells of {said(hop * step / rate, 's')}"
+        ask.add("features.hop_length", hop, why)
+    hop = int(ask.value("features.hop_length"))
+    n_mels = int(ask.value("features.n_mels"))
+    # A transform sees about half of its window: as long as four hops, no longer than speech takes.
+    length = int(min(max(4 * hop, 64), max(0.043 * rate, 4 * hop)))
+    n_fft = _transform(ask, length, rate, n_mels)
+    ask.add("features.n_fft", n_fft, f"fine enough for {n_mels} bands from the lowest on")
+    if not ask.is_given("features.n_fft") and length < n_fft:
+        ask.add("features.win_length", length, f"4 hops of {said(hop / rate, 's')}, to tell gaps")
+    return hop / rate
+
+
+def _transform(ask: Proposals, length: int, rate: int, n_mels: int) -> int:
+    """The least power of two that holds a window and leaves no filter empty."""
+    from local.config import FeatureConfig
+    from local.features.mel import mel_filters
+
+    n_fft = 2 ** max(5, math.ceil(math.log2(length)))
+    keys = {key: ask.value(f"features.{key}") for key in ("f_min_hz", "f_max_hz", "mel_scale")}
+    while n_fft < 2**14:
+        features = FeatureConfig(n_fft=n_fft, n_mels=n_mels, **keys)
+        if mel_filters(features, rate).max(axis=1).min() > 0:
+            break
+        n_fft *= 2
+    return n_fft
+
+
+def _bounds(ask: Proposals, wanted: float, cell: float) -> None:
+    """What the check of cells shall do: refuse what can be mended, warn of what cannot."""
+    annotated = ask.annotated
+    asked = any(ask.is_given(f"features.{key}") for key in ("hop_length", "kind"))
+    shorter = {
+        name: float(np.mean(annotated.all(name) < cell)) if len(annotated.all(name)) else 0.0
+        for name in ("durations", "gaps")
+    }
+    if not asked and not ask.is_given("model.name") and max(shorter.values()) > 0.1:
+        why = f"{shorter['durations']:.0%} of calls and {shorter['gaps']:.0%} of gaps are shorter "
+        ask.add("data.short_calls", "warn", f"{why}than any cell of {said(cell, 's')} that pays")
+    else:
+        ask.add("data.short_calls", "refuse", "cells can be had that are short enough")
+
+
+# ------------------------------------------------------------------- windows, events, training
+
+
+def _windows(ask: Proposals, cell: float) -> None:
+    """Windows of training and inference."""
+    annotated = ask.annotated
+    call = annotated.greatest("durations", 0.9) or 1.0
+    least, most = (n * cell for n in _WINDOW_CELLS)
+    length = min(max(_CALLS_A_WINDOW * call, least), most, _LONGEST_WINDOW_S)
+    length = min(length, max(float(annotated.lengths.max()), least))
+    length = tidy(length)
+    ask.add(
+        "window.length_s",
+        length,
+        f"{_CALLS_A_WINDOW} calls of {said(call, 's')} (90 % of the longest class are shorter), "
+        f"{_WINDOW_CELLS[0]} to {_WINDOW_CELLS[1]} cells",
+    )
+    length = float(ask.value("window.length_s"))
+    if not any(ask.is_given(f"inference.{key}") for key in ("window_s", "window_frames")):
+        ask.add("inference.window_s", 2 * length, "twice the training window: fewer edges")
+    if not any(ask.is_given(f"inference.{key}") for key in ("overlap_s", "overlap_frames")):
+        window = ask.value("inference.window_s") or length
+        ask.add("inference.overlap_s", float(window) / 2, "every cell is seen twice")
+    ask.add("inference.stitch", "mean", "edges of events: the maximum would widen them")
+    if (annotated.least("durations", 0.1) or 0.0) < 0.2 * length:
+        ask.add("augment.time_masks", 0, "a mask over time would hide whole calls")
+    else:
+        ask.add("augment.time_masks", 2, "calls are longer than what a mask hides")
+
+
+def _events(ask: Proposals, cell: float) -> None:
+    """Lengths of events: what is tried where a rule is fitted, and what holds where none is."""
+    annotated = ask.annotated
+    durations, gaps = event_lengths(annotated)
+    call, gap = annotated.least("durations", 0.05) or 0.0, annotated.least("gaps", 0.1)
+    between = f"gaps {said(gap, 's')}" if gap is not None else "there are no gaps"
+    why = f"the shortest 5 % of calls last {said(call, 's')}, {between}"
+    if ask.value("data.annotation") == "complete":
+        if ask.value("inference.keep_frames"):
+            ask.add("events.tune", True, "annotation is complete, so a rule can be fitted")
+        ask.add("events.durations_s", list(durations), why)
+        ask.add("events.gaps_s", list(gaps), why)
+        ask.add("events.collar_s", tidy(min(0.2, max(call / 2, cell))), "half of a short call")
+        ask.add("events.segment_s", tidy(min(1.0, max(call, cell))), "a short call")
+    ask.add("relabel.min_duration_s", durations[len(durations) // 2], why)
+    ask.add("relabel.max_gap_s", gaps[len(gaps) // 2], why)
+
+
+def _training(ask: Proposals, cell: float) -> None:
+    """Windows a batch, epochs, windows an epoch: what two cores do in minutes."""
+    length = float(ask.value("window.length_s"))
+    cells = length / cell
+    ask.add("train.batch_size", 16 if cells <= 300 else 8, f"windows of {cells:.0f} cells")
+    batch = int(ask.value("train.batch_size"))
+    if not any(one.key == "model.params.channels" for one in ask.made):
+        return
+    params = next(
+        one.params(int(ask.value("features.n_mels")))
+        for one in NETWORKS
+        if one.step == _made_step(ask)
+    )
+    n_mels, n_folds = int(ask.value("features.n_mels")), int(ask.value("split.n_folds"))
+    macs = macs_of(params, n_mels) * cells * _made_step(ask)
+    n_epochs, n_windows, minutes = epochs_for(macs, batch, n_folds, ask.annotated.n_calls)
+    why = f"about {minutes:.0f} minutes on two cores for {n_folds} folds"
+    ask.add("train.n_epochs", n_epochs, why)
+    ask.add("train.windows_per_epoch", n_windows, why)
+
+
+def _made_step(ask: Proposals) -> int:
+    pool = next(one.value for one in ask.made if one.key == "model.params.pool")
+    return math.prod(frames for _, frames in pool)
+
+
+# --------------------------------------------------------------------------------------- words
+
+
+def _span(low: float, high: float) -> str:
+    return f"{low:.0f} Hz" if low == high else f"{low:.0f} to {high:.0f} Hz"
+
+
+def _found(values: Any, key: str) -> Any:
+    for part in key.split("."):
+        if not isinstance(values, dict) or part not in values:
+            return None
+        values = values[part]
+    return values
+
+
+def _attribute(config: Config, key: str) -> Any:
+    value: Any = config
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, dict) else getattr(value, part)
+    return value
