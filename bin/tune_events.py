@@ -43,6 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     """Fit the rule and make the events."""
     args = parse_args(argv)
 
+    from local.config import parse_section
     from local.data.annotated import Annotated
     from local.data.folds import read_folds
     from local.data.tables import read_tables
@@ -65,7 +66,9 @@ def main(argv: list[str] | None = None) -> int:
     tables = read_tables(args.tables)
     folds = read_folds(args.run / "folds.csv", tables.recordings).set_index("recording_id")["fold"]
     chosen = {key: getattr(args, name) for name, key in GRID.items()}
-    grid = RuleGrid.of(EventsConfig(**chosen), Annotated.of(tables))
+    # Values that were given are judged as those of section `events` are.
+    settings = parse_section(EventsConfig, {k: v for k, v in chosen.items() if v}, "events", "grid")
+    grid = RuleGrid.of(settings, Annotated.of(tables))
     scores, _ = load_scores(cycle / "oof.npz")
     train = set(tables.subset("train")["recording_id"])
     scores = scores.take([name for name in scores.recording_ids if name in train])

@@ -15,7 +15,7 @@ import numpy as np
 from local.config import Config, Suggestion
 from local.data.annotated import Annotated
 from local.scoring.event_rules.labelled_lengths import event_lengths, said, tidy
-from local.tasks.detection_laptop import NETWORKS, epochs_for, macs_of
+from local.tasks.detection_laptop import FINE, NETWORKS, epochs_for, macs_of
 
 # Cells a call or a gap of the 10th percentile should span.
 CELLS_A_SPAN = 3
@@ -25,6 +25,8 @@ _LONGEST_CELL_S, _SHORTEST_CELL_S = 0.16, 0.0005
 _MOST_CELLS_A_CALL = 12
 # A window: cells at least and at most, seconds at most, and how often the longest calls fit.
 _WINDOW_CELLS, _LONGEST_WINDOW_S, _CALLS_A_WINDOW = (25, 600), 30.0, 4
+# Shares of windows at calls, at spans without, and anywhere; by whether annotation is complete.
+_SHARES = {True: (0.6, 0.1, 0.3), False: (0.6, 0.3, 0.1)}
 # Rates that sound is resampled to.
 _RATES = (1000, 2000, 4000, 8000, 12000, 16000, 24000, 32000, 48000, 64000, 96000, 128000)
 _HIGHER_RATES = (192000, 250000, 256000, 384000, 500000)
@@ -107,7 +109,7 @@ def _band(ask: Proposals) -> None:
         # A class that calls above what the slowest recorder holds needs the files that hold it.
         unheard = (annotated.greatest("lows", 0.5) or 0.0) >= 0.9 * lowest / 2
         most = highest if unheard else lowest
-        needed = 2.2 * top
+        needed = max(2.2 * top, 2 * float(_found(ask.given, "features.f_max_hz") or 0.0))
         fit = [rate for rate in (*_RATES, *_HIGHER_RATES) if needed <= rate < most / 1.3]
         rate = fit[0] if fit else most
         why = f"95 % of the boxes end below {said(top, 'Hz')}; files have {_span(lowest, highest)}"
@@ -116,9 +118,12 @@ def _band(ask: Proposals) -> None:
     if ask.value("features.kind") != "logmel":
         return
     f_max = rate / 2 if top is None else min(rate / 2, 1.1 * top)
-    f_min = 0.75 * bottom if bottom is not None else 50.0 if rate <= 64000 else 1000.0
+    # Boxes from 0 Hz on are drawn over the whole height: that is wind, not the call.
+    f_min = 0.75 * bottom if bottom else 50.0 if rate <= 64000 else 1000.0
+    f_min = min(f_min, 0.05 * rate) if not bottom else f_min
+    f_max = max(f_max, 2 * float(_found(ask.given, "features.f_min_hz") or 0.0))
     f_max = tidy(f_max) if tidy(f_max) <= rate / 2 else rate / 2
-    f_min = tidy(min(f_min, 0.5 * f_max)) if f_min > 0 else 0.0
+    f_min = tidy(min(f_min, 0.5 * f_max))
     boxes = "no box has frequencies" if top is None else "the boxes' edges with a margin"
     if not ask.is_given("features.f_max_hz"):
         ask.add("features.f_max_hz", float(f_max), boxes)
@@ -135,6 +140,10 @@ def _network(ask: Proposals, wanted: float) -> int | None:
     if name != "crnn" or kind != "logmel":
         return _step_of(ask)
     network = next(one for one in NETWORKS if wanted >= one.from_cell_s)
+    if ask.is_given("features.hop_length"):
+        hop_s = float(ask.value("features.hop_length")) / float(ask.value("audio.sample_rate"))
+        fit = [one for one in NETWORKS if hop_s * one.step <= 1.2 * wanted]
+        network = fit[0] if fit else FINE
     shaping = ("channels", "pool", "depth", "stem")
     given = [key for key in shaping if ask.is_given(f"model.params.{key}")]
     if not given:
@@ -169,13 +178,25 @@ def _frames(ask: Proposals, wanted: float, step: int | None) -> float | None:
         ask.add("features.hop_length", hop, why)
     hop = int(ask.value("features.hop_length"))
     n_mels = int(ask.value("features.n_mels"))
-    # A transform sees about half of its window: as long as four hops, no longer than speech takes.
-    length = int(min(max(4 * hop, 64), max(0.043 * rate, 4 * hop)))
+    length = _window_of_frames(ask, hop, rate, step or 1)
     n_fft = _transform(ask, length, rate, n_mels)
     ask.add("features.n_fft", n_fft, f"fine enough for {n_mels} bands from the lowest on")
     if not ask.is_given("features.n_fft") and length < n_fft:
-        ask.add("features.win_length", length, f"4 hops of {said(hop / rate, 's')}, to tell gaps")
+        why = f"{said(length / rate, 's')}, frames of {said(hop / rate, 's')}: to tell gaps"
+        ask.add("features.win_length", length, why)
     return hop / rate
+
+
+def _window_of_frames(ask: Proposals, hop: int, rate: int, step: int) -> int:
+    """Samples that a frame is made of: some four hops, half of which weigh.
+
+    No more than is usual for what is heard (43 ms, fewer at rates above that); for low calls some
+    periods, within three cells.
+    """
+    usual = 0.043 * min(rate, 32000)
+    lowest = ask.annotated.least("lows", 0.05)
+    periods = 4 * rate / lowest if lowest else 0.0
+    return max(32, hop, int(max(min(4 * hop, usual), min(periods, 3 * hop * step))))
 
 
 def _transform(ask: Proposals, length: int, rate: int, n_mels: int) -> int:
@@ -232,6 +253,10 @@ def _windows(ask: Proposals, cell: float) -> None:
         window = ask.value("inference.window_s") or length
         ask.add("inference.overlap_s", float(window) / 2, "every cell is seen twice")
     ask.add("inference.stitch", "mean", "edges of events: the maximum would widen them")
+    complete = ask.value("data.annotation") == "complete"
+    why = "what has no box is absent anywhere" if complete else "only boxes say anything"
+    for kind, share in zip(("positive", "negative", "random"), _SHARES[complete], strict=True):
+        ask.add(f"window.p_{kind}", share, f"annotation is {ask.value('data.annotation')}: {why}")
     if (annotated.least("durations", 0.1) or 0.0) < 0.2 * length:
         ask.add("augment.time_masks", 0, "a mask over time would hide whole calls")
     else:

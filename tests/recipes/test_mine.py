@@ -16,6 +16,7 @@ from local.data.annotations.raven import write_raven
 from local.data.tables import read_tables
 from local.io.errors import CanopyError
 from local.stages.checks import check_config
+from local.stages.settings import of_recipe
 from recipes.mine.folder import make_ids
 from recipes.mine.prepare import VERSION, main
 from recipes.mine.settings import PrepareConfig
@@ -346,7 +347,8 @@ def test_ids_name_files_on_any_system():
 def test_the_default_version_fits_itself():
     config = load_config(ROOT / "conf/mine/default.yaml")
     check_config(config)
-    parse_section(PrepareConfig, config.prepare, "prepare")
+    assert config.prepare["settings"] == "auto"
+    parse_section(PrepareConfig, of_recipe(config).prepare, "prepare")
 
 
 @pytest.mark.parametrize("page", ["docs/own-recordings.md", "recipes/mine/README.md"])
