@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from typing import Any
 
 # Multiplications and additions a second of two cores, forward and backward, of small convolutions.
-_MACS_PER_S = 2.5e10
+_MACS_PER_S = 2e10
 # Forward, and twice that backward.
 _PASSES = 3
 # Minutes of training: few calls, and how they grow with the root of the calls, at most.
-_MINUTES, _FEW_CALLS, _MOST_MINUTES = 5.0, 300, 30.0
-# Windows that a fold sees, whatever the time: fewer teach nothing, more teach a small set no more.
-_LEAST_WINDOWS, _MOST_WINDOWS, _EPOCHS = 2400, 14400, 30
+_MINUTES, _FEW_CALLS, _MOST_MINUTES = 6.0, 300, 30.0
+# Windows that a fold sees at least, whatever the time; how often recordings are heard at most:
+# that teaches a small set no more.
+_LEAST_WINDOWS, _MOST_PASSES, _EPOCHS = 2400, 100, 30
 
 
 @dataclass(frozen=True)
@@ -75,11 +76,15 @@ def macs_of(params: dict[str, Any], n_mels: int) -> float:
     return total + 6 * gru * (n_in + gru) * share
 
 
-def epochs_for(macs: float, batch: int, n_folds: int, n_calls: int) -> tuple[int, int, float]:
-    """Epochs, windows an epoch, and the minutes that they take, of windows of `macs` forward."""
+def epochs_for(
+    macs: float, batch: int, n_folds: int, n_calls: int, n_places: float
+) -> tuple[int, int, float]:
+    """Epochs, windows an epoch, and the minutes that they take.
+
+    macs : of a window, forward. n_places : windows side by side that the train recordings hold.
+    """
     minutes = min(_MOST_MINUTES, _MINUTES * math.sqrt(max(1.0, n_calls / _FEW_CALLS)))
     a_window_s = _PASSES * macs / _MACS_PER_S
-    n = minutes * 60 / n_folds / a_window_s
-    n = min(_MOST_WINDOWS, max(_LEAST_WINDOWS, n))
-    an_epoch = max(batch, round(n / _EPOCHS / batch) * batch)
+    n = min(minutes * 60 / n_folds / a_window_s, _MOST_PASSES * n_places)
+    an_epoch = max(batch, round(max(n, _LEAST_WINDOWS) / _EPOCHS / batch) * batch)
     return _EPOCHS, an_epoch, _EPOCHS * an_epoch * n_folds * a_window_s / 60

@@ -287,24 +287,22 @@ def _training(ask: Proposals, cell: float) -> None:
     cells = length / cell
     ask.add("train.batch_size", 16 if cells <= 300 else 8, f"windows of {cells:.0f} cells")
     batch = int(ask.value("train.batch_size"))
-    if not any(one.key == "model.params.channels" for one in ask.made):
+    params = {
+        key: one.value
+        for one in ask.made
+        for section, _, key in [one.key.rpartition(".")]
+        if section == "model.params"
+    }
+    if not params:
         return
-    params = next(
-        one.params(int(ask.value("features.n_mels")))
-        for one in NETWORKS
-        if one.step == _made_step(ask)
-    )
-    n_mels, n_folds = int(ask.value("features.n_mels")), int(ask.value("split.n_folds"))
-    macs = macs_of(params, n_mels) * cells * _made_step(ask)
-    n_epochs, n_windows, minutes = epochs_for(macs, batch, n_folds, ask.annotated.n_calls)
-    why = f"about {minutes:.0f} minutes on two cores for {n_folds} folds"
+    step = math.prod(frames for _, frames in params["pool"])
+    macs = macs_of(params, int(ask.value("features.n_mels"))) * cells * step
+    n_folds, n_places = int(ask.value("split.n_folds")), ask.annotated.total_s / length
+    n_calls = ask.annotated.n_calls
+    n_epochs, n_windows, minutes = epochs_for(macs, batch, n_folds, n_calls, n_places)
+    why = f"about {tidy(minutes):g} minutes on two cores for {n_folds} folds"
     ask.add("train.n_epochs", n_epochs, why)
     ask.add("train.windows_per_epoch", n_windows, why)
-
-
-def _made_step(ask: Proposals) -> int:
-    pool = next(one.value for one in ask.made if one.key == "model.params.pool")
-    return math.prod(frames for _, frames in pool)
 
 
 # --------------------------------------------------------------------------------------- words
