@@ -37,7 +37,7 @@ def as_yaml(suggestions: Iterable[Suggestion]) -> str:
     """A fragment of a configuration: every value below a comment of one line with its reason."""
     lines: list[str] = []
     open_sections: list[str] = []
-    # Sections may not stand twice, so that what belongs to one comes together.
+    # Sections may not stand twice, so what belongs to one comes together.
     by_section: dict[str, list[Suggestion]] = {}
     for one in suggestions:
         by_section.setdefault(one.key.rpartition(".")[0].partition(".")[0], []).append(one)

@@ -10,10 +10,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from local.config import Config, Suggestion
-from local.data.annotated import Annotated
+from local.data.annotated import Annotated, share_below
 from local.scoring.event_rules.labelled_lengths import event_lengths, said, tidy
 from local.tasks.detection_laptop import FINE, NETWORKS, epochs_for, macs_of
 
@@ -32,7 +30,12 @@ _RATES = (1000, 2000, 4000, 8000, 12000, 16000, 24000, 32000, 48000, 64000, 9600
 _HIGHER_RATES = (192000, 250000, 256000, 384000, 500000)
 # Where no box tells the band, rates above this are kept only where all files are of such a rate.
 _ULTRASOUND_HZ = 20_000
+# Frames a cell at most, whatever the network pools: more are computed for nothing.
+_MOST_FRAMES_A_CELL = 16
+# The longest mask over time hides a tenth of a window; calls must be longer than that by some.
+_MASKED_SHARE = 0.15
 _DEFAULTS = Config()
+_NOTHING = object()
 
 
 @dataclass
@@ -48,15 +51,18 @@ class Proposals:
 
     def is_given(self, key: str) -> bool:
         """Whether the version sets a key."""
-        return _found(self.given, key) is not None
+        return _found(self.given, key) is not _NOTHING
 
     def value(self, key: str) -> Any:
         """What a key will be: as given, as suggested, or by default."""
-        given = _found(self.given, key)
-        if given is not None:
-            return given
+        if self.is_given(key):
+            return _found(self.given, key)
         made = [one.value for one in self.made if one.key == key]
         return made[-1] if made else _attribute(_DEFAULTS, key)
+
+    def given_number(self, key: str) -> float:
+        """What the version sets a key to; 0 where it says nothing."""
+        return float(self.value(key) or 0.0) if self.is_given(key) else 0.0
 
     def add(self, key: str, value: Any, reason: str) -> None:
         """Suggest a value unless the version sets one."""
@@ -74,7 +80,7 @@ def suggest(annotated: Annotated, given: dict[str, Any]) -> list[Suggestion]:
     step = _network(ask, wanted)
     hop_s = _frames(ask, wanted, step)
     if hop_s is not None and step is not None:
-        _bounds(ask, wanted, hop_s * step)
+        _bounds(ask, hop_s * step)
     cell = hop_s * step if hop_s is not None and step is not None else wanted
     _windows(ask, cell)
     _events(ask, cell)
@@ -109,7 +115,7 @@ def _band(ask: Proposals) -> None:
         # A class that calls above what the slowest recorder holds needs the files that hold it.
         unheard = (annotated.greatest("lows", 0.5) or 0.0) >= 0.9 * lowest / 2
         most = highest if unheard else lowest
-        needed = max(2.2 * top, 2 * float(_found(ask.given, "features.f_max_hz") or 0.0))
+        needed = max(2.2 * top, 2 * ask.given_number("features.f_max_hz"))
         fit = [rate for rate in (*_RATES, *_HIGHER_RATES) if needed <= rate < most / 1.3]
         rate = fit[0] if fit else most
         why = f"95 % of the boxes end below {said(top, 'Hz')}; files have {_span(lowest, highest)}"
@@ -119,9 +125,9 @@ def _band(ask: Proposals) -> None:
         return
     f_max = rate / 2 if top is None else min(rate / 2, 1.1 * top)
     # Boxes from 0 Hz on are drawn over the whole height: that is wind, not the call.
-    f_min = 0.75 * bottom if bottom else 50.0 if rate <= 64000 else 1000.0
+    f_min = 0.75 * bottom if bottom else 50.0 if rate <= 100_000 else 500.0
     f_min = min(f_min, 0.05 * rate) if not bottom else f_min
-    f_max = max(f_max, 2 * float(_found(ask.given, "features.f_min_hz") or 0.0))
+    f_max = max(f_max, 2 * ask.given_number("features.f_min_hz"))
     f_max = tidy(f_max) if tidy(f_max) <= rate / 2 else rate / 2
     f_min = tidy(min(f_min, 0.5 * f_max))
     boxes = "no box has frequencies" if top is None else "the boxes' edges with a margin"
@@ -160,7 +166,7 @@ def _step_of(ask: Proposals) -> int | None:
     """Frames a cell of the network that the version names, which is built for it."""
     from local.models import create_model, without_pretrained
 
-    params = without_pretrained(dict(_found(ask.given, "model.params") or {}))
+    params = without_pretrained(dict(ask.value("model.params")))
     n_bands = int(ask.value("features.n_mels"))
     return int(create_model(ask.value("model.name"), params, 2, n_bands).step)
 
@@ -171,7 +177,7 @@ def _frames(ask: Proposals, wanted: float, step: int | None) -> float | None:
     if ask.value("features.kind") != "logmel":
         return 1 / rate if ask.value("features.kind") == "wave" else None
     if step is not None:
-        hop = max(1, round(wanted / step * rate))
+        hop = max(1, round(wanted / min(step, _MOST_FRAMES_A_CELL) * rate))
         # A whole number of samples, in tens where that changes little.
         hop = round(hop, -1) if hop >= 100 else hop
         why = f"{step} frames a cell, cells of {said(hop * step / rate, 's')}"
@@ -214,14 +220,11 @@ def _transform(ask: Proposals, length: int, rate: int, n_mels: int) -> int:
     return n_fft
 
 
-def _bounds(ask: Proposals, wanted: float, cell: float) -> None:
+def _bounds(ask: Proposals, cell: float) -> None:
     """What the check of cells shall do: refuse what can be mended, warn of what cannot."""
     annotated = ask.annotated
     asked = any(ask.is_given(f"features.{key}") for key in ("hop_length", "kind"))
-    shorter = {
-        name: float(np.mean(annotated.all(name) < cell)) if len(annotated.all(name)) else 0.0
-        for name in ("durations", "gaps")
-    }
+    shorter = {name: share_below(annotated.all(name), cell) for name in ("durations", "gaps")}
     if not asked and not ask.is_given("model.name") and max(shorter.values()) > 0.1:
         why = f"{shorter['durations']:.0%} of calls and {shorter['gaps']:.0%} of gaps are shorter "
         ask.add("data.short_calls", "warn", f"{why}than any cell of {said(cell, 's')} that pays")
@@ -247,17 +250,17 @@ def _windows(ask: Proposals, cell: float) -> None:
         f"{_WINDOW_CELLS[0]} to {_WINDOW_CELLS[1]} cells",
     )
     length = float(ask.value("window.length_s"))
-    if not any(ask.is_given(f"inference.{key}") for key in ("window_s", "window_frames")):
+    in_frames = any(ask.is_given(f"inference.{key}_frames") for key in ("window", "overlap"))
+    if not in_frames and not ask.value("window.whole"):
         ask.add("inference.window_s", 2 * length, "twice the training window: fewer edges")
-    if not any(ask.is_given(f"inference.{key}") for key in ("overlap_s", "overlap_frames")):
-        window = ask.value("inference.window_s") or length
-        ask.add("inference.overlap_s", float(window) / 2, "every cell is seen twice")
+        window = float(ask.value("inference.window_s") or length)
+        ask.add("inference.overlap_s", window / 2, "every cell is seen twice")
     ask.add("inference.stitch", "mean", "edges of events: the maximum would widen them")
     complete = ask.value("data.annotation") == "complete"
     why = "what has no box is absent anywhere" if complete else "only boxes say anything"
     for kind, share in zip(("positive", "negative", "random"), _SHARES[complete], strict=True):
         ask.add(f"window.p_{kind}", share, f"annotation is {ask.value('data.annotation')}: {why}")
-    if (annotated.least("durations", 0.1) or 0.0) < 0.2 * length:
+    if (annotated.least("durations", 0.1) or 0.0) < _MASKED_SHARE * length:
         ask.add("augment.time_masks", 0, "a mask over time would hide whole calls")
     else:
         ask.add("augment.time_masks", 2, "calls are longer than what a mask hides")
@@ -315,7 +318,7 @@ def _span(low: float, high: float) -> str:
 def _found(values: Any, key: str) -> Any:
     for part in key.split("."):
         if not isinstance(values, dict) or part not in values:
-            return None
+            return _NOTHING
         values = values[part]
     return values
 
