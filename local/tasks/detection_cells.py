@@ -1,4 +1,9 @@
-"""Whether the cells of the model's output are short enough for the calls that are labelled."""
+"""How short the cells of the model's output must be for the calls that are labelled.
+
+A cell is one column of the output. `wanted_cell` is what is suggested, about a third of the 10th
+percentile of calls and of gaps, so that a short call fills cells of its own and a short gap leaves
+one between two calls; `check_cells` holds any configuration against the labels.
+"""
 
 import logging
 
@@ -11,8 +16,26 @@ from local.scoring.event_rules.labelled_lengths import said
 
 log = logging.getLogger("canopy")
 
+# Cells a call or a gap of the 10th percentile should span.
+_CELLS_A_SPAN = 3
+# Seconds of a cell: none is longer, none is shorter.
+_LONGEST_CELL_S, _SHORTEST_CELL_S = 0.16, 0.0005
+# Gaps much shorter than calls are how somebody drew the boxes: cells a call gives, at most.
+_MOST_CELLS_A_CALL = 12
 # More of the calls, or of the gaps, than this may not be shorter than a cell.
 _MOST = 0.1
+# Hops are whole numbers of samples, so that cells are about as long as wanted.
+_SLACK = 1.2
+
+
+def wanted_cell(annotated: Annotated) -> float:
+    """Seconds of a cell that would do for nine tenths of calls and gaps, within what pays."""
+    call = annotated.least("durations", 0.1) or _LONGEST_CELL_S * _CELLS_A_SPAN
+    gap = annotated.least("gaps", 0.1)
+    cell = call / _CELLS_A_SPAN
+    if gap is not None:
+        cell = min(cell, max(gap / _CELLS_A_SPAN, call / _MOST_CELLS_A_CALL))
+    return min(_LONGEST_CELL_S, max(_SHORTEST_CELL_S, cell))
 
 
 def check_cells(config: Config, annotated: Annotated, hop_s: float, step: int) -> None:
@@ -25,7 +48,8 @@ def check_cells(config: Config, annotated: Annotated, hop_s: float, step: int) -
     Raises
     ------
     CanopyError
-        Where `data.short_calls` is refuse; otherwise it is a warning.
+        Where `data.short_calls` is refuse. Elsewhere, and where cells are as short already as
+        would be suggested (boxes may be drawn without a gap), it is a warning.
     """
     cell = hop_s * step
     measured = {
@@ -36,14 +60,18 @@ def check_cells(config: Config, annotated: Annotated, hop_s: float, step: int) -
     if not short:
         return
     told = " and ".join(_told(name, values, cell) for name, values in short.items())
-    tenth = min(float(np.quantile(values, _MOST)) for values in short.values())
+    wanted = wanted_cell(annotated)
+    tenth = max(wanted, min(float(np.quantile(values, _MOST)) for values in short.values()))
     message = (
         f"{told}, shorter than a cell of the model's output, {said(cell, 's')} ({step} frames of "
-        f"{said(hop_s, 's')}): it cannot tell them; {_mend(config, tenth, step)}"
+        f"{said(hop_s, 's')}): it cannot tell them; "
     )
-    if config.data.short_calls == "refuse":
-        raise CanopyError(f"{message}, or set data.short_calls to warn")
-    log.warning("%s", message)
+    if cell <= _SLACK * wanted:
+        log.warning("%scells for them would take more time than they are worth", message)
+    elif config.data.short_calls == "warn":
+        log.warning("%s%s", message, _mend(config, tenth, step))
+    else:
+        raise CanopyError(f"{message}{_mend(config, tenth, step)}, or set data.short_calls to warn")
 
 
 def _told(name: str, values: np.ndarray, cell: float) -> str:

@@ -11,16 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from local.config import Config, Suggestion
-from local.data.annotated import Annotated, share_below
+from local.data.annotated import Annotated
 from local.scoring.event_rules.labelled_lengths import event_lengths, said, tidy
+from local.tasks.detection_cells import wanted_cell
 from local.tasks.detection_laptop import FINE, NETWORKS, epochs_for, macs_of
 
-# Cells a call or a gap of the 10th percentile should span.
-CELLS_A_SPAN = 3
-# Seconds of a cell: none is longer, none is shorter.
-_LONGEST_CELL_S, _SHORTEST_CELL_S = 0.16, 0.0005
-# Gaps much shorter than calls are how somebody drew the boxes: cells a call gives, at most.
-_MOST_CELLS_A_CALL = 12
 # A window: cells at least and at most, seconds at most, and how often the longest calls fit.
 _WINDOW_CELLS, _LONGEST_WINDOW_S, _CALLS_A_WINDOW = (25, 600), 30.0, 4
 # Shares of windows at calls, at spans without, and anywhere; by whether annotation is complete.
@@ -79,23 +74,11 @@ def suggest(annotated: Annotated, given: dict[str, Any]) -> list[Suggestion]:
     wanted = wanted_cell(annotated)
     step = _network(ask, wanted)
     hop_s = _frames(ask, wanted, step)
-    if hop_s is not None and step is not None:
-        _bounds(ask, hop_s * step)
     cell = hop_s * step if hop_s is not None and step is not None else wanted
     _windows(ask, cell)
     _events(ask, cell)
     _training(ask, cell)
     return ask.made
-
-
-def wanted_cell(annotated: Annotated) -> float:
-    """Seconds of a cell that would do for nine tenths of calls and gaps, within what pays."""
-    call = annotated.least("durations", 0.1) or _LONGEST_CELL_S * CELLS_A_SPAN
-    gap = annotated.least("gaps", 0.1)
-    cell = call / CELLS_A_SPAN
-    if gap is not None:
-        cell = min(cell, max(gap / CELLS_A_SPAN, call / _MOST_CELLS_A_CALL))
-    return min(_LONGEST_CELL_S, max(_SHORTEST_CELL_S, cell))
 
 
 # ------------------------------------------------------------------------------ band and frames
@@ -218,18 +201,6 @@ def _transform(ask: Proposals, length: int, rate: int, n_mels: int) -> int:
             break
         n_fft *= 2
     return n_fft
-
-
-def _bounds(ask: Proposals, cell: float) -> None:
-    """What the check of cells shall do: refuse what can be mended, warn of what cannot."""
-    annotated = ask.annotated
-    asked = any(ask.is_given(f"features.{key}") for key in ("hop_length", "kind"))
-    shorter = {name: share_below(annotated.all(name), cell) for name in ("durations", "gaps")}
-    if not asked and not ask.is_given("model.name") and max(shorter.values()) > 0.1:
-        why = f"{shorter['durations']:.0%} of calls and {shorter['gaps']:.0%} of gaps are shorter "
-        ask.add("data.short_calls", "warn", f"{why}than any cell of {said(cell, 's')} that pays")
-    else:
-        ask.add("data.short_calls", "refuse", "cells can be had that are short enough")
 
 
 # ------------------------------------------------------------------- windows, events, training

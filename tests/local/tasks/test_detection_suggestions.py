@@ -8,6 +8,7 @@ import pytest
 from local.config import make_config
 from local.config.suggestion import as_values
 from local.data.annotated import Annotated
+from local.io.errors import CanopyError
 from local.scoring.event_rules.labelled_lengths import event_lengths
 from local.stages.checks import check_config
 from local.tasks.detection_cells import check_cells
@@ -56,7 +57,6 @@ def test_what_is_suggested_fits_the_annotation_and_itself(name):
     assert np.mean(calls < 2 * cell) < 0.1
     assert np.mean(gaps < 2 * cell) < 0.1
     assert cell <= 0.16
-    assert config.data.short_calls == "refuse"
     assert config.events.tune
     if len(told.all("highs")):
         top = np.quantile(told.all("highs"), 0.95)
@@ -128,12 +128,14 @@ def test_partial_annotation_fits_no_rule_and_looks_at_rejected_spans():
     assert config.window.p_negative > config.window.p_random
 
 
-def test_gaps_that_no_cell_can_show_are_a_warning_and_do_not_shorten_cells_without_end():
+def test_gaps_that_no_cell_can_show_are_a_warning_and_do_not_shorten_cells_without_end(caplog):
     tables = made_tables(calls_of("m", 0.3, 0.002, 100), rates=(48000,))
-    values, config = settings(tables)
-    assert values["data.short_calls"] == "warn"
+    _, config = settings(tables, data={"annotation": "complete", "short_calls": "refuse"})
     assert cell_s(config) > 0.015
     check_cells(config, Annotated.of(tables), config.features.hop_length / 12000, 2)
+    assert "100 of 100 gaps" in caplog.text or "94 of 94 gaps" in caplog.text
+    with pytest.raises(CanopyError, match="gaps between calls"):
+        check_cells(config, Annotated.of(tables), config.features.hop_length / 6000, 2)
 
 
 def test_nothing_is_suggested_where_nothing_is_annotated():
