@@ -33,8 +33,9 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--iou", type=float, nargs="+", default=[0.0, 0.5], help="limits; 0: any overlap")
     add("--copies", metavar="PATTERN", help="ids that the rule is fitted on and no figure is of")
     add("--n-bootstrap", type=int, default=1000, help="resamples of the intervals (%(default)s)")
-    for name, values in GRID.items():
-        add(f"--{name}", type=float, nargs="+", default=list(getattr(grid, values)))
+    for name, key in GRID.items():
+        values = getattr(grid, key)
+        add(f"--{name}", type=float, nargs="+", default=None if values is None else list(values))
     return parser.parse_args(argv)
 
 
@@ -42,6 +43,8 @@ def main(argv: list[str] | None = None) -> int:
     """Fit the rule and make the events."""
     args = parse_args(argv)
 
+    from local.config import parse_section
+    from local.data.annotated import Annotated
     from local.data.folds import read_folds
     from local.data.tables import read_tables
     from local.inference.score_files import (
@@ -62,7 +65,10 @@ def main(argv: list[str] | None = None) -> int:
     cycle = max(cycles, key=lambda path: int(path.name.removeprefix("cycle")))
     tables = read_tables(args.tables)
     folds = read_folds(args.run / "folds.csv", tables.recordings).set_index("recording_id")["fold"]
-    grid = RuleGrid(**{name: tuple(getattr(args, name)) for name in GRID})
+    chosen = {key: getattr(args, name) for name, key in GRID.items()}
+    # Values that were given are judged as those of section `events` are.
+    settings = parse_section(EventsConfig, {k: v for k, v in chosen.items() if v}, "events", "grid")
+    grid = RuleGrid.of(settings, Annotated.of(tables))
     scores, _ = load_scores(cycle / "oof.npz")
     train = set(tables.subset("train")["recording_id"])
     scores = scores.take([name for name in scores.recording_ids if name in train])

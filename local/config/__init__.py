@@ -10,11 +10,18 @@ from local.config.built_model import BuiltModel
 from local.config.data import AudioConfig, DataConfig, SplitConfig
 from local.config.features import FeatureConfig
 from local.config.infer import InferenceConfig, PoolConfig, TtaConfig
-from local.config.loading import dump_config, load_config, parse_section
+from local.config.loading import (
+    dump_config,
+    load_config,
+    make_config,
+    parse_section,
+    read_values,
+)
 from local.config.loss import LossConfig
 from local.config.relabel import PriorConfig, RelabelConfig
 from local.config.score import EventsConfig, ReportConfig, ScoreConfig
 from local.config.section_base import Count, Positive, Section, Share
+from local.config.suggestion import Suggestion
 from local.config.train import ModelConfig, TrainConfig
 from local.config.whole_config import Config
 from local.config.window import WindowConfig
@@ -40,10 +47,13 @@ __all__ = [
     "Section",
     "Share",
     "SplitConfig",
+    "Suggestion",
     "TrainConfig",
     "TtaConfig",
     "WindowConfig",
     "dump_config",
     "load_config",
+    "make_config",
     "parse_section",
+    "read_values",
 ]

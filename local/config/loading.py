@@ -37,11 +37,35 @@ def load_config(path: Path | str, overrides: list[str] | None = None) -> Config:
     CanopyError
         One message that lists every fault with its key, value and remedy.
     """
+    return make_config(read_values(path, overrides), path)
+
+
+def read_values(path: Path | str, overrides: list[str] | None = None) -> dict[str, Any]:
+    """What a version, its bases and the overrides set, by section and key; nothing else.
+
+    Raises
+    ------
+    CanopyError
+        A file that cannot be read as YAML of sections, or an override that is none.
+    """
     path = Path(path)
     values: dict[str, Any] = {}
     for override in overrides or []:
         values = _merge(values, _read_override(override))
-    return parse_section(Config, _lay_over(_read_with_bases(path, ()), values, path), "", path)
+    return _lay_over(_read_with_bases(path, ()), values, path)
+
+
+def make_config(
+    values: dict[str, Any], path: Path | str, below: dict[str, Any] | None = None
+) -> Config:
+    """Validate `values` of `path`, laid over what stands `below` them.
+
+    Raises
+    ------
+    CanopyError
+        One message that lists every fault with its key, value and remedy.
+    """
+    return parse_section(Config, _lay_over(below or {}, values, Path(path)), "", path)
 
 
 def parse_section(

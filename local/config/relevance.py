@@ -63,14 +63,15 @@ class Dependencies:
 
 def flat_settings(config: Config) -> dict[str, Any]:
     """Every value of a configuration as `section.key`, with those of `params` and the like."""
-    return _flat("", config.model_dump(mode="json"))
+    return flatten(config.model_dump(mode="json"))
 
 
-def _flat(prefix: str, values: dict[str, Any]) -> dict[str, Any]:
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Sections with their keys -> every value as `section.key`."""
     found: dict[str, Any] = {}
     for key, value in values.items():
         inner = isinstance(value, dict)
-        found |= _flat(f"{prefix}{key}.", value) if inner else {f"{prefix}{key}": value}
+        found |= flatten(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
     return found
 
 

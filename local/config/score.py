@@ -24,7 +24,8 @@ class ScoreConfig(Section):
 class EventsConfig(Section):
     """Stage 5: one rule that makes events of scores, fitted out-of-fold; see local/tuning."""
 
-    # Write rule.json, oof_events.csv and test_events.csv; annotation must be complete.
+    # Write rule.json, oof_events.csv and test_events.csv; annotation must be complete. Where no
+    # configuration says, it is on if annotation is complete.
     tune: bool = False
     # Limits of overlap for which F1 is measured, the mean of which is fitted; 0: any overlap.
     ious: Annotated[tuple[Annotated[float, Field(ge=0.0, lt=1.0)], ...], Field(min_length=1)] = (
@@ -32,11 +33,12 @@ class EventsConfig(Section):
         0.5,
     )
     # What is tried, in all combinations: rising probabilities; how far below, in logits, an event
-    # goes on; seconds of the shortest event and of the longest gap that is closed.
+    # goes on; seconds of the shortest event and of the longest gap that is closed, null: told from
+    # the labelled calls.
     thresholds: tuple[float, ...] = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
     drops: tuple[float, ...] = (0.0, 0.7, 1.4)
-    durations_s: tuple[float, ...] = (0.004, 0.006, 0.008, 0.010)
-    gaps_s: tuple[float, ...] = (0.0, 0.005, 0.010, 0.015)
+    durations_s: tuple[float, ...] | None = None
+    gaps_s: tuple[float, ...] | None = None
     # Ids of recordings that are changed copies of others (fainter, noisier), as a pattern such as
     # copy-*: the rule is fitted on them too, so that it holds there; no event and no figure is
     # theirs. null: there are none.
@@ -48,12 +50,13 @@ class EventsConfig(Section):
 
     @model_validator(mode="after")
     def _values_that_can_be(self) -> "EventsConfig":
-        lists = (self.thresholds, self.drops, self.durations_s, self.gaps_s)
+        seconds = [one for one in (self.durations_s, self.gaps_s) if one is not None]
+        lists = (self.thresholds, self.drops, *seconds)
         if not all(lists) or not all(0 < value < 1 for value in self.thresholds):
             raise ValueError("thresholds must be probabilities between 0 and 1, and no list empty")
         if list(self.thresholds) != sorted(self.thresholds):
             raise ValueError(f"thresholds are {list(self.thresholds)}; give them in rising order")
-        if min(*self.drops, *self.durations_s, *self.gaps_s, 0.0) < 0:
+        if min([0.0, *self.drops, *(value for values in seconds for value in values)]) < 0:
             raise ValueError("drops, durations_s and gaps_s must be 0 or more")
         return self
 

@@ -3,7 +3,7 @@
 Seconds, hertz and decibels carry their unit in the key (`_s`, `_hz`, `_db`); counts begin `n_`.
 """
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
@@ -26,7 +26,8 @@ class Config(Section):
     # What is learned, one of `local.tasks`; and settings that only this task has, checked by it.
     task: str = "detection"
     task_params: Settings = {}
-    # Settings of the recipe's own preparation, checked by the recipe.
+    # Settings of the recipe's own preparation, checked by it; but `settings`, auto or fixed,
+    # says whether the tables suggest what nobody sets.
     prepare: Settings = {}
     audio: AudioConfig = AudioConfig()
     features: FeatureConfig = FeatureConfig()
@@ -43,6 +44,29 @@ class Config(Section):
     score: ScoreConfig = ScoreConfig()
     events: EventsConfig = EventsConfig()
     report: ReportConfig = ReportConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _events_are_tuned_where_they_can(cls, values: Any) -> Any:
+        """`events.tune` that nobody sets is on where annotation is complete and scores are kept."""
+        if not isinstance(values, dict):
+            return values
+        events, data = values.get("events", {}), values.get("data", {})
+        kept = values.get("inference", {})
+        if not all(isinstance(section, dict) for section in (events, data, kept)):
+            return values
+        can = data.get("annotation") == "complete" and kept.get("keep_frames", True) is True
+        return {**values, "events": {**events, "tune": can}} if "tune" not in events else values
+
+    @model_validator(mode="after")
+    def _settings_are_suggested_or_not(self) -> "Config":
+        found = self.prepare.get("settings", "fixed")
+        if found not in ("auto", "fixed"):
+            raise ValueError(
+                f"prepare.settings is {found!r}, expected auto (what nobody sets is told from the "
+                "tables) or fixed"
+            )
+        return self
 
     @model_validator(mode="after")
     def _prevalence_is_known(self) -> "Config":

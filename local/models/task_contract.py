@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from local.config import Config
+from local.config import Config, Suggestion
 from local.config.relevance import Dependencies
 from local.jobs.shards import Shard
 
@@ -259,6 +259,12 @@ class Task(Protocol):
 
     def check_tables(self, tables: Any, datadir: Path) -> None:
         """Refuse settings that do not fit the prepared tables."""
+
+    def suggest(self, tables: Any, given: dict[str, Any]) -> list[Suggestion]:
+        """Settings that prepared tables suggest, for what nobody set; `given` is what is set.
+
+        Asked for with `prepare.settings: auto`. They depend on nothing else.
+        """
 
     def trial(self, n: int, device: torch.device) -> Trial:
         """The configured model with a batch of `n` examples of noise."""

@@ -12,6 +12,7 @@ from local.io.files import fingerprint
 from local.slurm.conf import ClusterConf, read_conf
 from local.slurm.job_graph import Job, RunRequest
 from local.stages.completion import folds_and_cycles
+from local.stages.settings import resolve
 from local.stages.stage_graph import STAGES
 from local.stages.stage_options import numbers_of
 
@@ -85,7 +86,7 @@ def dump_folder(context: dict[str, Any]) -> str:
     tables = Path(context.get("dumpdir", "")) / "tables"
     if not context.get("conf_file") or not (tables / "recordings.csv").is_file():
         return ""
-    config = load_config(Path(context["conf_file"]), context["overrides"])
+    config = resolve(Path(context["conf_file"]), context["overrides"], tables).config
     return str(Path(context["dumpdir"]) / front_end_of(config).id)
 
 

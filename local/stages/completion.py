@@ -16,6 +16,7 @@ from local.jobs.locks import inherited, lock_folder
 from local.stages.experiment import Experiment
 from local.stages.logs import log_to_terminal
 from local.stages.preprocess import dumps_are_done
+from local.stages.settings import of_recipe, write_suggested
 from local.stages.stage_graph import PARTS, Part, Work, command
 from local.stages.stage_options import (
     check_folds_for,
@@ -57,10 +58,11 @@ class Completion:
         log_to_terminal()
         self._values = values
         # As the scripts read it.
-        args = folds_parser(None).parse_args(command(PARTS["infer"], values)[1:])
-        self._run = run_of(args)
+        self._args = folds_parser(None).parse_args(command(PARTS["infer"], values)[1:])
         stages = range(values["stage"], values["stop-stage"] + 1)
-        self._folds, self.cycles = folds_and_cycles(self._run.config, args.folds, stages)
+        # Tables that stage 0 may make anew suggest nothing yet.
+        self._run = run_of(self._args, prepared=0 not in stages)
+        self._folds, self.cycles = folds_and_cycles(self._run.config, self._args.folds, stages)
         if not self._run.force:
             check_source(self._run.tables, self._run.datadir)
 
@@ -68,6 +70,11 @@ class Completion:
         """Take the lock of the run's folder; what hands it on to scripts, see `locks.inherited`."""
         held.enter_context(lock_folder(self._run.exp, "this experiment"))
         return inherited()
+
+    def take_tables(self) -> bool:
+        """Now the tables are prepared: go on with what they suggest; whether they were asked."""
+        self._run = run_of(self._args)
+        return self._run.suggestions is not None
 
     def is_done(self, work: Work) -> bool:
         """Whether a script has nothing to do, with a line in the log for every stamp that says so.
@@ -126,10 +133,12 @@ class Completion:
             recipe = importlib.import_module(f"recipes.{name}.prepare")
             values = self._values | {"out": str(self._run.tables)}
             args = preparation_parser(None).parse_args(command(PARTS["prepare"], values)[1:])
-            yield recipe.preparation(args, self._run.config).stamp(args.datadir, args.out)
+            config = of_recipe(self._run.config)
+            yield recipe.preparation(args, config).stamp(args.datadir, args.out)
 
     def note_configuration(self) -> None:
         """Keep the configuration of a run of which nothing was to do."""
         path, text = self._run.exp / "config.yaml", dump_config(self._run.config)
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
             write_text(path, text)
+        write_suggested(self._run.exp, self._run.suggestions)

@@ -132,6 +132,7 @@ STAGES = {
         matters=f"task task_params seed {_FRONT_END} data split window model loss augment train",
         harmless=_NOT_FRONT_END
         | {
+            "data.short_calls": "only says when training is refused",
             "train.n_workers": "processes that read ahead",
             "train.max_bad_steps": "only says when training fails",
             "train.save_minutes": "how often the state is saved",
@@ -210,6 +211,7 @@ STAGES = {
             relabel.min_duration_s relabel.max_gap_s""",
         harmless=_NOT_FRONT_END
         | {
+            "data.short_calls": "only says when training is refused",
             "data.reviewed": _BY_CONTENT,
             "data.reviewed_subsets": "there are no reviewed rows",
             "prior": "priors are not corrected",

@@ -51,7 +51,8 @@ class Pipeline:
         self.stages = range(values["stage"], values["stop-stage"] + 1)
         self._supervisor = Supervisor()
         self._now, self._stage = _CHECKED, values["stage"]
-        self._checked = False
+        # Whether the configuration was checked, and whether that was with what the tables suggest.
+        self._checked = self._prepared = False
         self._handed_on: tuple[dict[str, str], tuple[int, ...]] = ({}, ())
 
     def greet(self) -> None:
@@ -113,6 +114,11 @@ class Pipeline:
             if not done:
                 self._check()
                 self._call(work.part, work.cycle)
+            if work.part.name == "prepare":
+                with self._explained():
+                    self._prepared = completion.take_tables()
+                # What they suggest is to be checked as well, by whatever stage comes next.
+                self._checked &= not self._prepared
         if not self._checked:
             with self._explained():
                 completion.note_configuration()
@@ -145,7 +151,8 @@ class Pipeline:
     def _command(self, part: Part, cycle: int) -> list[str]:
         tables = f"{self.values['dumpdir']}/tables"
         stages = " ".join(str(n) for n in self.stages if n >= self._stage)
-        return command(part, self.values | {"cycle": cycle, "out": tables, "stages": stages})
+        more = {"cycle": cycle, "out": tables, "stages": stages, "prepared": self._prepared}
+        return command(part, self.values | more)
 
     def _call(self, part: Part, cycle: int) -> None:
         """Start a script and wait for its end; `Stopped` where that is the end of the run."""

@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from local.config import Config, load_config
+from local.config import Config
 from local.data.tables import check_source
 from local.io.errors import CanopyError
 from local.io.files import fingerprint
 from local.jobs.locks import lock_folder
 from local.stages.dependencies import STAGES
 from local.stages.logs import start_log
+from local.stages.settings import of_recipe, resolve
 from local.stages.stamps import Stamp
 
 log = logging.getLogger("canopy")
@@ -78,7 +79,7 @@ def prepare(
     make_data : makes or fetches the raw data first, where they are missing.
     """
     start_log(args.out / "prepare.log")
-    config = load_config(args.conf, args.overrides)
+    config = of_recipe(resolve(args.conf, args.overrides, None).config)
     if make_data is not None:
         make_data(args, config)
     return prepare_tables(args, preparation(args, config))

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from local.config import Config
+from local.config import Config, Suggestion
 from local.features.front_ends.front_end_registry import front_end_of
 
 
@@ -20,6 +20,8 @@ class Run:
     force: bool
     cache: Path | None = None
     recipe: str = "demo"
+    # Settings that the tables suggested; None where they are to suggest none.
+    suggestions: list[Suggestion] | None = None
 
     @property
     def tables(self) -> Path:

@@ -131,7 +131,7 @@ STAGES = (
     Stage(5, "submit", ("submit",)),
 )
 # Checks all that the stages asked for will need; before the first of them.
-CHECK = Part("check", "bin/check_config.py", "run", (), (), options=(*_EVERY, "stages"))
+CHECK = Part("check", "bin/check_config.py", "run", (), (), options=(*_EVERY, "stages", "prepared"))
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from local.config import dump_config, load_config
+from local.config import dump_config
 from local.data.tables import check_source
 from local.io.errors import CanopyError
 from local.io.files import write_text
@@ -15,16 +15,20 @@ from local.jobs.devices import choose_device
 from local.jobs.locks import lock_folder
 from local.stages.logs import start_log
 from local.stages.run import Run
+from local.stages.settings import resolve, write_suggested
 from local.stages.stage_options import chosen_cache
 
 
 @contextmanager
-def started(args: argparse.Namespace, stage: str, *, shared: bool = False) -> Iterator[Run]:
+def started(
+    args: argparse.Namespace, stage: str, *, shared: bool = False, prepared: bool = True
+) -> Iterator[Run]:
     """`start` under the lock of the experiment's folder, which is held inside the block.
 
-    With `shared`, others that share may work in the same experiment, as folds do.
+    With `shared`, others that share may work in the same experiment, as folds do; `prepared` is
+    that of `run_of`.
     """
-    run = plan(args, stage)
+    run = plan(args, stage, prepared=prepared)
     with lock_folder(run.exp, "this experiment", shared=shared):
         yield _begin(run, stage)
 
@@ -34,36 +38,43 @@ def start(args: argparse.Namespace, stage: str) -> Run:
     return _begin(plan(args, stage), stage)
 
 
-def plan(args: argparse.Namespace, stage: str) -> Run:
+def plan(args: argparse.Namespace, stage: str, *, prepared: bool = True) -> Run:
     """What will run, before anything is written."""
-    run = run_of(args)
+    run = run_of(args, prepared=prepared)
     # With --force the check of the configuration goes on: the preparation makes the tables anew.
     if not (run.force and stage == "check"):
         check_source(run.tables, run.datadir)
     return replace(run, device=choose_device(run.device))
 
 
-def run_of(args: argparse.Namespace) -> Run:
-    """The run of a command line, whose device may be `auto` still; nothing is looked for."""
+def run_of(args: argparse.Namespace, *, prepared: bool = True) -> Run:
+    """The run of a command line, whose device may be `auto` still.
+
+    prepared : whether its tables, where there are any, are those that it goes by: they may suggest
+        settings.
+    """
     conf = args.conf or Path("conf") / args.recipe / "default.yaml"
-    config = load_config(conf, args.overrides)
+    dumpdir = args.dumpdir or Path("dump") / args.recipe
+    resolved = resolve(conf, args.overrides, dumpdir / "tables" if prepared else None)
     if args.nj < 1:
         raise CanopyError(f"--nj is {args.nj}, expected at least 1")
     tag = safe_name(args.tag or conf.stem, "--tag")
     return Run(
-        config=config,
+        config=resolved.config,
         datadir=args.datadir or Path("data") / args.recipe,
-        dumpdir=args.dumpdir or Path("dump") / args.recipe,
+        dumpdir=dumpdir,
         exp=(args.expdir or Path("exp") / args.recipe) / tag,
         device=args.device,
         nj=args.nj,
         force=args.force,
         cache=chosen_cache(getattr(args, "cache", None)),
         recipe=args.recipe,
+        suggestions=resolved.suggestions,
     )
 
 
 def _begin(run: Run, stage: str) -> Run:
     start_log(run.exp / "logs" / f"{stage}.log")
     write_text(run.exp / "config.yaml", dump_config(run.config))
+    write_suggested(run.exp, run.suggestions)
     return run

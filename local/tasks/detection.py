@@ -10,7 +10,7 @@ PyTorch is imported where it is used: it takes seconds, and a stage with nothing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from local.config import Config
+from local.config import Config, Suggestion
 from local.config.relevance import Dependencies
 from local.io.errors import CanopyError
 
@@ -64,6 +64,13 @@ class Detection:
         from local.tasks.detection_checks import check_tables
 
         check_tables(self.config, tables, datadir)
+
+    def suggest(self, tables: "Tables", given: dict[str, Any]) -> list[Suggestion]:
+        """Band, cells, windows, lengths of events, epochs, by what is annotated."""
+        from local.data.annotated import Annotated
+        from local.tasks.detection_suggestions import suggest
+
+        return suggest(Annotated.of(tables), given)
 
     def trial(self, n: int, device: "torch.device") -> "Trial":
         """The model with windows of noise; the loss is the mean square of the frame logits."""

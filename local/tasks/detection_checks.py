@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 from local.config import Config
+from local.data.annotated import Annotated
 from local.data.tables import Tables
 from local.features.front_ends.front_end import check_input
 from local.features.front_ends.front_end_registry import front_end_of
@@ -22,6 +23,7 @@ from local.models.checkpoint import load_initial, load_weights
 from local.models.task_contract import Trial
 from local.relabel.prevalence import read_prevalence
 from local.scoring.metrics.clip_metrics import METRICS
+from local.tasks.detection_cells import check_cells
 from local.training.augment.input_kind import check_augment
 from local.training.losses.objective import check_labels, check_output
 
@@ -107,6 +109,11 @@ def _model(config: Config) -> SedModel:
     return model
 
 
+def _step(config: Config) -> int:
+    """Frames a cell of the configured model."""
+    return _model(config).step
+
+
 def _noise(config: Config, step: int, n: int) -> torch.Tensor:
     front_end = front_end_of(config)
     window = window_frames(config.window.length_s, front_end.hop_s, step)
@@ -134,6 +141,8 @@ def check_tables(config: Config, tables: Tables, datadir: Path) -> None:
         read_prevalence(datadir / config.prior.given, tables.labels)
     recordings = tables.recordings
     _check_subsets(config, set(recordings["subset"]))
+    front_end = front_end_of(config)
+    check_cells(config, Annotated.of(tables), front_end.hop_s, _step(config))
     shortest = recordings.loc[recordings["duration"].idxmin()]
     window = config.window
     too_short = shortest["duration"] < window.length_s - 1e-6

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from local.data.annotated import Annotated
 from local.inference.score_files import load_scores
 from local.models.task_contract import Submission
 from local.scoring.event_rules.event_measures import measure_events
@@ -70,7 +71,7 @@ def make_events(experiment: "Experiment", cycle: int, results: dict[str, Any]) -
         return []
     fold = pd.Series(experiment.fold_of)
     oof, _ = train_part(experiment, cycle)
-    grid = RuleGrid.of(settings)
+    grid = RuleGrid.of(settings, Annotated.of(experiment.tables))
     tuned = tune(oof, experiment.tables.events, fold, grid, settings.ious, settings.copies)
     test, _ = load_scores(run.cycle(cycle) / "test.npz")
     made_from = run.cycle(cycle) / "oof.npz"

@@ -18,6 +18,7 @@ from local.stages.stage_options import preparation_parser
 
 if TYPE_CHECKING:
     from local.config import Config
+    from local.data.tables import Tables
     from local.stages.preparation import Preparation
 
 # Raised whenever `convert` makes other tables of the same data and settings.
@@ -38,9 +39,13 @@ def preparation(args: Namespace, config: "Config") -> "Preparation":
     from local.config import parse_section
     from local.features.audio import SOUND_SUFFIXES
     from local.stages.preparation import Preparation
+    from local.stages.settings import resolve
     from recipes.mine.folder import find_files, listing
     from recipes.mine.settings import PrepareConfig
     from recipes.mine.tables import annotation_files, convert
+
+    def settled(tables: "Tables") -> "Config":
+        return resolve(args.conf, args.overrides, tables).config
 
     settings = parse_section(PrepareConfig, config.prepare, "prepare", args.conf)
     files = annotation_files(args.datadir, settings)
@@ -56,7 +61,7 @@ def preparation(args: Namespace, config: "Config") -> "Preparation":
         },
         inputs=[*files, *settings.own_files(args.datadir)],
         folders=[],
-        convert=lambda: convert(args.datadir, args.out, settings, config),
+        convert=lambda: convert(args.datadir, args.out, settings, config, settled),
     )
 
 

@@ -1,6 +1,7 @@
 """The three tables of a folder of recordings and their annotations."""
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -37,8 +38,17 @@ def annotation_files(datadir: Path, settings: PrepareConfig) -> list[Path]:
     return files
 
 
-def convert(datadir: Path, out: Path, settings: PrepareConfig, config: Config) -> None:
-    """Write the tables, and beside them invalid.csv and what is known of test recordings."""
+def convert(
+    datadir: Path,
+    out: Path,
+    settings: PrepareConfig,
+    config: Config,
+    settled: Callable[[Tables], Config],
+) -> None:
+    """Write the tables, and beside them invalid.csv and what is known of test recordings.
+
+    `settled` gives the configuration with what the tables suggest.
+    """
     recordings, invalid = list_recordings(datadir, settings)
     both = pd.concat([recordings, invalid])
     matcher = Matcher(dict(zip(both["path"], both["recording_id"], strict=True)))
@@ -53,13 +63,13 @@ def convert(datadir: Path, out: Path, settings: PrepareConfig, config: Config) -
     labels = choose_classes(rows[train], by_id["group"], settings, config.split.n_folds)
     rows = rows[rows["label"].isin(labels)]
     check_events(rows, by_id["duration"], labels, out / "annotations")
-    check_sound(recordings, rows, config)
     events = rows[list(EVENT_COLUMNS)]
     test = by_id.index[by_id["subset"] == "test"]
     write_known_of_test(out, events, [name for name in test if name in annotated], labels)
     write_csv(out / "invalid.csv", spreadsheet_safe(invalid))
     events = events[~events["recording_id"].isin(test)].reset_index(drop=True)
     tables = Tables(recordings, events, classes_of(events, labels))
+    check_sound(recordings, rows, settled(tables))
     write_tables(out, tables, datadir)
     tell(tables)
 

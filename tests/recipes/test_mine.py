@@ -16,6 +16,7 @@ from local.data.annotations.raven import write_raven
 from local.data.tables import read_tables
 from local.io.errors import CanopyError
 from local.stages.checks import check_config
+from local.stages.settings import of_recipe
 from recipes.mine.folder import make_ids
 from recipes.mine.prepare import VERSION, main
 from recipes.mine.settings import PrepareConfig
@@ -346,14 +347,15 @@ def test_ids_name_files_on_any_system():
 def test_the_default_version_fits_itself():
     config = load_config(ROOT / "conf/mine/default.yaml")
     check_config(config)
-    parse_section(PrepareConfig, config.prepare, "prepare")
+    assert config.prepare["settings"] == "auto"
+    parse_section(PrepareConfig, of_recipe(config).prepare, "prepare")
 
 
 @pytest.mark.parametrize("page", ["docs/own-recordings.md", "recipes/mine/README.md"])
 def test_the_pages_name_keys_that_exist(page):
     text = (ROOT / page).read_text(encoding="utf-8")
     named = set(re.findall(r"prepare\.(?!py)([a-z_]+)", text))
-    assert named <= set(PrepareConfig.model_fields)
+    assert named <= {*PrepareConfig.model_fields, "settings"}
     if page.startswith("recipes"):
         listed = set(re.findall(r"`([a-z_]+)(?:\.[a-z]+)?`", text))
         assert set(PrepareConfig.model_fields) - listed == set()

@@ -19,10 +19,12 @@ from scipy.ndimage import uniform_filter
 from scipy.special import expit, logit
 
 from local.config import EventsConfig
+from local.data.annotated import Annotated
 from local.io.errors import CanopyError
 from local.io.files import file_digest, write_csv, write_json
 from local.io.seeds import generator
 from local.labels.spans import SpanRule, frames_to_events
+from local.scoring.event_rules.labelled_lengths import event_lengths
 from local.scoring.event_rules.rule_file import RULE, EventRule
 from local.scoring.metrics.bootstrap import interval, ratio_of_sums
 from local.scoring.metrics.matching import EventList, count_matched, overlapping_pairs
@@ -45,8 +47,8 @@ class RuleGrid:
 
     thresholds: tuple[float, ...] = _DEFAULT.thresholds
     drops: tuple[float, ...] = _DEFAULT.drops
-    durations: tuple[float, ...] = _DEFAULT.durations_s
-    gaps: tuple[float, ...] = _DEFAULT.gaps_s
+    durations: tuple[float, ...] = (0.0,)
+    gaps: tuple[float, ...] = (0.0,)
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -58,9 +60,15 @@ class RuleGrid:
             raise CanopyError("drops, durations and gaps must be 0 or more")
 
     @classmethod
-    def of(cls, settings: EventsConfig) -> "RuleGrid":
-        """The grid of section `events`."""
-        return cls(settings.thresholds, settings.drops, settings.durations_s, settings.gaps_s)
+    def of(cls, settings: EventsConfig, annotated: Annotated) -> "RuleGrid":
+        """The grid of section `events`; lengths that it leaves open are those of labelled calls."""
+        durations, gaps = event_lengths(annotated)
+        return cls(
+            settings.thresholds,
+            settings.drops,
+            durations if settings.durations_s is None else settings.durations_s,
+            gaps if settings.gaps_s is None else settings.gaps_s,
+        )
 
     @property
     def shape(self) -> tuple[int, int, int, int]:

@@ -47,6 +47,7 @@ features.keep_wave              true        preprocess
 features.stretches              [0.9]       | train
 features.params.depth           2           {FRONT_END}
 data.annotation                 complete    train submit | relabel
+data.short_calls                refuse      -
 data.reviewed                   -           train submit relabel
 data.reviewed_subsets           [test]      | train submit relabel
 split.n_folds                   3           prepare split train merge relabel submit

@@ -1,0 +1,163 @@
+"""Settings that made-up annotation suggests: they suit it, fit each other and give way."""
+
+import math
+
+import numpy as np
+import pytest
+
+from local.config import make_config
+from local.config.suggestion import as_values
+from local.data.annotated import Annotated
+from local.io.errors import CanopyError
+from local.scoring.event_rules.labelled_lengths import event_lengths
+from local.stages.checks import check_config
+from local.tasks.detection_cells import check_cells
+from local.tasks.detection_suggestions import suggest
+from tests.local.tasks.made_tables import calls_of, made_tables
+
+COMPLETE = {"data": {"annotation": "complete"}, "features": {"n_mels": 64}}
+KINDS = {
+    "song": made_tables(calls_of("s", 0.13, 0.025, 300, (500, 11000), spread=0.5)),
+    "long and sparse": made_tables(calls_of("s", 8.0, 30.0, 60)),
+    "birds": made_tables(calls_of("s", 1.0, 3.0, 100)),
+    "two lengths": made_tables(
+        calls_of("a", 0.06, 0.1, 200), calls_of("b", 8.0, 20.0, 40, (300, 900))
+    ),
+    "whales at 4 kHz": made_tables(calls_of("w", 3.0, 10.0, 60, (20, 80)), rates=(4000,)),
+    "mice": made_tables(
+        calls_of("m", 0.03, 0.05, 300, (45000, 100000), spread=0.8), rates=(250000,)
+    ),
+    "no frequencies": made_tables(calls_of("m", 0.5, 1.0, 100, None), rates=(44100,)),
+    "one band": made_tables(calls_of("m", 0.5, 1.0, 100, (3000, 3600)), rates=(48000,)),
+    "two recorders": made_tables(calls_of("m", 0.3, 0.5, 100, (2000, 7000)), rates=(16000, 48000)),
+}
+
+
+def settings(tables, **given):
+    """Values by key, and the whole configuration with them."""
+    given = {**COMPLETE, **given}
+    suggestions = suggest(Annotated.of(tables), given)
+    values = {one.key: one.value for one in suggestions}
+    return values, make_config(given, "made up", as_values(suggestions))
+
+
+def cell_s(config) -> float:
+    step = math.prod(frames for _, frames in config.model.params["pool"])
+    return step * config.features.hop_length / config.audio.sample_rate
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_what_is_suggested_fits_the_annotation_and_itself(name):
+    tables = KINDS[name]
+    told = Annotated.of(tables)
+    _, config = settings(tables)
+    check_config(config)
+    calls, gaps = told.all("durations"), told.all("gaps")
+    cell = cell_s(config)
+    assert np.mean(calls < 2 * cell) < 0.1
+    assert np.mean(gaps < 2 * cell) < 0.1
+    assert cell <= 0.16
+    assert config.events.tune
+    if len(told.all("highs")):
+        top = np.quantile(told.all("highs"), 0.95)
+        assert config.features.f_max_hz >= top
+        assert config.features.f_min_hz <= np.quantile(told.all("lows"), 0.05)
+        assert config.audio.sample_rate >= min(2 * top, told.rates.min())
+    assert config.audio.sample_rate <= told.rates.max()
+    assert config.window.length_s >= min(2 * np.quantile(calls, 0.9), 600 * cell * 0.95)
+    assert min(config.events.durations_s) < np.quantile(calls, 0.05)
+    assert max(config.events.gaps_s) < np.quantile(gaps, 0.1)
+
+
+def test_numbers_of_a_dense_song():
+    values, config = settings(KINDS["song"])
+    assert 0.005 <= cell_s(config) <= 0.01
+    assert values["audio.sample_rate"] == 32000
+    assert 0.4 <= values["window.length_s"] <= 1.5
+    assert values["augment.time_masks"] == 0
+    assert 0.02 < values["relabel.min_duration_s"] < 0.06
+
+
+def test_rates_from_4_to_250_khz():
+    assert settings(KINDS["whales at 4 kHz"])[0]["audio.sample_rate"] == 1000
+    assert settings(KINDS["no frequencies"])[0]["audio.sample_rate"] == 44100
+    values, config = settings(KINDS["mice"])
+    assert (values["audio.sample_rate"], values["features.mel_scale"]) == (250000, "linear")
+    assert config.window.length_s < 0.5
+
+
+def test_two_recorders_meet_at_the_lower_rate_unless_calls_lie_above_it():
+    assert settings(KINDS["two recorders"])[0]["audio.sample_rate"] == 16000
+    high = made_tables(calls_of("m", 0.3, 0.5, 100, (9000, 14000)), rates=(16000, 48000))
+    assert settings(high)[0]["audio.sample_rate"] == 32000
+
+
+def test_what_is_set_is_kept_and_reckoned_with():
+    tables = KINDS["song"]
+    values, config = settings(tables, audio={"sample_rate": 16000})
+    assert "audio.sample_rate" not in values
+    assert config.features.f_max_hz <= 8000
+    plain = settings(tables)[1]
+    assert cell_s(config) == pytest.approx(cell_s(plain), rel=0.1)
+    values, config = settings(tables, features={"n_mels": 32, "hop_length": 220})
+    assert config.features.hop_length == 220
+    assert cell_s(config) == pytest.approx(2 * 220 / 32000)
+    _, config = settings(tables, features={"f_max_hz": 15000})
+    assert config.audio.sample_rate == 32000
+    values, config = settings(tables, window={"length_s": 2.0})
+    assert "window.length_s" not in values
+    assert config.inference.window_s == 4.0
+    assert config.train.windows_per_epoch < plain.train.windows_per_epoch
+
+
+def test_a_network_that_is_named_gets_hops_for_its_own_pooling():
+    pool = [[2, 2], [2, 2], [2, 2], [2, 2]]
+    values, config = settings(KINDS["song"], model={"name": "crnn", "params": {"pool": pool}})
+    assert "model.params.channels" not in values
+    assert "train.n_epochs" not in values
+    assert 16 * config.features.hop_length / config.audio.sample_rate < 0.01
+    values, config = settings(KINDS["birds"], model={"name": "transformer"})
+    assert not any(key.startswith("model.") for key in values)
+    check_config(config)
+
+
+def test_partial_annotation_fits_no_rule_and_looks_at_rejected_spans():
+    values, config = settings(KINDS["birds"], data={"annotation": "partial"})
+    assert not config.events.tune
+    assert "events.durations_s" not in values
+    assert config.window.p_negative > config.window.p_random
+
+
+def test_gaps_that_no_cell_can_show_are_a_warning_and_do_not_shorten_cells_without_end(caplog):
+    tables = made_tables(calls_of("m", 0.3, 0.002, 100), rates=(48000,))
+    _, config = settings(tables, data={"annotation": "complete", "short_calls": "refuse"})
+    assert cell_s(config) > 0.015
+    check_cells(config, Annotated.of(tables), config.features.hop_length / 12000, 2)
+    assert "100 of 100 gaps" in caplog.text or "94 of 94 gaps" in caplog.text
+    with pytest.raises(CanopyError, match="gaps between calls"):
+        check_cells(config, Annotated.of(tables), config.features.hop_length / 6000, 2)
+
+
+def test_nothing_is_suggested_where_nothing_is_annotated():
+    tables = made_tables(calls_of("m", 0.3, 1.0, 12))
+    tables.events["polarity"] = -1.0
+    assert suggest(Annotated.of(tables), COMPLETE) == []
+
+
+def test_every_suggestion_has_a_reason_of_one_line():
+    for one in suggest(Annotated.of(KINDS["birds"]), COMPLETE):
+        assert one.reason.strip()
+        assert "\n" not in one.reason
+
+
+def test_lengths_of_events_follow_the_labels():
+    short, long = (Annotated.of(KINDS[name]) for name in ("song", "long and sparse"))
+    for told in (short, long):
+        durations, gaps = event_lengths(told)
+        assert list(durations) == sorted(durations)
+        assert gaps[0] == 0
+        assert max(durations) < np.quantile(told.all("durations"), 0.05)
+        assert max(gaps) < np.quantile(told.all("gaps"), 0.1)
+    assert max(event_lengths(short)[0]) < 0.1 < 3 < max(event_lengths(long)[0])
+    # No breath within a call is as long as the call.
+    assert max(event_lengths(long)[1]) < 8
