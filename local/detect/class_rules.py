@@ -10,6 +10,7 @@ from local.config import Config
 from local.detect.detectors import ModelSpec
 from local.io.errors import CanopyError
 from local.labels.spans import SpanRule
+from local.scoring.event_rules.span_rules import make_span_rules
 from local.scoring.event_rules.thresholds import (
     FALLBACK,
     ThresholdChoice,
@@ -76,22 +77,12 @@ def span_rules(
     low = options.low_threshold
     if low is not None and not 0 < low < 1:
         raise CanopyError(f"--low-threshold is {low}, expected a probability between 0 and 1")
-    low_logit = None if low is None else float(np.log(low) - np.log1p(-low))
     shortest = _given(options.min_duration, config.relabel.min_duration_s, "--min-duration")
     gap = _given(options.max_gap, config.relabel.max_gap_s, "--max-gap")
     longest = _given(options.max_duration, np.inf, "--max-duration")
     if longest < shortest:
         raise CanopyError(f"--max-duration {longest:g} is less than --min-duration {shortest:g}")
-    return [
-        SpanRule(
-            threshold=float(logit),
-            low_threshold=None if low_logit is None else min(low_logit, float(logit)),
-            min_duration_s=shortest,
-            max_gap_s=gap,
-            max_duration_s=longest,
-        )
-        for logit in thresholds["logit"]
-    ]
+    return make_span_rules(thresholds, low, shortest, gap, longest)
 
 
 def _given(value: float | None, otherwise: float, name: str) -> float:

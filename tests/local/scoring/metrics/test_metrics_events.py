@@ -8,7 +8,6 @@ from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 from local.io.errors import CanopyError
 from local.scoring.evaluation.clip_level import clip_statistics
-from local.scoring.evaluation.comparison_table import measure, resample_table
 from local.scoring.metrics import psds
 from local.scoring.metrics.bootstrap import percentiles, resample_counts
 from local.scoring.metrics.event_statistics import EventOptions, event_statistics
@@ -21,6 +20,7 @@ from local.scoring.metrics.matching import (
     matching_by_score,
     overlapping_pairs,
 )
+from local.scoring.metrics.measured import measure, resample_table
 from local.scoring.metrics.recording_sums import CountStatistic, plain_values
 from local.scoring.metrics.segments import segment_counts
 
