@@ -10,13 +10,8 @@ from local.config import Config
 from local.detect.detectors import ModelSpec
 from local.io.errors import CanopyError
 from local.labels.spans import SpanRule
-from local.scoring.event_rules.span_rules import make_span_rules
-from local.scoring.event_rules.thresholds import (
-    FALLBACK,
-    ThresholdChoice,
-    fit_thresholds,
-    parse_choice,
-)
+from local.scoring.event_rules.span_rules import default_choice, make_span_rules
+from local.scoring.event_rules.thresholds import FALLBACK, fit_thresholds, parse_choice
 
 log = logging.getLogger("canopy")
 
@@ -51,11 +46,7 @@ def choose_thresholds(models: list[ModelSpec], text: str | None) -> pd.DataFrame
     if rule is None or rule.kind != "fixed":
         evidence = next((found for model in models if (found := model.evidence())), None)
     if rule is None:
-        rule = (
-            ThresholdChoice("best-f1")
-            if evidence is not None
-            else ThresholdChoice("fixed", FALLBACK)
-        )
+        rule = default_choice(evidence)
         what = "the best F1 on out-of-fold scores" if evidence is not None else f"{FALLBACK}"
         log.info("threshold: %s (--threshold says another)", what)
     if len(models) > 1 and rule.kind != "fixed":

@@ -15,7 +15,8 @@ from local.report.page_records import Baseline, ClassRow, Curve, Report, ScoreRo
 from local.report.pseudo_label_changes import changes_of, examples_of
 from local.scoring.event_rules.event_measures import measure_title
 from local.scoring.event_rules.rule_file import read_rule
-from local.scoring.event_rules.thresholds import FALLBACK, ThresholdChoice, fit_thresholds
+from local.scoring.event_rules.span_rules import default_choice
+from local.scoring.event_rules.thresholds import fit_thresholds
 from local.scoring.event_rules.tuning import iou_title
 from local.scoring.known_labels import known_evidence
 from local.stages.experiment import Experiment
@@ -98,8 +99,9 @@ def event_rules(
         )
         return np.full(len(oof.labels), logit_of(fitted.threshold)), rules
     evidence = known_evidence(oof, experiment.tables.events, run.config)
-    rule = ThresholdChoice("fixed", FALLBACK) if evidence is None else ThresholdChoice("best-f1")
-    return fit_thresholds(oof.labels, rule, evidence)["logit"].to_numpy(), run.config.relabel
+    return fit_thresholds(oof.labels, default_choice(evidence), evidence)[
+        "logit"
+    ].to_numpy(), run.config.relabel
 
 
 def _polarities(events: pd.DataFrame) -> str:

@@ -18,6 +18,12 @@ from local.scoring.event_rules.tuning import (
     tune,
     write_events,
 )
+from local.tasks.detection_events import (
+    MadeEvents,
+    figures_of,
+    score_events,
+    table_of_figures,
+)
 from local.tasks.detection_results import (
     collect,
     corrected_test,
@@ -42,10 +48,12 @@ def submit(experiment: "Experiment", cycles: list[int]) -> Submission:
     )
     results = collect(experiment, cycles, last)
     events = make_events(experiment, cycles[-1], results)
-    table = table_of_cycles(results)
-    if events:
-        table += "\n" + table_of_events(results["events"])
-    return Submission(results, [submission, *events], table)
+    events += score_events(experiment, cycles, results)
+    tables = [table_of_cycles(results), table_of_figures(results)]
+    if "events" in results:
+        tables.append(table_of_events(results["events"]))
+    table = "\n".join(one for one in tables if one)
+    return Submission(results, list(dict.fromkeys([submission, *events])), table)
 
 
 def make_events(experiment: "Experiment", cycle: int, results: dict[str, Any]) -> list[Path]:
@@ -77,4 +85,7 @@ def make_events(experiment: "Experiment", cycle: int, results: dict[str, Any]) -
         run.config.seed,
     )
     results["events"] = {"cycle": cycle, **told, "measures": measures}
+    made = MadeEvents(oof.take(tuned.names), tuned.events)
+    figures = figures_of(experiment, experiment.tables.events, made)
+    results["cycles"][-1].setdefault("events", {})["oof_events"] = figures
     return paths
