@@ -44,7 +44,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--segment", type=float, default=1.0, help="seconds (%(default)s)")
     add("--best-f1", action="store_true",
         help="event-based F1 at each class's best threshold; needs `make setup-eval`")  # fmt: skip
-    add("--psds", nargs="+", default=[], choices=PSDS, help="needs `make setup-eval`")
+    add("--psds", nargs="*", choices=PSDS, help="needs `make setup-eval` (default: psds1 where it "
+        "can be measured in seconds; with nothing behind it, none)")  # fmt: skip
     add = parser.add_argument_group("intervals and output").add_argument
     add("--n-bootstrap", type=_natural, default=1000, help="resamples; 0: none (%(default)s)")
     add("--seed", type=_natural, default=0, help="of the resamples (%(default)s)")

@@ -10,12 +10,8 @@ from local.config import Config
 from local.detect.detectors import ModelSpec
 from local.io.errors import CanopyError
 from local.labels.spans import SpanRule
-from local.scoring.event_rules.thresholds import (
-    FALLBACK,
-    ThresholdChoice,
-    fit_thresholds,
-    parse_choice,
-)
+from local.scoring.event_rules.span_rules import default_choice, make_span_rules
+from local.scoring.event_rules.thresholds import FALLBACK, fit_thresholds, parse_choice
 
 log = logging.getLogger("canopy")
 
@@ -50,11 +46,7 @@ def choose_thresholds(models: list[ModelSpec], text: str | None) -> pd.DataFrame
     if rule is None or rule.kind != "fixed":
         evidence = next((found for model in models if (found := model.evidence())), None)
     if rule is None:
-        rule = (
-            ThresholdChoice("best-f1")
-            if evidence is not None
-            else ThresholdChoice("fixed", FALLBACK)
-        )
+        rule = default_choice(evidence)
         what = "the best F1 on out-of-fold scores" if evidence is not None else f"{FALLBACK}"
         log.info("threshold: %s (--threshold says another)", what)
     if len(models) > 1 and rule.kind != "fixed":
@@ -76,22 +68,12 @@ def span_rules(
     low = options.low_threshold
     if low is not None and not 0 < low < 1:
         raise CanopyError(f"--low-threshold is {low}, expected a probability between 0 and 1")
-    low_logit = None if low is None else float(np.log(low) - np.log1p(-low))
     shortest = _given(options.min_duration, config.relabel.min_duration_s, "--min-duration")
     gap = _given(options.max_gap, config.relabel.max_gap_s, "--max-gap")
     longest = _given(options.max_duration, np.inf, "--max-duration")
     if longest < shortest:
         raise CanopyError(f"--max-duration {longest:g} is less than --min-duration {shortest:g}")
-    return [
-        SpanRule(
-            threshold=float(logit),
-            low_threshold=float(below) if low_logit is None else min(low_logit, float(logit)),
-            min_duration_s=shortest,
-            max_gap_s=gap,
-            max_duration_s=longest,
-        )
-        for logit, below in zip(thresholds["logit"], thresholds["low_logit"], strict=True)
-    ]
+    return make_span_rules(thresholds, low, shortest, gap, longest)
 
 
 def _given(value: float | None, otherwise: float, name: str) -> float:

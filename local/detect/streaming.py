@@ -11,6 +11,7 @@ from local.detect.detectors import Detector
 from local.detect.sound import open_sound
 from local.features.silence import SilenceFinder, widened
 from local.inference.sliding import SILENT_LOGIT, Chunk, slide
+from local.io.errors import CanopyError
 from local.labels.spans import SpanFinder, SpanRule
 
 # Decoded at once: what stays in the cache until its frames are made. Every block costs seeks.
@@ -166,6 +167,8 @@ def find_events(
     n_cells = 0
     for chunk in score_stream(detector, blocks):
         logits = chunk.frames.astype(np.float64)
+        if np.isnan(logits).any():
+            raise CanopyError(f"{path}: its scores are NaN; the model is broken, train it again")
         found.silent_s += detector.hop_s * int((logits < SILENT_LOGIT + 1).all(axis=0).sum())
         if shift is not None:
             logits += shift[:, None]

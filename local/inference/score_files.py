@@ -158,6 +158,8 @@ def _scores_fault(members: dict[str, np.ndarray]) -> str:
         logit = members[name]
         if logit.dtype.kind != "f" or logit.shape != (len(ids), len(labels)):
             return f"member {name} has shape {logit.shape}, expected {(len(ids), len(labels))}"
+        if np.isnan(logit).any():
+            return f"member {name} holds NaN"
     if "frame_logit" not in members:
         return ""
     needed = {"frame_offset", "frame_hop_s", "frame_start_s"} - set(members)
@@ -168,6 +170,8 @@ def _scores_fault(members: dict[str, np.ndarray]) -> str:
         return f"member frame_offset has shape {offsets.shape}, expected {(len(ids) + 1,)}"
     if frames.dtype.kind != "f" or frames.shape != (len(labels), int(offsets[-1])):
         return f"member frame_logit has shape {frames.shape}, not that of frame_offset"
+    if np.isnan(frames).any():
+        return "member frame_logit holds NaN"
     if offsets[0] != 0 or (offsets[1:] < offsets[:-1]).any():
         return "member frame_offset does not increase from 0"
     times = [members[name] for name in ("frame_hop_s", "frame_start_s")]

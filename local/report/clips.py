@@ -22,9 +22,9 @@ from local.io.files import fingerprint
 from local.report.media import encode_picture, encode_sound, expansion_of
 from local.report.page_records import Box, Clip, EventKind, Item, Media, Viewer
 from local.report.review_items import Row, Sources, Track, items_of, rows_of, tracks_of
-from local.scoring.evaluation.score_sources import read_events
 from local.scoring.known_labels import known_rows
 from local.stages.experiment import Experiment
+from local.tasks.detection_events import true_events
 
 log = logging.getLogger("canopy")
 
@@ -179,14 +179,8 @@ def _fold_tracks(
 
 
 def _true_events(experiment: Experiment) -> pd.DataFrame | None:
-    run = experiment.run
-    if run.config.score.test_events is None:
-        return None
-    path = run.datadir / run.config.score.test_events
-    if not path.exists():
-        return None
-    events = read_events(path)
-    return events[events["polarity"] > 0]
+    events = true_events(experiment)
+    return None if events is None else events[events["polarity"] > 0]
 
 
 # ----------------------------------------------------------------------------------- one clip

@@ -15,11 +15,12 @@ from local.report.page_records import Baseline, ClassRow, Curve, Report, ScoreRo
 from local.report.pseudo_label_changes import changes_of, examples_of
 from local.scoring.event_rules.event_measures import measure_title
 from local.scoring.event_rules.rule_file import read_rule
-from local.scoring.event_rules.thresholds import FALLBACK, ThresholdChoice, fit_thresholds
+from local.scoring.event_rules.span_rules import default_choice
+from local.scoring.event_rules.thresholds import fit_thresholds
 from local.scoring.event_rules.tuning import iou_title
-from local.scoring.known_labels import known_evidence
 from local.stages.experiment import Experiment, submitted_cycle
 from local.tasks.detection_results import SCORE_TITLES, known_counts, metric_title, train_part
+from local.tasks.detection_thresholds import run_evidence
 
 # Sections that are filled for any task; the others are those of a detection.
 OF_ANY_TASK = ("scores", "training", "provenance")
@@ -89,8 +90,8 @@ def event_rules(
 ) -> tuple[np.ndarray, RelabelConfig]:
     """How the page makes detections of scores: (C,) logits to reach, and the rest of the rule.
 
-    By the fitted rule of a run that has one; else from the best F1 on known rows on (or 0.5), as
-    relabelling would go on from there.
+    By the fitted rule of a run that has one; else by the thresholds of `bin/detect.py` (or 0.5),
+    as relabelling would go on from there.
     """
     run = experiment.run
     fitted = read_rule(run.exp, run.cycle(cycle) / "oof.npz")
@@ -102,9 +103,9 @@ def event_rules(
             max_gap_s=fitted.max_gap,
         )
         return np.full(len(oof.labels), logit_of(fitted.threshold)), rules
-    evidence = known_evidence(oof, experiment.tables.events, run.config)
-    rule = ThresholdChoice("fixed", FALLBACK) if evidence is None else ThresholdChoice("best-f1")
-    return fit_thresholds(oof.labels, rule, evidence)["logit"].to_numpy(), run.config.relabel
+    evidence = run_evidence(experiment, cycle)
+    fitted_logits = fit_thresholds(oof.labels, default_choice(evidence), evidence)["logit"]
+    return fitted_logits.to_numpy(), run.config.relabel
 
 
 def _polarities(events: pd.DataFrame) -> str:

@@ -19,6 +19,12 @@ from local.scoring.event_rules.tuning import (
     tune,
     write_events,
 )
+from local.tasks.detection_events import (
+    MadeEvents,
+    figures_of,
+    score_events,
+    table_of_figures,
+)
 from local.tasks.detection_results import (
     collect,
     corrected_test,
@@ -53,10 +59,12 @@ def submit(experiment: "Experiment", cycles: list[int]) -> Submission:
         run.exp, run.tables, experiment.tables.labels, ids, logit + correction.shift
     )
     events = make_events(experiment, chosen["cycle"], results)
-    table = table_of_cycles(results) + "\n" + chosen["words"]
-    if events:
-        table += "\n" + table_of_events(results["events"])
-    return Submission(results, [submission, *events], table)
+    events += score_events(experiment, chosen["cycle"], results)
+    tables = [table_of_cycles(results), chosen["words"], table_of_figures(results)]
+    if "events" in results:
+        tables.append(table_of_events(results["events"]))
+    table = "\n".join(one for one in tables if one)
+    return Submission(results, list(dict.fromkeys([submission, *events])), table)
 
 
 def make_events(experiment: "Experiment", cycle: int, results: dict[str, Any]) -> list[Path]:
@@ -88,4 +96,7 @@ def make_events(experiment: "Experiment", cycle: int, results: dict[str, Any]) -
         run.config.seed,
     )
     results["events"] = {"cycle": cycle, **told, "measures": measures}
+    made = MadeEvents(oof.take(tuned.names), tuned.events)
+    figures = figures_of(experiment, experiment.tables.events, made)
+    results["cycles"][-1].setdefault("events", {})["oof_events"] = figures
     return paths

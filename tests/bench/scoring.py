@@ -9,10 +9,10 @@ import time
 
 import numpy as np
 
-from local.scoring.evaluation.comparison_table import measure, resample_table
 from local.scoring.metrics.bootstrap import resample_counts
 from local.scoring.metrics.event_statistics import EventOptions, event_statistics
 from local.scoring.metrics.matching import EventList
+from local.scoring.metrics.measured import measure, resample_table
 
 N_RECORDINGS, N_CLASSES, LENGTH_S = 2000, 24, 60.0
 

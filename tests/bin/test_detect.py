@@ -97,6 +97,19 @@ def test_every_format_reads_back_alike(model, recordings, tmp_path, capsys):
     assert not (out / ".work").exists()
 
 
+@pytest.mark.parametrize("level", [0.0, 0.3, -0.99])
+def test_a_file_of_equal_samples_has_no_detection(model, tmp_path, caplog, level):
+    caplog.set_level("INFO", "canopy")
+    folder = tmp_path / "rec"
+    folder.mkdir()
+    soundfile.write(folder / "still.flac", np.full(6 * RATE, level), RATE, subtype="PCM_24")
+    soundfile.write(folder / "loud.flac", sound(6), RATE)
+    # Whatever the model says anywhere is a detection.
+    assert run(model, folder, "--out", tmp_path / "out", "--threshold", 1e-6) == 0
+    assert set(table(tmp_path / "out")["recording_id"]) == {"loud"}
+    assert "still.flac: 6.0 s of digital silence" in caplog.text
+
+
 @pytest.mark.slow
 def test_processes_and_npz_scores_change_nothing(model, recordings, tmp_path):
     run(model, recordings, "--out", tmp_path / "one", "--format", "csv", "--scores", "npz")

@@ -140,6 +140,82 @@ def test_detections_against_events(score, events):
     assert len(table) == len(rows_of(out))
 
 
+def test_events_have_all_figures_and_the_worst_class_is_named(score, events):
+    options, folder = events
+    out = folder / "out.json"
+    ran = score(*options, "--system", f"one={folder}/found.csv", "--json", out)
+
+    def value(measure, name):
+        (row,) = rows_of(out, measure=measure, name=name)
+        return row["value"]
+
+    # a: 1.1 to 2.0 of 1 to 2, and one detection too many in 30 s; b: 4 to 5 of 4 to 6.
+    assert value("median IoU", "a") == pytest.approx(0.9)
+    assert value("median IoU", "micro") == pytest.approx(0.7)
+    assert value("median IoU", "macro") == pytest.approx(0.7)
+    assert value("false alarms per hour", "a") == pytest.approx(120)
+    assert value("false alarms per hour", "b") == 0
+    assert value("false alarms per hour", "micro") == pytest.approx(120)
+    assert value("false alarms per hour", "macro") == pytest.approx(60)
+    for measure in ("overlap F1", "overlap precision", "overlap recall", "iou 0.5 F1"):
+        (row,) = rows_of(out, measure=measure, name="macro")
+        assert row["low"] <= row["value"] <= row["high"]
+        assert measure in ran.out
+    assert "worst class by overlap F1: a, 0.5000 (2 true events)" in ran.out
+    measured = rows_of(out, measure="psds1", name="macro")
+    assert ("PSDS is not measured" in ran.out) == (not measured)
+    without = score(*options, "--system", f"one={folder}/found.csv", "--json", out, "--psds")
+    assert without.code == 0
+    assert not rows_of(out, measure="psds1")
+    assert "PSDS" not in without.out
+
+
+def test_empty_tables_and_empty_classes_have_figures(score, events):
+    options, folder = events
+    (folder / "found.csv").write_text(FOUND.splitlines()[0] + "\n", encoding="utf-8")
+    (folder / "classes.csv").write_text("label,name\na,a\nb,b\nnever,never\n", encoding="utf-8")
+    out = folder / "out.json"
+    system = ["--system", f"one={folder}/found.csv", "--json", out]
+    wide = ["--classes", folder / "classes.csv"]
+    assert score(*options, *system, *wide).code == 0
+    (f1,) = rows_of(out, measure="overlap F1", name="macro")
+    assert f1["value"] == 0  # of a and b; `never` has no value
+    assert rows_of(out, measure="overlap F1", name="never")[0]["value"] is None
+    assert rows_of(out, measure="overlap precision", name="micro")[0]["value"] is None
+    assert rows_of(out, measure="median IoU", name="micro")[0]["value"] is None
+    assert rows_of(out, measure="false alarms per hour", name="micro")[0]["value"] == 0
+    # No true event at all: what is found is wrong.
+    (folder / "found.csv").write_text(FOUND, encoding="utf-8")
+    (folder / "events.csv").write_text(EVENTS.splitlines()[0] + "\n", encoding="utf-8")
+    assert score(*options, *system, *wide).code == 0
+    assert rows_of(out, measure="overlap F1", name="micro")[0]["value"] == 0
+    assert rows_of(out, measure="overlap recall", name="micro")[0]["value"] is None
+    assert rows_of(out, measure="false alarms per hour", name="micro")[0]["value"] == 360
+    assert "nothing to score" in fault_of(score(*options, *system))
+
+
+def test_scores_that_are_no_numbers_are_refused(score, events):
+    options, folder = events
+    text = FOUND.replace("0.9", "nan")
+    (folder / "found.csv").write_text(text, encoding="utf-8")
+    message = "line 2: score is 'nan', expected a number"
+    assert message in fault_of(score(*options, "--system", f"one={folder}/found.csv"))
+    frames = np.full((2, 60), np.nan, dtype=np.float32)
+    write_npz(
+        folder / "test.npz",
+        recording_id=np.array(["x", "y", "z"]),
+        label=np.array(["a", "b"]),
+        clip_logit=np.zeros((3, 2), dtype=np.float32),
+        window_logit=np.zeros((3, 2), dtype=np.float32),
+        frame_logit=frames,
+        frame_offset=np.array([0, 20, 40, 60]),
+        frame_hop_s=np.float64(0.5),
+        frame_start_s=np.float64(0),
+    )
+    message = "member frame_logit holds NaN"
+    assert message in fault_of(score(*options, "--system", f"net={folder}/test.npz"))
+
+
 def test_several_systems_are_compared_in_pairs(score, events):
     options, folder = events
     (folder / "worse.csv").write_text(FOUND.replace("x,a,1.1", "z,a,1.1"), encoding="utf-8")

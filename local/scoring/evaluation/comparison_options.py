@@ -31,7 +31,7 @@ def comparison_options(args: argparse.Namespace) -> ComparisonOptions:
         segment_s=args.segment,
         ious=tuple(args.iou),
         alarms_per_hour=tuple(args.alarms_per_hour),
-        psds=tuple(args.psds),
+        psds=None if args.psds is None else tuple(args.psds),
         best_f1=args.best_f1,
     )
     return ComparisonOptions(

@@ -1,6 +1,5 @@
 """The comparison table: every measure of every system, with intervals and baselines."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,11 +14,9 @@ from local.scoring.evaluation.scoring_set import ScoringSet, clip_scores, clip_t
 from local.scoring.evaluation.span_level import span_statistics
 from local.scoring.metrics.bootstrap import percentiles, resample_counts
 from local.scoring.metrics.event_statistics import EventOptions
-from local.scoring.metrics.recording_sums import AVERAGES, PlainStatistic, Statistic
+from local.scoring.metrics.measured import Measured, measure, resample_table
+from local.scoring.metrics.recording_sums import AVERAGES, Statistic
 
-# Measures that are computed anew for each resample get no more than this many.
-MAX_SLOW_RESAMPLES = 100
-_BLOCK_RESAMPLES = 256
 COLUMNS = (
     "level",
     "system",
@@ -71,14 +68,6 @@ class ComparisonTable:
         return self.facts | {"rows": self.rows.to_dict(orient="records")}
 
 
-@dataclass(frozen=True)
-class Measured:
-    """One measure of one system: value (2 + C,) and resampled values (B, 2 + C)."""
-
-    value: np.ndarray
-    samples: np.ndarray
-
-
 def make_comparison_table(
     truth: Truth, systems: list[System], scoring_set: ScoringSet, options: ComparisonOptions
 ) -> ComparisonTable:
@@ -117,33 +106,6 @@ def make_comparison_table(
     if "clip" in levels:
         facts["n_without_positive"] = int((~clip_truth(truth, scoring_set).any(axis=1)).sum())
     return ComparisonTable(pd.DataFrame(rows, columns=list(COLUMNS)), facts)
-
-
-def resample_table(blocks: Iterable[np.ndarray], n_recordings: int) -> np.ndarray:
-    """All resamples (B, N) in one small array, as all systems and measures see the same."""
-    nothing = np.zeros((0, n_recordings), np.float32)
-    return np.concatenate([nothing, *(block.astype(np.float32) for block in blocks)])
-
-
-def measure(
-    statistics: list[Statistic],
-    counts: np.ndarray,
-    plain: np.ndarray,
-    max_slow: int = MAX_SLOW_RESAMPLES,
-) -> dict[str, Measured]:
-    """Values for the data as they are, `plain` (N,) ones, and for the resamples `counts` (B, N)."""
-    results: dict[str, Measured] = {}
-    for statistic in statistics:
-        n = min(len(counts), max_slow) if isinstance(statistic, PlainStatistic) else len(counts)
-        now = statistic.values(plain[None].astype(np.float64))
-        blocks = [
-            statistic.values(counts[start : min(n, start + _BLOCK_RESAMPLES)].astype(np.float64))
-            for start in range(0, n, _BLOCK_RESAMPLES)
-        ]
-        for name, value in now.items():
-            samples = np.concatenate([value[:0], *(block[name] for block in blocks)])
-            results[name] = Measured(value[0], samples)
-    return results
 
 
 def choose_levels(truth: Truth, systems: list[System], level: str) -> list[str]:

@@ -9,7 +9,9 @@ from local.scoring.metrics.collar_curves import best_f1_statistic
 from local.scoring.metrics.event_statistics import EventOptions, event_statistics
 from local.scoring.metrics.matching import EventList
 from local.scoring.metrics.psds import (
+    MAX_UNASKED_CELLS,
     ScoreTracks,
+    is_installed,
     psds_statistic,
     tracks_of_events,
     tracks_of_frames,
@@ -27,12 +29,21 @@ def system_statistics(
     durations = scoring_set.needed_durations("scoring events")
     names, labels = scoring_set.recordings, scoring_set.labels
     statistics = event_statistics(true, cut, ranked, durations, len(labels), options)
-    if (options.psds or options.best_f1) and system.scored:
+    wanted = _wanted_psds(system, options)
+    if (wanted or options.best_f1) and system.scored:
         tracks, tuples = score_tracks(system, scoring_set), truth_tuples(true, names, labels)
         if options.best_f1:
             statistics.append(best_f1_statistic(tracks, tuples, names, labels, options.collar))
-        statistics += [psds_statistic(one, tracks, tuples, names, labels) for one in options.psds]
+        statistics += [psds_statistic(one, tracks, tuples, names, labels) for one in wanted]
     return statistics
+
+
+def _wanted_psds(system: System, options: EventOptions) -> tuple[str, ...]:
+    if options.psds is not None:
+        return options.psds
+    frames = [] if system.scores is None else system.scores.frames
+    n_cells = sum(one.size for one in frames)
+    return ("psds1",) if is_installed() and n_cells <= MAX_UNASKED_CELLS else ()
 
 
 def event_lists(

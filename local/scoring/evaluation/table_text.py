@@ -10,6 +10,10 @@ from local.scoring.evaluation.comparison_table import ComparisonTable
 
 # What is shown a class when nothing is asked for.
 _MAIN = {"clip": "lwlrap", "event": "overlap F1", "span": "span auroc"}
+_NO_PSDS = (
+    "PSDS is not measured: it needs scores, and sed_scores_eval (`make setup-eval`); --psds psds1 "
+    "measures it of any number of scores over time"
+)
 
 
 def format_comparison(table: ComparisonTable, metric: str | None = None) -> str:
@@ -32,6 +36,10 @@ def format_comparison(table: ComparisonTable, metric: str | None = None) -> str:
         shown = metric if metric in set(rows["measure"]) else _MAIN[level]
         if metric is None or shown == metric:
             lines += ["", f"{shown} of each class", _classes(rows[rows["measure"] == shown])]
+        if level == "event":
+            lines += ["", *_worst(rows[rows["measure"] == _MAIN[level]])]
+            if facts["settings"]["psds"] is None and "psds1" not in known:
+                lines.append(_NO_PSDS)
         groups = rows[rows["scope"] == "group"]
         if len(groups):
             both = [f"{shown} (micro)", f"{shown} (macro)"]
@@ -73,6 +81,20 @@ def _classes(rows: pd.DataFrame) -> str:
         table.append(line)
     head = [part for system in systems for part in (system, "interval")]
     return _grid(["class", "positives", *head], table)
+
+
+def _worst(rows: pd.DataFrame) -> list[str]:
+    """The class of the lowest value of each system; of equals the one with most events."""
+    lines = []
+    classes = rows[(rows["scope"] == "class") & rows["value"].notna()]
+    for system, mine in classes.groupby("system", sort=False):
+        row = mine.sort_values(["value", "n_events"], ascending=[True, False]).iloc[0]
+        of = f" of {system}" if rows["system"].nunique() > 1 else ""
+        lines.append(
+            f"worst class{of} by {row['measure']}: {row['name']}, {row['value']:.4f} "
+            f"({row['n_events']} true events)"
+        )
+    return lines
 
 
 def _groups(rows: pd.DataFrame) -> str:

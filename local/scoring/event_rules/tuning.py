@@ -23,16 +23,16 @@ from local.data.annotated import Annotated
 from local.io.errors import CanopyError
 from local.io.files import file_digest, write_csv, write_json
 from local.io.seeds import generator
-from local.labels.spans import SpanRule, frames_to_events
+from local.labels.spans import SpanRule
 from local.scoring.event_rules.labelled_lengths import event_lengths
 from local.scoring.event_rules.rule_file import RULE, EventRule
+from local.scoring.event_rules.span_rules import events_of_run
 from local.scoring.metrics.bootstrap import interval, ratio_of_sums
 from local.scoring.metrics.matching import EventList, count_matched, overlapping_pairs
 
 if TYPE_CHECKING:
     from local.inference.scores import Scores
 
-COLUMNS = ("recording_id", "label", "onset", "offset", "score")
 OOF_EVENTS, TEST_EVENTS = "oof_events.csv", "test_events.csv"
 _DEFAULT = EventsConfig()
 
@@ -87,20 +87,7 @@ class RuleGrid:
 
 def find_events(scores: "Scores", rule: SpanRule) -> pd.DataFrame:
     """Events of all recordings and classes by one rule in logits; scores are probabilities."""
-    rows = []
-    for row, name in enumerate(scores.recording_ids):
-        grid = scores.grid(row)
-        for label, track in zip(scores.labels, scores.frames[row], strict=True):
-            spans = frames_to_events(
-                track.astype(np.float64),
-                grid,
-                rule.threshold,
-                rule.low_threshold,
-                rule.min_duration_s,
-                rule.max_gap_s,
-            )
-            rows += [(name, label, one.onset, one.offset, float(expit(one.score))) for one in spans]
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    return events_of_run(scores, [rule] * len(scores.labels))
 
 
 def count_matches(

@@ -8,13 +8,23 @@ from local.scoring.metrics.average_precision import RankedStatistic
 from local.scoring.metrics.matching import (
     EventList,
     Pairs,
+    closest_matching,
     collar_pairs,
     count_matched,
     matching_by_score,
     overlapping_pairs,
 )
-from local.scoring.metrics.recording_sums import CountStatistic, ErrorRateStatistic, Statistic
+from local.scoring.metrics.recording_sums import (
+    CountStatistic,
+    ErrorRateStatistic,
+    MedianStatistic,
+    RateStatistic,
+    Statistic,
+)
 from local.scoring.metrics.segments import segment_counts
+
+MEDIAN_IOU = "median IoU"
+FALSE_ALARMS = "false alarms per hour"
 
 
 @dataclass(frozen=True)
@@ -34,8 +44,9 @@ class EventOptions:
     and F1. candidate_threshold: least probability of the runs of scores over time that ranked
     measures look at. collar_s, offset_share, use_offset: event-based. segment_s: segment-based.
     ious: limits of intersection over union, 0 for any overlap; exceed: a limit must be exceeded,
-    not only reached. alarms_per_hour: for the recall at. psds: names of `psds.SETTINGS`. best_f1:
-    event-based F1 at the best threshold of each class.
+    not only reached. alarms_per_hour: for the recall at. psds: names of `psds.SETTINGS`; None:
+    psds1 where its library is installed and it takes seconds. best_f1: event-based F1 at the best
+    threshold of each class.
     """
 
     threshold: float = 0.5
@@ -47,7 +58,7 @@ class EventOptions:
     ious: tuple[float, ...] = (0.0, 0.3, 0.5)
     exceed: bool = False
     alarms_per_hour: tuple[float, ...] = (1.0, 10.0)
-    psds: tuple[str, ...] = ()
+    psds: tuple[str, ...] | None = None
     best_f1: bool = False
 
     @property
@@ -85,19 +96,63 @@ def event_statistics(
         CountStatistic("segment", counts.hit, counts.n_true, counts.n_found),
         ErrorRateStatistic("segment error rate", counts.errors, class_errors, counts.n_true),
     ]
-    n_true, hours = true.counts(*shape), durations / 3600
-    near_cut = overlapping_pairs(true, cut)
-    near_all = overlapping_pairs(true, ranked) if ranked is not None else None
+    near = overlapping_pairs(true, cut)
+    statistics += overlap_statistics(true, cut, near, durations, n_classes, options)
+    if ranked is not None:
+        statistics += _ranked_statistics(true, ranked, durations, n_classes, options)
+    return statistics
+
+
+def overlap_statistics(
+    true: EventList,
+    cut: EventList,
+    near: Pairs,
+    durations: np.ndarray,
+    n_classes: int,
+    options: EventOptions,
+) -> list[Statistic]:
+    """F1 at each limit of overlap, the median IoU of matched events, false alarms an hour.
+
+    Parameters
+    ----------
+    near : all pairs that overlap. Median IoU is of a largest matching of them whose IoUs sum to the
+        most; a false alarm is a detection in none of them.
+    """
+    shape = (len(durations), n_classes)
+    statistics: list[Statistic] = [
+        CountStatistic(
+            overlap_name(iou), *count_matched(true, cut, options.beyond(near, iou), *shape)
+        )
+        for iou in options.ious
+    ]
+    matched = closest_matching(near, len(true), len(cut))
+    pair = near.true[matched]
+    places = (true.recording[pair], true.label[pair])
+    statistics.append(MedianStatistic(MEDIAN_IOU, *places, near.iou[matched], n_classes))
+    alone = np.ones(len(cut), dtype=bool)
+    alone[near.found] = False
+    alarms = cut.take(alone).counts(*shape)
+    statistics.append(RateStatistic(FALSE_ALARMS, alarms, durations / 3600))
+    return statistics
+
+
+def _ranked_statistics(
+    true: EventList,
+    ranked: EventList,
+    durations: np.ndarray,
+    n_classes: int,
+    options: EventOptions,
+) -> list[Statistic]:
+    """Average precision and recall at false alarms an hour, at each limit of overlap."""
+    near, n_true = overlapping_pairs(true, ranked), true.counts(len(durations), n_classes)
+    statistics: list[Statistic] = []
     for iou in options.ious:
         name = overlap_name(iou)
-        hits = count_matched(true, cut, options.beyond(near_cut, iou), *shape)
-        statistics.append(CountStatistic(name, *hits))
-        if ranked is not None and near_all is not None:
-            right = matching_by_score(options.beyond(near_all, iou), true, ranked)
-            names = [f"{name} recall at {rate:g}/h" for rate in options.alarms_per_hour]
-            decisions = (ranked.recording, ranked.label, ranked.score, right, n_true)
-            alarms = (hours, options.alarms_per_hour)
-            statistics.append(RankedStatistic((f"{name} AP", *names), *decisions, *alarms))
+        right = matching_by_score(options.beyond(near, iou), true, ranked)
+        names = [f"{name} recall at {rate:g}/h" for rate in options.alarms_per_hour]
+        decisions = (ranked.recording, ranked.label, ranked.score, right, n_true)
+        alarms = (durations / 3600, options.alarms_per_hour)
+        statistics.append(RankedStatistic((f"{name} AP", *names), *decisions, *alarms))
     return statistics
 
 

@@ -5,6 +5,7 @@ curve of hit rate against false alarms an hour, up to 100 an hour. A detection c
 overlaps true events by the share `dtc` of itself, an event when detections cover the share `gtc`.
 """
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import ModuleType
@@ -49,10 +50,27 @@ SETTINGS = {
 }
 
 
+# Classes times cells of all recordings up to which PSDS is measured unasked: seven hours of 24
+# classes in cells of 60 ms, beyond which it takes minutes.
+MAX_UNASKED_CELLS = 10_000_000
+
+
+def is_installed() -> bool:
+    """Whether the package sed_scores_eval is there."""
+    try:
+        load_library()
+    except CanopyError:
+        return False
+    return True
+
+
 def load_library() -> ModuleType:
     """The package sed_scores_eval, or a `CanopyError` that says how to get it."""
     try:
-        import sed_scores_eval
+        with warnings.catch_warnings():
+            # Of what it imports in turn, about packages that are on their way out.
+            warnings.simplefilter("ignore")
+            import sed_scores_eval
     except ImportError:
         raise CanopyError(
             "measures over all thresholds of scores (PSDS, collars) need sed_scores_eval, which is "
@@ -157,7 +175,7 @@ def psds(
         nothing = np.zeros(0)
         return PsdsResult(float("nan"), np.full(len(labels), np.nan), nothing, nothing)
     value, per_class, alarms, hit_rate = _summary(
-        load_library(), setting, known, truth, tracks.durations, scores=tables
+        load_library(), setting, known, truth, tracks.durations, tables
     )
     each = np.array([per_class.get(label, np.nan) for label in labels], dtype=np.float64)
     return PsdsResult(value, each, alarms, hit_rate)
@@ -169,10 +187,9 @@ def _summary(
     known: list[str],
     truth: Mapping[str, list[tuple[float, float, str]]],
     durations: Mapping[str, float],
-    scores: Mapping[str, pd.DataFrame] | None = None,
-    deltas: Mapping | None = None,
+    scores: Mapping[str, pd.DataFrame],
 ) -> tuple[float, dict[str, float], np.ndarray, np.ndarray]:
-    """PSDS, of each class, and the curve; classes that (a resample of) the truth lacks left out."""
+    """PSDS, of each class, and the curve; classes that the truth lacks left out."""
     module = library.intersection_based
     present = {event[2] for events in truth.values() for event in events}
     if not present:
@@ -181,7 +198,6 @@ def _summary(
         scores=scores,
         ground_truth=truth,
         audio_durations=durations,
-        deltas=deltas,
         **setting.options(),
     )
     rocs = {label: rocs[label] for label in known if label in present}
@@ -225,7 +241,10 @@ def psds_statistic(
     recordings: list[str],
     labels: list[str],
 ) -> PlainStatistic:
-    """PSDS of resamples, from what each recording adds at each score (computed once)."""
+    """PSDS of resamples, from what each recording adds at each score (computed once).
+
+    The column macro is PSDS itself, whose mean over classes has the spread between them taken off.
+    """
     library, setting = load_library(), SETTINGS[name]
     tables, truth, known = known_classes(tracks, truth, labels)
     if not known:
@@ -237,12 +256,117 @@ def psds_statistic(
         gtc_threshold=setting.gtc,
         cttc_threshold=setting.cttc,
     )
+    classes = {label: _class_changes(deltas, label, recordings) for label in known}
+    n_true, seconds = _sums_of_truth(truth, recordings, known)
+    durations = np.array([tracks.durations[one] for one in recordings])
 
     def value(row: np.ndarray) -> np.ndarray:
-        drawn, events, durations = draw(row, recordings, deltas, truth, tracks.durations)
-        result = _summary(library, setting, known, events, durations, deltas=drawn)
-        numbers = [result[1].get(label, np.nan) for label in labels]
+        of_resample = _Resample(row, row @ n_true, row @ seconds, float(row @ durations) / 3600)
+        rocs = {
+            label: _roc(classes[label], place, of_resample, setting)
+            for place, label in enumerate(known)
+            if of_resample.n_true[place] > 0
+        }
+        if not rocs:
+            return np.full(2 + len(labels), np.nan)
+        module = library.intersection_based
+        hit_rate, alarms = module.multi_class_psd_roc_from_single_class_psd_rocs(
+            rocs, setting.alpha_st, setting.max_efpr
+        )
+        areas = {label: _area(module, *roc, setting) for label, roc in rocs.items()}
+        numbers = [areas.get(label, np.nan) for label in labels]
         # One curve over all classes: there is no sum of counts that would make a micro average.
-        return np.array([np.nan, result[0], *numbers])
+        return np.array([np.nan, _area(module, hit_rate, alarms, setting), *numbers])
 
     return PlainStatistic(name, value)
+
+
+def _area(
+    module: ModuleType, hit_rate: np.ndarray, alarms: np.ndarray, setting: PsdsSetting
+) -> float:
+    return float(module.psds_from_psd_roc(hit_rate, alarms, setting.max_efpr))
+
+
+@dataclass(frozen=True)
+class _ClassChanges:
+    """Where the counts of one class change as the threshold falls, from the highest score on.
+
+    recording : (P,) place of each change. change : (P, 2 + others) in hits, false alarms and cross
+    triggers with each other class. last : the last change at each distinct score.
+    """
+
+    recording: np.ndarray
+    change: np.ndarray
+    last: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Resample:
+    """How often each recording counts (N,); events and their seconds (K,) of classes; hours."""
+
+    counts: np.ndarray
+    n_true: np.ndarray
+    seconds: np.ndarray
+    hours: float
+
+
+def _class_changes(deltas: Mapping, label: str, recordings: list[str]) -> _ClassChanges:
+    parts = [deltas[name][label] for name in recordings]
+    score = np.concatenate([part[0] for part in parts])
+    recording = np.repeat(np.arange(len(parts)), [len(part[0]) for part in parts])
+    columns = [
+        np.concatenate([_columns(part[1])[row] for part in parts])
+        for row in range(len(_columns(parts[0][1])))
+    ]
+    order = np.argsort(-score, kind="stable")
+    score = score[order]
+    last = np.flatnonzero(np.append(score[1:] != score[:-1], True)[: len(score)])
+    return _ClassChanges(recording[order], np.stack(columns, axis=1)[order], last)
+
+
+def _columns(change: Mapping[str, Any]) -> list[np.ndarray]:
+    """Changes in hits and false alarms, and in cross triggers where they are counted by class."""
+    crossed = change.get("cts")
+    if isinstance(crossed, Mapping):
+        others = list(crossed.values())
+    else:
+        others = [value for name, value in change.items() if name.startswith("cts\\")]
+    return [change["tps"], change["fps"], *others]
+
+
+def _sums_of_truth(
+    truth: Mapping[str, list[tuple[float, float, str]]], recordings: list[str], known: list[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Number of events and their seconds, (N, K) each."""
+    n_true, seconds = np.zeros((2, len(recordings), len(known)))
+    place = {label: column for column, label in enumerate(known)}
+    for row, name in enumerate(recordings):
+        for onset, offset, label in truth[name]:
+            n_true[row, place[label]] += 1
+            seconds[row, place[label]] += offset - onset
+    return n_true, seconds
+
+
+def _roc(
+    changes: _ClassChanges, place: int, resample: _Resample, setting: PsdsSetting
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rising hit rates of a class, and the effective false alarms an hour at which each is reached.
+
+    As sed_scores_eval's `psd_roc` (Ebbers et al. 2022), but of changes that are sorted already.
+    """
+    weighted = changes.change * resample.counts[changes.recording, None]
+    counts = np.cumsum(weighted, axis=0)[changes.last]
+    hit_rate = counts[:, 0] / resample.n_true[place]
+    alarms = counts[:, 1] / resample.hours
+    if setting.alpha_ct > 0 and counts.shape[1] > 2:
+        others = np.delete(resample.seconds, place) / 3600
+        alarms += setting.alpha_ct * (counts[:, 2:] / np.maximum(others, 1e-12 / 3600)).mean(axis=1)
+    within = alarms <= setting.max_efpr
+    hit_rate, alarms = np.append(0.0, hit_rate[within]), np.append(0.0, alarms[within])
+    order = np.lexsort((hit_rate, alarms))
+    hit_rate, alarms = np.maximum.accumulate(hit_rate[order]), alarms[order]
+    # Of equal alarms the highest rate; of equal rates the fewest alarms.
+    kept = np.append(alarms[1:] != alarms[:-1], True)
+    hit_rate, alarms = hit_rate[kept], alarms[kept]
+    first = np.append(True, hit_rate[1:] > hit_rate[:-1])
+    return hit_rate[first], alarms[first]

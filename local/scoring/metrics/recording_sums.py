@@ -11,6 +11,8 @@ from collections.abc import Callable
 import numpy as np
 
 AVERAGES = ("micro", "macro")
+# Values taken together: 32 MB.
+_BLOCK_VALUES = 1 << 22
 
 
 class Statistic(ABC):
@@ -86,6 +88,59 @@ class ErrorRateStatistic(Statistic):
         """See `Statistic`."""
         table = divide(counts @ self._errors, counts @ self._n_true)
         return {self.names[0]: np.insert(table, 1, mean_of_classes(table[:, 1:]), axis=1)}
+
+
+class RateStatistic(Statistic):
+    """How many an hour: `number` (N, C) of things over `hours` (N,); micro counts all classes."""
+
+    def __init__(self, name: str, number: np.ndarray, hours: np.ndarray) -> None:
+        self.names = (name,)
+        self._number = np.column_stack([number.sum(axis=1), number])
+        self._hours = np.asarray(hours, np.float64)[:, None]
+
+    def values(self, counts: np.ndarray) -> dict[str, np.ndarray]:
+        """See `Statistic`."""
+        table = divide(counts @ self._number, counts @ self._hours)
+        return {self.names[0]: np.insert(table, 1, mean_of_classes(table[:, 1:]), axis=1)}
+
+
+class MedianStatistic(Statistic):
+    """The median of values (E,) that lie in recordings and classes; NaN where there is none.
+
+    Micro is that of all values together, macro the mean of the medians of classes.
+    """
+
+    def __init__(
+        self, name: str, recording: np.ndarray, label: np.ndarray, value: np.ndarray, n_classes: int
+    ) -> None:
+        self.names = (name,)
+        order = np.argsort(value, kind="stable")
+        recording, label, value = recording[order], label[order], value[order]
+        kept = [np.ones(len(value), dtype=bool), *(label == index for index in range(n_classes))]
+        self._parts = [(recording[mine], value[mine]) for mine in kept]
+
+    def values(self, counts: np.ndarray) -> dict[str, np.ndarray]:
+        """See `Statistic`."""
+        columns = [_medians(counts, *part) for part in self._parts]
+        table = np.stack(columns, axis=1)
+        return {self.names[0]: np.insert(table, 1, mean_of_classes(table[:, 1:]), axis=1)}
+
+
+def _medians(counts: np.ndarray, recording: np.ndarray, value: np.ndarray) -> np.ndarray:
+    """(B,) medians of rising values (E,), each as often as its recording counts."""
+    medians = np.full(len(counts), np.nan)
+    if len(value) == 0:
+        return medians
+    block = max(1, _BLOCK_VALUES // len(value))
+    for start in range(0, len(counts), block):
+        part = slice(start, start + block)
+        passed = np.cumsum(counts[part][:, recording], axis=1)
+        n = passed[:, -1]
+        # Of an even number, the mean of the two in the middle.
+        two = [(passed <= middle[:, None]).sum(axis=1) for middle in ((n - 1) // 2, n // 2)]
+        some = n > 0
+        medians[part][some] = (value[two[0][some]] + value[two[1][some]]) / 2
+    return medians
 
 
 class PlainStatistic(Statistic):

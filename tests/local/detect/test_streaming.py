@@ -18,6 +18,8 @@ from local.features.audio import load_audio
 from local.features.front_ends.logmel_torch import LogMel
 from local.inference.score_recordings import score_recordings
 from local.inference.scores import average_scores
+from local.inference.sliding import Chunk
+from local.io.errors import CanopyError
 from local.labels.grid import FrameGrid
 from local.labels.spans import SpanRule, frames_to_events
 
@@ -187,6 +189,15 @@ def test_nothing_is_detected_where_no_sample_moves(published, toy_sound, tmp_pat
     assert len(onset) == 6  # of each class both stretches of sound
     bounds = np.where(onset[:, None] < 16, (8.0, 16.0), (24.0, 32.0))
     np.testing.assert_allclose(np.stack([onset, offset], axis=1), bounds, atol=0.21)
+
+
+def test_scores_that_are_no_numbers_are_refused(published, toy_sound, tmp_path, monkeypatch):
+    path = tmp_path / "x.wav"
+    soundfile.write(path, toy_sound.make(4, seed=1), toy_sound.rate, subtype="FLOAT")
+    broken = Chunk(0, np.full((3, 7), np.nan), np.zeros(3))
+    monkeypatch.setattr(streaming, "score_stream", lambda *_: iter([broken]))
+    with pytest.raises(CanopyError, match=r"x\.wav: its scores are NaN"):
+        find_events(detector(published, "onnx"), path, [SpanRule(0.0)] * 3)
 
 
 def test_frames_are_held_only_as_long_as_somebody_may_ask(monkeypatch):

@@ -1,5 +1,7 @@
 """Event measures against sed_eval, scikit-learn and sed_scores_eval on random events."""
 
+import itertools
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,20 +10,26 @@ from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 from local.io.errors import CanopyError
 from local.scoring.evaluation.clip_level import clip_statistics
-from local.scoring.evaluation.comparison_table import measure, resample_table
-from local.scoring.metrics import psds
+from local.scoring.metrics import matching, psds
 from local.scoring.metrics.bootstrap import percentiles, resample_counts
-from local.scoring.metrics.event_statistics import EventOptions, event_statistics
+from local.scoring.metrics.event_statistics import FALSE_ALARMS, EventOptions, event_statistics
 from local.scoring.metrics.lwlrap import lwlrap
 from local.scoring.metrics.matching import (
     EventList,
+    closest_matching,
     collar_pairs,
     count_matched,
     largest_matching,
     matching_by_score,
     overlapping_pairs,
 )
-from local.scoring.metrics.recording_sums import CountStatistic, plain_values
+from local.scoring.metrics.measured import measure, resample_table
+from local.scoring.metrics.recording_sums import (
+    CountStatistic,
+    MedianStatistic,
+    RateStatistic,
+    plain_values,
+)
 from local.scoring.metrics.segments import segment_counts
 
 LABELS = ["a", "b", "c"]
@@ -250,6 +258,85 @@ def test_largest_matching_finds_more_than_the_first_fit():
     assert (rows.tolist(), partners.tolist()) == ([0, 1], [1, 0])
 
 
+def rows_of_one(part, row, label):
+    mine = (part.recording == row) & (part.label == label)
+    return np.flatnonzero(mine)
+
+
+def best_by_hand(true, found, row, label):
+    """IoUs of the best of all matchings of one recording and class: most pairs, then most IoU."""
+    i, j = rows_of_one(true, row, label), rows_of_one(found, row, label)
+
+    def iou(a, b):
+        shared = min(true.offset[a], found.offset[b]) - max(true.onset[a], found.onset[b])
+        whole = max(true.offset[a], found.offset[b]) - min(true.onset[a], found.onset[b])
+        return shared / whole if shared > 1e-9 else 0.0
+
+    best = []
+    padded = [*j, *[None] * len(i)]
+    for order in itertools.permutations(padded, len(i)):
+        values = [iou(a, b) for a, b in zip(i, order, strict=True) if b is not None]
+        values = [value for value in values if value > 0]
+        if (len(values), round(sum(values), 9)) > (len(best), round(sum(best), 9)):
+            best = values
+    return best
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_closest_matching_is_the_best_of_all(seed):
+    rng = np.random.default_rng(seed)
+
+    def some(n):
+        onset = rng.uniform(0, 4, n)
+        rows = [rng.integers(0, 4, n), rng.integers(0, 2, n), onset, onset + rng.uniform(0.2, 3, n)]
+        return events(np.column_stack([*rows, np.zeros(n)]))
+
+    true, found = some(12), some(14)
+    pairs = overlapping_pairs(true, found)
+    chosen = closest_matching(pairs, len(true), len(found))
+    assert len(set(pairs.true[chosen])) == len(set(pairs.found[chosen])) == len(chosen)
+    assert len(chosen) == len(largest_matching(pairs, len(true), len(found))[0])
+    for row in range(4):
+        for label in range(2):
+            own = chosen[(true.recording[pairs.true[chosen]] == row)]
+            own = own[true.label[pairs.true[own]] == label]
+            expected = best_by_hand(true, found, row, label)
+            assert len(own) == len(expected)
+            assert pairs.iou[own].sum() == pytest.approx(sum(expected))
+
+
+def test_a_group_too_large_for_a_table_still_gets_a_largest_matching(monkeypatch):
+    true = events([(0, 0, at, at + 1.2, 0) for at in range(6)])
+    found = events([(0, 0, at + 0.5, at + 1.7, 0) for at in range(5)])
+    pairs = overlapping_pairs(true, found)
+    monkeypatch.setattr(matching, "_DENSE_CELLS", 3)
+    chosen = closest_matching(pairs, 6, 5)
+    assert sorted(pairs.found[chosen]) == list(range(5))
+    assert len(set(pairs.true[chosen])) == 5
+    assert len(closest_matching(overlapping_pairs(true, events([])), 6, 0)) == 0
+
+
+def test_medians_and_rates_are_those_of_repeated_recordings():
+    rng = np.random.default_rng(3)
+    recording, label = rng.integers(0, N, 80), rng.integers(0, 2, 80)
+    value = rng.random(80).round(2)
+    statistic = MedianStatistic("m", recording, label, value, 3)
+    alarms = rng.integers(0, 4, (N, 3)).astype(float)
+    rate = RateStatistic("r", alarms, DURATIONS / 3600)
+    counts = rng.multinomial(N, np.full(N, 1 / N), 6)
+    for draw, table, rates in zip(
+        counts, statistic.values(counts)["m"], rate.values(counts)["r"], strict=True
+    ):
+        times = draw[recording]
+        one = [np.median(np.repeat(value, times * (label == index))) for index in range(2)]
+        expected = [np.median(np.repeat(value, times)), np.mean(one), *one]
+        assert table[:4] == pytest.approx(expected)
+        assert np.isnan(table[4])
+        hourly = np.repeat(alarms, draw, axis=0).sum(axis=0) / (draw.sum() * DURATION / 3600)
+        assert rates == pytest.approx([hourly.sum(), hourly.mean(), *hourly])
+    assert np.isnan(statistic.values(np.zeros((1, N)))["m"]).all()
+
+
 def test_nothing_on_either_side():
     nothing, some = events([]), events([(0, 0, 1, 2, 0.5)])
     silent = measured(some, nothing, nothing)
@@ -262,6 +349,7 @@ def test_nothing_on_either_side():
     assert np.isnan(empty["overlap recall"][2])
     assert np.isnan(empty["overlap AP"][2])
     both = measured(nothing, nothing, nothing)
+    assert both.pop(FALSE_ALARMS).tolist() == [0.0] * 5
     assert all(np.isnan(table).all() for table in both.values())
 
 
