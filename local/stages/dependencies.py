@@ -205,7 +205,7 @@ STAGES = {
     ),
     # Also what the report shows. Sounds are not compared.
     "submit": Dependencies(
-        version=2,
+        version=3,
         matters=f"""task task_params seed {_FRONT_END} data split.n_folds window.length_s model.name
             prior.method score events.tune report relabel.threshold relabel.low_threshold
             relabel.min_duration_s relabel.max_gap_s""",
@@ -262,7 +262,7 @@ STAGES = {
     ),
     # Labels of a cycle from the scores of the one before it.
     "relabel": Dependencies(
-        version=2,
+        version=3,
         matters="""task task_params split.n_folds relabel.kind relabel.subsets relabel.weight
             relabel.use_prior""",
         harmless=_NOTED
