@@ -2,7 +2,8 @@
 
 A network that learns from few, balanced labels answers with odds that carry no prevalence of the
 field. One constant a class is added to its logits, so that their mean probability over the
-recordings is (or comes nearer to) the prevalence there. It never changes the order of recordings
+recordings is (or comes nearer to) the prevalence there. Of estimated prevalence only what a second
+opinion agrees on is corrected, and that in part. It never changes the order of recordings
 within a class, only the order of classes within a recording.
 """
 
@@ -23,6 +24,7 @@ from local.relabel.prevalence import (
     checked_prior,
     estimate_prevalence,
     read_prevalence,
+    share_passing,
     within_counts,
 )
 
@@ -73,9 +75,24 @@ def prior_correction(
     if n == 0:
         log.warning("prior.method is given, but there are no test recordings to correct")
         return Correction(source, target, np.zeros(len(labels)))
-    return Correction(
-        source, target, matching_shift(test_logit, target, settings.share, settings.max_odds_ratio)
-    )
+    how = settings.share, settings.max_odds_ratio
+    shift = matching_shift(test_logit, target, *how)
+    if settings.method == "estimated":
+        passing = share_passing(folds)
+        if np.isfinite(passing).all():
+            shift = agreed(shift, matching_shift(test_logit, passing, *how))
+    return Correction(source, target, shift)
+
+
+def agreed(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """(C,) what two shifts (C,) agree on: the smaller where both move a class alike, else nothing.
+
+    Each is taken against its middle over classes, as what all share changes no order. Where an
+    estimate goes wrong on recordings unlike those that were labelled, the other seldom does so too.
+    """
+    one, other = one - np.median(one), other - np.median(other)
+    alike = np.sign(one) == np.sign(other)
+    return np.where(alike, np.sign(one) * np.minimum(np.abs(one), np.abs(other)), 0.0)
 
 
 def matching_shift(

@@ -161,10 +161,20 @@ def test_every_rule_is_a_row(tmp_path):
             for name in ("a", "b")
             for drop in DROPS
         ]
+        + [
+            {
+                "competition": "a",
+                "seed": 0,
+                "rule": "--threshold precision=0.9",
+                "drop": 0,
+                **figures,
+            }
+        ]
     )
     write_page(tmp_path / "page.md", "make transfer", ranking, events, ["town"])
     text = (tmp_path / "page.md").read_text()
     assert "| odds | +0.100 (+0.100 to +0.100) | +0.100 | a | 2 of 2 |" in text
     assert "Chosen on all: odds." in text
     assert text.count("| logit 1 |") == len(DROPS)
+    assert "| --threshold precision=0.9 | 1 of 1 | 1.000 | 1.000, a | 1.000, s0 of a |" in text
     assert "Passed over, as their sounds are not there: town." in text

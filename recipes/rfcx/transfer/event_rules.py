@@ -219,11 +219,15 @@ def evidence_of(stored: Stored, prevalence: np.ndarray | None = None) -> Evidenc
 def by_run(choice: str, told: bool, stored: Stored) -> tuple[np.ndarray, float]:
     """(C,) thresholds by an option of `bin/detect.py`, and the fitted drop.
 
-    told : whether prevalence is estimated; if not, known spans are all there is.
+    told : whether prevalence is estimated; if not, known spans are all there is. A promise that no
+    class keeps finds nothing.
     """
     prevalence = by_estimator("combined", stored) if told else None
     evidence = evidence_of(stored, prevalence)
-    fitted = fit_thresholds(stored.labels, parse_choice(choice), evidence)
+    try:
+        fitted = fit_thresholds(stored.labels, parse_choice(choice), evidence)
+    except CanopyError:
+        return np.full(len(stored.labels), np.inf), evidence.drop
     return fitted["logit"].to_numpy(dtype=np.float64), evidence.drop
 
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from local.io.files import write_text
@@ -42,6 +43,9 @@ def write_page(
         "in logits, an event goes on. F1 at any overlap, micro and macro over classes; median IoU "
         "of matched pairs.",
         _events_table(events),
+        "## Promised precision",
+        "Of `--threshold precision=...`: what is kept where something is found; the worst class.",
+        _promises(events),
     ]
     write_text(path, "\n\n".join(parts) + "\n")
 
@@ -94,5 +98,24 @@ def _events_table(events: pd.DataFrame) -> str:
             f"| {rule} | {drop} | {mean.f1:.3f} ({low:.3f}-{high:.3f}) | {mine.min():.3f} | "
             f"{mine.idxmin()} | {mean.macro:.3f} | {mean.precision:.3f} | {mean.recall:.3f} | "
             f"{mean.f1_half:.3f} | {mean.iou:.3f} |"
+        )
+    return "\n".join(lines)
+
+
+def _promises(events: pd.DataFrame) -> str:
+    lines = ["| rule | sets with events | precision | worst set | worst class | recall |"]
+    lines.append(f"|{' --- |' * 6}")
+    for rule, rows in events[events["rule"].str.contains("precision=")].groupby("rule", sort=False):
+        found = rows[rows["precisions"].map(lambda one: np.isfinite(one).any())]
+        if found.empty:
+            lines.append(f"| {rule} | 0 of {len(rows)} | | | | 0 |")
+            continue
+        lowest = found.loc[found["precision"].idxmin()]
+        worst = found.loc[found["precisions"].map(np.nanmin).idxmin()]
+        lines.append(
+            f"| {rule} | {len(found)} of {len(rows)} | {found.precision.mean():.3f} | "
+            f"{lowest.precision:.3f}, {lowest.competition} | {np.nanmin(worst.precisions):.3f}, "
+            f"s{np.nanargmin(worst.precisions)} of {worst.competition} | "
+            f"{rows.recall.mean():.3f} |"
         )
     return "\n".join(lines)

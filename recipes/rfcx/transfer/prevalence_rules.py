@@ -9,7 +9,7 @@ from scipy.special import logit as logit_of
 
 from local.relabel.prevalence import estimate_combined, estimate_tail, within_counts
 from local.relabel.prevalence_mixture import estimate_mixture
-from local.relabel.prior_correction import matching_shift
+from local.relabel.prior_correction import agreed, matching_shift
 from local.scoring.event_rules.thresholds import ThresholdChoice, fit_thresholds
 from local.scoring.known_labels import known_evidence
 from recipes.rfcx.transfer.stored_scores import Stored
@@ -85,8 +85,8 @@ def prevalence_rules() -> dict[str, Rule]:
             for strength in (1.0, 0.75, 0.5):
                 name = f"{estimate}, {shift}" + ("" if strength == 1 else f" x {strength:g}")
                 rules[name] = partial(_shifted, of, by, strength)
-    rules["agreed"] = agreed
-    rules["agreed x 0.5"] = lambda stored: 0.5 * agreed(stored)
+    for strength in (1.0, 0.75, 0.6, 0.5):
+        rules[f"combined and best F1 agreed, match x {strength:g}"] = partial(by_two, strength)
     return rules
 
 
@@ -94,16 +94,7 @@ def _shifted(of: Callable, by: Callable, strength: float, stored: Stored) -> np.
     return strength * by(stored, of(stored))
 
 
-def agreed(stored: Stored) -> np.ndarray:
-    """(C,) the least of several shifts, against their middle, where all agree in its sign, or 0."""
-    shifts = np.array(
-        [
-            by(stored, of(stored))
-            for of in (partial(by_estimator, "mixture"), by_best_f1)
-            for by in SHIFTS.values()
-        ]
-    )
-    # What all classes share changes no order.
-    shifts -= np.median(shifts, axis=1, keepdims=True)
-    same = np.abs(np.sign(shifts).sum(axis=0)) == len(shifts)
-    return np.where(same, np.sign(shifts[0]) * np.abs(shifts).min(axis=0), 0.0)
+def by_two(strength: float, stored: Stored) -> np.ndarray:
+    """(C,) that part of what the shifts by two estimates agree on, as in `prior_correction`."""
+    shifts = [shift_to_match(stored, of(stored)) for of in (PREVALENCES["combined"], by_best_f1)]
+    return strength * agreed(*shifts)

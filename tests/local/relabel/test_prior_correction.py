@@ -12,7 +12,7 @@ from scipy.stats import rankdata
 
 from local.io.errors import CanopyError
 from local.relabel.fold_scores import FoldScores
-from local.relabel.prior_correction import matching_shift, prior_correction
+from local.relabel.prior_correction import agreed, matching_shift, prior_correction
 from local.scoring.metrics.lwlrap import lwlrap
 from local.tasks.submission_csv import (
     check_submission,
@@ -92,7 +92,22 @@ def test_estimated_prevalence_is_matched_in_part(toy_config, tmp_path):
     found = prior_correction(LABELS, target, config, tmp_path, folds)
     np.testing.assert_allclose(found.target, [0.05, 0.6, 0.2], rtol=0.25)
     whole = matching_shift(target, found.target, max_ratio=1e9)
-    np.testing.assert_allclose(found.shift, 0.75 * whole)
+    np.testing.assert_allclose(found.shift, 0.6 * whole)
+    # Known spans are a second opinion: here confirmed ones, of class 0, are plainer than all.
+    label = np.repeat([0.0, 1.0, 2.0], 40)
+    verdict = np.tile([1.0, 0.0], 60)
+    score = np.where(verdict == 1, -5.0, -9.0) + np.where(label == 0, 4.0 * verdict, 0.0)
+    folds = [FoldScores(known, positive, target, spans=np.column_stack([score, verdict, label]))]
+    cautious = prior_correction(LABELS, target, config, tmp_path, folds)
+    assert np.median(cautious.shift) == 0
+    assert (np.abs(cautious.shift) <= np.abs(found.shift - np.median(found.shift)) + 1e-3).all()
+
+
+def test_two_shifts_agree_on_the_smaller_where_both_move_alike():
+    one, other = np.array([1.0, 5.0, 2.0, 2.0, -1.0]), np.array([0.0, 8.0, 0.5, 2.0, 9.0])
+    # Against their middles, 2 and 2: -1, 3, 0, 0, -3 and -2, 6, -1.5, 0, 7.
+    np.testing.assert_array_equal(agreed(one, other), [-1.0, 3.0, 0.0, 0.0, 0.0])
+    np.testing.assert_array_equal(agreed(one, other), agreed(other + 7, one - 3))
 
 
 def test_nothing_to_estimate_from_is_told(toy_config, tmp_path):
