@@ -72,7 +72,7 @@ class RelabelConfig(Section):
 
 
 # Of the shift by estimated prevalence, chosen on recipes/rfcx/TRANSFER.md.
-ESTIMATED_STRENGTH = 0.6
+ESTIMATED_STRENGTH = 0.75
 
 
 class PriorConfig(Section):
@@ -85,9 +85,11 @@ class PriorConfig(Section):
     # makes none.
     n_insertions: Some = 40
     # How much of the shift is made that would make the mean probability of a class its prevalence;
-    # null: all of it where prevalence is given; where it is estimated 0.6 of what two estimates
-    # agree on.
+    # null: all of it where prevalence is given, three quarters where it is estimated.
     strength: Share | None = None
+    # Estimated prevalence is used where the span AUC, out-of-fold, is at least this: scores that do
+    # not tell confirmed from rejected spans do not tell how common a class is. 0: always.
+    least_auc: Share = 0.85
     # The factor on the odds of a class is kept within [1/max_odds_ratio, max_odds_ratio].
     max_odds_ratio: Annotated[float, Field(gt=1.0)] = 1000.0
 

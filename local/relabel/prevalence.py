@@ -19,12 +19,6 @@ from local.io.csv_cells import read_cells
 from local.io.errors import CanopyError
 from local.relabel.fold_scores import FoldScores
 from local.relabel.prevalence_mixture import estimate_mixture
-from local.scoring.event_rules.thresholds import (
-    ClassEvidence,
-    Evidence,
-    ThresholdChoice,
-    fit_thresholds,
-)
 
 log = logging.getLogger("canopy")
 
@@ -72,26 +66,22 @@ def estimate_combined(folds: list[FoldScores]) -> np.ndarray:
     return expit(tail + np.where(mixture > tail, share**2, share) * (mixture - tail))
 
 
-def share_passing(folds: Sequence[FoldScores]) -> np.ndarray:
-    """(C,) share of target recordings above the threshold with the best F1 on known spans.
+def told_apart(folds: Sequence[FoldScores]) -> float:
+    """How well scores tell confirmed from rejected spans, out-of-fold: the mean AUC over classes.
 
-    A second opinion: known spans are no sample of the field, but what is wrong with them is not
-    what is wrong with `estimate_combined`. NaN where no fold has spans.
+    NaN where no class has spans of both kinds.
     """
+    # Imported here: this module is in every stage's way, and this number seldom asked for.
+    from sklearn.metrics import roc_auc_score
+
     parts = [fold.spans for fold in folds if fold.spans is not None]
-    n_classes = folds[0].target.shape[1]
     spans = np.concatenate([np.zeros((0, 3)), *parts])
-    if not (spans[:, 1] == 1).any() or not (spans[:, 1] == 0).any():
-        return np.full(n_classes, np.nan)
-    nothing = np.zeros(0)
-    classes = {}
-    for column in range(n_classes):
+    found = []
+    for column in np.unique(spans[:, 2]):
         score, verdict = spans[spans[:, 2] == column][:, :2].T
-        right, wrong = np.sort(score[verdict == 1]), np.sort(score[verdict == 0])
-        classes[str(column)] = ClassEvidence(right, wrong, nothing, nothing)
-    fitted = fit_thresholds(list(classes), ThresholdChoice("best-f1"), Evidence(classes, 0.0))
-    threshold = fitted["logit"].to_numpy(dtype=np.float64)
-    return np.mean([(fold.target >= threshold).mean(axis=0) for fold in folds], axis=0)
+        if len(np.unique(verdict)) == 2:
+            found.append(roc_auc_score(verdict, score))
+    return float(np.mean(found)) if found else float("nan")
 
 
 def estimate_tail(

@@ -2,9 +2,9 @@
 
 A network that learns from few, balanced labels answers with odds that carry no prevalence of the
 field. One constant a class is added to its logits, so that their mean probability over the
-recordings is (or comes nearer to) the prevalence there. Of estimated prevalence only what a second
-opinion agrees on is corrected, and that in part. It never changes the order of recordings
-within a class, only the order of classes within a recording.
+recordings is (or comes nearer to) the prevalence there. Where prevalence is estimated, three
+quarters of the shift are made, and only where scores tell confirmed from rejected spans. It never
+changes the order of recordings within a class, only the order of classes within a recording.
 """
 
 import logging
@@ -24,7 +24,7 @@ from local.relabel.prevalence import (
     checked_prior,
     estimate_prevalence,
     read_prevalence,
-    share_passing,
+    told_apart,
     within_counts,
 )
 
@@ -75,24 +75,15 @@ def prior_correction(
     if n == 0:
         log.warning("prior.method is given, but there are no test recordings to correct")
         return Correction(source, target, np.zeros(len(labels)))
-    how = settings.share, settings.max_odds_ratio
-    shift = matching_shift(test_logit, target, *how)
-    if settings.method == "estimated":
-        passing = share_passing(folds)
-        if np.isfinite(passing).all():
-            shift = agreed(shift, matching_shift(test_logit, passing, *how))
+    if settings.method == "estimated" and (auc := told_apart(folds)) < settings.least_auc:
+        log.info(
+            "priors are not corrected: the span AUC is %.3f out-of-fold, less than prior.least_auc "
+            "%g, so prevalence cannot be estimated well",
+            *(auc, settings.least_auc),
+        )
+        return Correction(source, target, np.zeros(len(labels)))
+    shift = matching_shift(test_logit, target, settings.share, settings.max_odds_ratio)
     return Correction(source, target, shift)
-
-
-def agreed(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """(C,) what two shifts (C,) agree on: the smaller where both move a class alike, else nothing.
-
-    Each is taken against its middle over classes, as what all share changes no order. Where an
-    estimate goes wrong on recordings unlike those that were labelled, the other seldom does so too.
-    """
-    one, other = one - np.median(one), other - np.median(other)
-    alike = np.sign(one) == np.sign(other)
-    return np.where(alike, np.sign(one) * np.minimum(np.abs(one), np.abs(other)), 0.0)
 
 
 def matching_shift(

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 def run_evidence(experiment: "Experiment", cycle: int) -> Evidence | None:
     """What thresholds and extents of a run are fitted on; None where scores over time are not kept.
 
-    Where section `prior` tells the prevalence of classes in the test recordings, these are at hand.
+    Where priors are corrected, the test recordings are at hand, and their prevalence is known.
     """
     oof, _ = train_part(experiment, cycle)
     config, at_hand = experiment.run.config, {}
     if config.prior.method != "none" and experiment.ids("test"):
         test, _, correction = corrected_test(experiment, cycle)
-        if test.frames:
+        if test.frames and correction.shift.any():
             inserted = [fold.inserted for fold in fold_evidence(experiment, cycle)]
             calls = [scores for scores in inserted if scores is not None]
             none = np.zeros((0, len(test.labels)))

@@ -9,6 +9,7 @@ import pandas as pd
 
 from local.io.errors import CanopyError
 from local.labels.spans import frames_to_events
+from local.relabel.prevalence import told_apart
 from local.scoring.event_rules.at_hand import AtHand
 from local.scoring.event_rules.thresholds import Evidence, fit_thresholds, parse_choice
 from local.scoring.known_labels import known_evidence
@@ -219,9 +220,11 @@ def evidence_of(stored: Stored, prevalence: np.ndarray | None = None) -> Evidenc
 def by_run(choice: str, told: bool, stored: Stored) -> tuple[np.ndarray, float]:
     """(C,) thresholds by an option of `bin/detect.py`, and the fitted drop.
 
-    told : whether prevalence is estimated; if not, known spans are all there is. A promise that no
+    told : whether prevalence is estimated, where scores tell spans apart; if not, known spans are
+        all there is. A promise that no
     class keeps finds nothing.
     """
+    told = told and told_apart(stored.folds) >= stored.config.prior.least_auc
     prevalence = by_estimator("combined", stored) if told else None
     evidence = evidence_of(stored, prevalence)
     try:

@@ -7,9 +7,9 @@ import numpy as np
 from scipy.special import expit
 from scipy.special import logit as logit_of
 
-from local.relabel.prevalence import estimate_combined, estimate_tail, within_counts
+from local.relabel.prevalence import estimate_combined, estimate_tail, told_apart, within_counts
 from local.relabel.prevalence_mixture import estimate_mixture
-from local.relabel.prior_correction import agreed, matching_shift
+from local.relabel.prior_correction import matching_shift
 from local.scoring.event_rules.thresholds import ThresholdChoice, fit_thresholds
 from local.scoring.known_labels import known_evidence
 from recipes.rfcx.transfer.stored_scores import Stored
@@ -85,8 +85,11 @@ def prevalence_rules() -> dict[str, Rule]:
             for strength in (1.0, 0.75, 0.5):
                 name = f"{estimate}, {shift}" + ("" if strength == 1 else f" x {strength:g}")
                 rules[name] = partial(_shifted, of, by, strength)
-    for strength in (1.0, 0.75, 0.6, 0.5):
-        rules[f"combined and best F1 agreed, match x {strength:g}"] = partial(by_two, strength)
+    for strength in (1.0, 0.75, 0.5):
+        rules[f"combined and best F1 agreed, match x {strength:g}"] = partial(agreed, strength)
+    for least in (0.75, 0.8, 0.85, 0.9):
+        name = f"combined, match x 0.75, where the span AUC is {least:g}"
+        rules[name] = partial(where_told_apart, least)
     return rules
 
 
@@ -94,7 +97,16 @@ def _shifted(of: Callable, by: Callable, strength: float, stored: Stored) -> np.
     return strength * by(stored, of(stored))
 
 
-def by_two(strength: float, stored: Stored) -> np.ndarray:
-    """(C,) that part of what the shifts by two estimates agree on, as in `prior_correction`."""
+def agreed(strength: float, stored: Stored) -> np.ndarray:
+    """(C,) of the shifts by two estimates the smaller, where both move a class alike, or 0."""
     shifts = [shift_to_match(stored, of(stored)) for of in (PREVALENCES["combined"], by_best_f1)]
-    return strength * agreed(*shifts)
+    one, other = (shift - np.median(shift) for shift in shifts)
+    least = np.minimum(np.abs(one), np.abs(other))
+    return strength * np.where(np.sign(one) == np.sign(other), np.sign(one) * least, 0.0)
+
+
+def where_told_apart(least_auc: float, stored: Stored) -> np.ndarray:
+    """(C,) what runs do: three quarters of the shift, where scores tell spans apart."""
+    if told_apart(stored.folds) < least_auc:
+        return np.zeros(len(stored.labels))
+    return 0.75 * shift_to_match(stored, PREVALENCES["combined"](stored))

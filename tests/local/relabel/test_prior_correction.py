@@ -9,10 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import expit, logit
 from scipy.stats import rankdata
+from sklearn.metrics import roc_auc_score
 
 from local.io.errors import CanopyError
 from local.relabel.fold_scores import FoldScores
-from local.relabel.prior_correction import agreed, matching_shift, prior_correction
+from local.relabel.prevalence import told_apart
+from local.relabel.prior_correction import matching_shift, prior_correction
 from local.scoring.metrics.lwlrap import lwlrap
 from local.tasks.submission_csv import (
     check_submission,
@@ -92,22 +94,30 @@ def test_estimated_prevalence_is_matched_in_part(toy_config, tmp_path):
     found = prior_correction(LABELS, target, config, tmp_path, folds)
     np.testing.assert_allclose(found.target, [0.05, 0.6, 0.2], rtol=0.25)
     whole = matching_shift(target, found.target, max_ratio=1e9)
-    np.testing.assert_allclose(found.shift, 0.6 * whole)
-    # Known spans are a second opinion: here confirmed ones, of class 0, are plainer than all.
-    label = np.repeat([0.0, 1.0, 2.0], 40)
-    verdict = np.tile([1.0, 0.0], 60)
-    score = np.where(verdict == 1, -5.0, -9.0) + np.where(label == 0, 4.0 * verdict, 0.0)
-    folds = [FoldScores(known, positive, target, spans=np.column_stack([score, verdict, label]))]
-    cautious = prior_correction(LABELS, target, config, tmp_path, folds)
-    assert np.median(cautious.shift) == 0
-    assert (np.abs(cautious.shift) <= np.abs(found.shift - np.median(found.shift)) + 1e-3).all()
+    np.testing.assert_allclose(found.shift, 0.75 * whole)
 
 
-def test_two_shifts_agree_on_the_smaller_where_both_move_alike():
-    one, other = np.array([1.0, 5.0, 2.0, 2.0, -1.0]), np.array([0.0, 8.0, 0.5, 2.0, 9.0])
-    # Against their middles, 2 and 2: -1, 3, 0, 0, -3 and -2, 6, -1.5, 0, 7.
-    np.testing.assert_array_equal(agreed(one, other), [-1.0, 3.0, 0.0, 0.0, 0.0])
-    np.testing.assert_array_equal(agreed(one, other), agreed(other + 7, one - 3))
+@pytest.mark.parametrize(("gap", "corrected"), [(3.0, True), (0.5, False)])
+def test_prevalence_is_estimated_only_where_scores_tell_spans_apart(
+    toy_config, tmp_path, gap, corrected
+):
+    rng = np.random.default_rng(2)
+    present = rng.random((200, 3)) < [0.05, 0.6, 0.2]
+    target = gap * present + rng.normal(size=present.shape)
+    positive = np.tile(np.eye(3, dtype=int), (40, 1))
+    known = gap * positive + rng.normal(size=positive.shape)
+    label, verdict = np.repeat([0.0, 1.0, 2.0], 100), np.tile([1.0, 0.0], 150)
+    spans = np.column_stack([gap * verdict + rng.normal(size=300), verdict, label])
+    folds = [FoldScores(known, positive, target, spans=spans)]
+    aucs = [roc_auc_score(verdict[label == c], spans[label == c, 0]) for c in range(3)]
+    assert told_apart(folds) == pytest.approx(np.mean(aucs))
+    assert (np.mean(aucs) >= 0.85) == corrected
+    config = toy_config(prior={"method": "estimated"})
+    found = prior_correction(LABELS, target, config, tmp_path, folds)
+    assert found.shift.any() == corrected
+    always = toy_config(prior={"method": "estimated", "least_auc": 0.0})
+    assert prior_correction(LABELS, target, always, tmp_path, folds).shift.any()
+    assert np.isnan(told_apart([FoldScores(known, positive, target)]))
 
 
 def test_nothing_to_estimate_from_is_told(toy_config, tmp_path):

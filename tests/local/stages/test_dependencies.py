@@ -171,6 +171,7 @@ prior.given                     other.csv   -
 prior.n_insertions              7           further | relabel submit
 prior.strength                  0.1         | relabel submit
 prior.max_odds_ratio            7.0         | relabel submit
+prior.least_auc                 0.5         | relabel submit
 score.metric                    map         submit | train
 score.n_bootstrap               7           submit
 score.test_truth                other.csv   -
