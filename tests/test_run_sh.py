@@ -396,6 +396,7 @@ def test_make_help_lists_the_targets():
             "test-slurm",
             "fuzz",
             "ladder",
+            "transfer",
             "clean",
         ),
     ]

@@ -37,7 +37,7 @@ N_TEST = 40
 SOURCE = [0.25, 0.25, 0.25, 0.25]
 # How well the invented runs hear: the higher, the less noise on the truth.
 HEARING = {"positives": 0.3, "masked": 2.0, "frames": 2.0, "pull": 2.0, "truth": 6.0}
-HEARING |= {"default": 3.0, "tta": 3.0, "blend": 3.0, "fitted": 3.0}
+HEARING |= {"default": 3.0, "soft": 3.0, "tta": 3.0, "blend": 3.0, "fitted": 3.0}
 
 
 def value_of(command: list[str], option: str) -> str:

@@ -273,7 +273,7 @@ def test_stage_5_makes_events_where_the_configuration_asks(finished):
     assert len(found) == told["n_found"]
     # Class a is told without error, so its six calls are among what was found.
     assert (found["label"] == "a").sum() == 6
-    off = finished(data={"annotation": "complete"})
+    off = finished(data={"annotation": "complete"}, events={"tune": False})
     assert make_events(off.experiment, 0, results) == []
     # What an earlier stage 5 fitted is no longer true.
     assert not (off.exp / "rule.json").exists()
