@@ -34,7 +34,7 @@ class SilenceFinder:
 
     def add(self, block: np.ndarray) -> None:
         """Look through further samples."""
-        samples: np.ndarray = block.reshape(-1, block.shape[-1])
+        samples = np.atleast_2d(block)
         if self._rest is not None:
             # Only the piece that begins in a block before is copied.
             lacking = self._piece + 1 - self._rest.shape[1]
@@ -45,7 +45,7 @@ class SilenceFinder:
         self._look(samples)
 
     def _look(self, samples: np.ndarray) -> None:
-        """Samples (C, n) from the beginning of a piece on; keeps those of the last one."""
+        """Samples (C, n) from the beginning of a piece on; what makes no whole piece is kept."""
         # Of each piece the first sample of the next one must be there.
         n = max(0, (samples.shape[1] - 1) // self._piece)
         used = n * self._piece

@@ -1,5 +1,7 @@
 """Digital silence is found wherever it lies, and quiet sound is none."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -63,6 +65,18 @@ def test_silence_of_several_channels_is_that_of_all():
     wave[0, : RATE * 2] = 0.0
     wave[1, RATE : RATE * 3] = 0.1
     np.testing.assert_allclose(found(wave, 3000), [[1.0, 2.0]], atol=0.005)
+
+
+@pytest.mark.parametrize("channels", [(), (2,)])
+def test_a_block_without_samples_changes_nothing(channels):
+    wave = np.broadcast_to(sound(), (*channels, 6 * RATE)).copy()
+    wave[..., RATE : RATE * 2] = 0.0
+    finder = SilenceFinder(RATE)
+    cuts = [0, 0, 700, 700, RATE + 5, RATE + 5, wave.shape[-1], wave.shape[-1]]
+    for start, end in pairwise(cuts):
+        finder.add(wave[..., start:end])
+    np.testing.assert_array_equal(finder.spans_s(), found(wave, 5000))
+    assert finder.end_s == 6.0
 
 
 def test_only_what_ends_later_is_asked_for():
