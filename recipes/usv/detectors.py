@@ -9,7 +9,7 @@ from local.baselines.energy import EnergyDetector, EnergyParams
 from local.config import AudioConfig
 from local.features.audio import load_audio
 from local.io.errors import CanopyError
-from local.scoring.event_rules.tuning import COLUMNS
+from local.scoring.event_rules.span_rules import COLUMNS
 from recipes.usv.tables import LABEL, read_calls
 
 

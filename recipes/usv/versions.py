@@ -18,7 +18,8 @@ from local.io.errors import CanopyError
 from local.io.files import write_csv
 from local.io.seeds import generator
 from local.jobs.interruption import stop_if_asked
-from local.scoring.event_rules.tuning import COLUMNS, count_matches, pooled_f1
+from local.scoring.event_rules.span_rules import COLUMNS
+from local.scoring.event_rules.tuning import count_matches, pooled_f1
 from local.scoring.metrics.bootstrap import interval, of_rows
 from local.scoring.metrics.matching import EventList
 from recipes.usv.changes import TRIED, Change, Sound, write_sound
