@@ -17,7 +17,8 @@ class ScoreConfig(Section):
     # the data folder. What does not exist is passed over.
     test_truth: str | None = None
     train_truth: str | None = None
-    # True spans of test recordings, for pictures: csv of recording_id, species_id, t_min, t_max.
+    # All true spans of test recordings, that events are scored against and pictures show: csv of
+    # recording_id, species_id, t_min, t_max, or of the columns of events.csv.
     test_events: str | None = None
 
 

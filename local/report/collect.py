@@ -11,14 +11,24 @@ from local.config import RelabelConfig
 from local.inference.scores import Scores
 from local.report.clips import build_viewer
 from local.report.confusion_and_calibration import calibration_of, confusion_of
-from local.report.page_records import Baseline, ClassRow, Curve, Report, ScoreRow
+from local.report.page_records import (
+    Baseline,
+    ClassRow,
+    Curve,
+    EventClassRow,
+    EventScores,
+    Report,
+    ScoreRow,
+)
 from local.report.pseudo_label_changes import changes_of, examples_of
+from local.scoring.event_rules.event_figures import TITLES
 from local.scoring.event_rules.event_measures import measure_title
 from local.scoring.event_rules.rule_file import read_rule
 from local.scoring.event_rules.span_rules import default_choice
 from local.scoring.event_rules.thresholds import fit_thresholds
 from local.scoring.event_rules.tuning import iou_title
 from local.stages.experiment import Experiment, submitted_cycle
+from local.tasks.detection_events import EVENT_TITLES, worst_words
 from local.tasks.detection_results import SCORE_TITLES, known_counts, metric_title, train_part
 from local.tasks.detection_thresholds import run_evidence
 
@@ -74,6 +84,7 @@ def _with_detection(report: Report, experiment: Experiment, results: dict[str, A
         report,
         facts=[*report.facts, ("prior correction", experiment.run.config.prior.method)],
         scores=[*report.scores, *_span_rows(results), *_event_rows(results)],
+        event_scores=_event_scores(experiment, results),
         events=_event_measures(results),
         baselines=_baselines(results),
         classes=_class_rows(experiment, results),
@@ -177,6 +188,51 @@ def _event_measures(results: dict[str, Any]) -> list[ScoreRow]:
         )
         for name, one in told.get("measures", {}).items()
     ]
+
+
+def _event_scores(experiment: Experiment, results: dict[str, Any]) -> list[EventScores]:
+    """Figures of events of every cycle; those by class of the last one that has them."""
+    found = [
+        (entry["cycle"], name, figures)
+        for entry in results["cycles"]
+        for name, figures in entry.get("events", {}).items()
+    ]
+    last = {name: cycle for cycle, name, _ in found}
+    names = dict(experiment.tables.classes[["label", "name"]].itertuples(index=False))
+    return [
+        EventScores(
+            cycle=cycle,
+            subset=EVENT_TITLES[name],
+            n=figures["n"],
+            averages={
+                TITLES[measure]: {
+                    average: (told[average]["value"], told[average]["low"], told[average]["high"])
+                    for average in ("micro", "macro")
+                }
+                for measure, told in figures["measures"].items()
+            },
+            classes=_event_classes(figures, names) if cycle == last[name] else [],
+            worst=worst_words(figures["worst"]) if figures["worst"] else "",
+            rates=[TITLES["false_alarms_per_hour"]],
+        )
+        for cycle, name, figures in found
+    ]
+
+
+def _event_classes(figures: dict[str, Any], names: dict[str, str]) -> list[EventClassRow]:
+    rows = []
+    for place, label in enumerate(figures["labels"]):
+        scores = {
+            TITLES[measure]: (
+                float(told["per_class"][place]),
+                float(told["per_class_low"][place]),
+                float(told["per_class_high"][place]),
+            )
+            for measure, told in figures["measures"].items()
+        }
+        n_true, n_found = (int(figures[f"n_{what}_per_class"][place]) for what in ("true", "found"))
+        rows.append(EventClassRow(label, names.get(label, ""), n_true, n_found, scores))
+    return rows
 
 
 def _baselines(results: dict[str, Any]) -> list[Baseline]:

@@ -88,6 +88,46 @@ class ClassRow:
 
 
 @dataclass(frozen=True)
+class EventClassRow:
+    """One class of an `EventScores`: `scores` maps a title to (value, low, high)."""
+
+    label: str
+    name: str
+    n_true: int
+    n_found: int
+    scores: Mapping[str, tuple[float, float, float]]
+
+
+@dataclass(frozen=True)
+class EventScores:
+    """Events of one cycle against true ones.
+
+    Attributes
+    ----------
+    subset
+        Which events, against what.
+    n
+        Number of recordings behind it.
+    averages
+        Title -> ``"micro"`` and ``"macro"`` -> (value, low, high).
+    classes
+        A row a class; empty: not shown.
+    worst
+        The worst class in words.
+    rates
+        Titles whose values are no shares in [0, 1].
+    """
+
+    cycle: int
+    subset: str
+    n: int
+    averages: Mapping[str, Mapping[str, tuple[float, float, float]]]
+    classes: Sequence[EventClassRow] = ()
+    worst: str = ""
+    rates: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
 class Curve:
     """Training of one fold in one cycle: `series` maps a name to one value per entry of `epoch`."""
 
@@ -300,7 +340,8 @@ class Report:
     title: str
     facts: Sequence[tuple[str, str]] = ()
     scores: Sequence[ScoreRow] = ()
-    # Measures of events: a table of their own, without tiles and plots.
+    # Events against true ones, and measures of a fitted rule's: tables without tiles and plots.
+    event_scores: Sequence[EventScores] = ()
     events: Sequence[ScoreRow] = ()
     baselines: Sequence[Baseline] = ()
     classes: Sequence[ClassRow] = ()

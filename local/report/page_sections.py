@@ -19,6 +19,7 @@ from local.report.charts import (
     scores_figure,
 )
 from local.report.elements import Column, definitions, escape, picture, table
+from local.report.event_sections import events_section
 from local.report.finding_sections import calibration_section, changes_section, confusion_section
 from local.report.page_records import NAN, ClassRow, Report, ScoreRow
 from local.report.text import number
@@ -83,7 +84,6 @@ def scores_section(report: Report) -> str:
             "Bars are bootstrap intervals over recordings; level lines are baselines.",
         )
         + table(columns, rows, "Scores by cycle")
-        + _events_table(report)
     )
 
 
@@ -97,19 +97,6 @@ def _explained(scores: Iterable[str]) -> str:
     return (
         "<details><summary>What these scores mean</summary>\n" + "\n".join(lines) + "</details>\n"
     )
-
-
-def _events_table(report: Report) -> str:
-    if not report.events:
-        return ""
-    columns = [
-        Column("events", "head"),
-        Column("value", "number"),
-        Column("interval", "line"),
-        Column("recordings", "number", 0),
-    ]
-    rows = [[row.name, row.value, _interval(row), row.n] for row in report.events]
-    return table(columns, rows, f"Events of cycle {report.events[0].cycle}, out-of-fold")
 
 
 def classes_section(report: Report) -> str:
@@ -181,6 +168,7 @@ def provenance_section(report: Report) -> str:
 
 SECTIONS = {
     "scores": ("Scores by cycle", scores_section),
+    "events": ("Events", events_section),
     "recordings": ("Recordings", recordings_section),
     "classes": ("Classes", classes_section),
     "confusion": ("Which class is taken for which", confusion_section),

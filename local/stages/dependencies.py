@@ -205,7 +205,7 @@ STAGES = {
     ),
     # Also what the report shows. Sounds are not compared.
     "submit": Dependencies(
-        version=3,
+        version=4,
         matters=f"""task task_params seed {_FRONT_END} data split.n_folds window.length_s model.name
             prior.method score events.tune report relabel.threshold relabel.low_threshold
             relabel.min_duration_s relabel.max_gap_s""",

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 # Sections of the page, in its words and order.
 REPORT = (
     "scores",
+    "events",
     "recordings",
     "classes",
     "confusion",

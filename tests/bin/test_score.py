@@ -162,12 +162,15 @@ def test_events_have_all_figures_and_the_worst_class_is_named(score, events):
         assert row["low"] <= row["value"] <= row["high"]
         assert measure in ran.out
     assert "worst class by overlap F1: a, 0.5000 (2 true events)" in ran.out
+    assert "1 detections of one score below --threshold 0.5" in ran.out
     measured = rows_of(out, measure="psds1", name="macro")
     assert ("PSDS is not measured" in ran.out) == (not measured)
     without = score(*options, "--system", f"one={folder}/found.csv", "--json", out, "--psds")
     assert without.code == 0
     assert not rows_of(out, measure="psds1")
     assert "PSDS" not in without.out
+    every = score(*options, "--system", f"one={folder}/found.csv", "--threshold", "0").out
+    assert "below --threshold" not in every
 
 
 def test_empty_tables_and_empty_classes_have_figures(score, events):

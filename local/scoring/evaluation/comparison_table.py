@@ -103,6 +103,13 @@ def make_comparison_table(
         "seed": options.seed,
         "settings": vars(options.event),
     }
+    if "event" in levels:
+        cut = options.event.threshold
+        facts["n_below_threshold"] = {
+            one.name: int((one.events["score"] < cut).sum())
+            for one in systems
+            if one.events is not None
+        }
     if "clip" in levels:
         facts["n_without_positive"] = int((~clip_truth(truth, scoring_set).any(axis=1)).sum())
     return ComparisonTable(pd.DataFrame(rows, columns=list(COLUMNS)), facts)

@@ -37,6 +37,7 @@ def format_comparison(table: ComparisonTable, metric: str | None = None) -> str:
         if metric is None or shown == metric:
             lines += ["", f"{shown} of each class", _classes(rows[rows["measure"] == shown])]
         if level == "event":
+            lines += _below(facts)
             lines += ["", *_worst(rows[rows["measure"] == _MAIN[level]])]
             if facts["settings"]["psds"] is None and "psds1" not in known:
                 lines.append(_NO_PSDS)
@@ -81,6 +82,16 @@ def _classes(rows: pd.DataFrame) -> str:
         table.append(line)
     head = [part for system in systems for part in (system, "interval")]
     return _grid(["class", "positives", *head], table)
+
+
+def _below(facts: dict[str, Any]) -> list[str]:
+    """Detections that F1 does not count, where a table of a lower threshold has some."""
+    return [
+        f"{n} detections of {name} score below --threshold {facts['settings']['threshold']:g} and "
+        "count in ranked measures alone (--threshold 0: count all)"
+        for name, n in facts["n_below_threshold"].items()
+        if n
+    ]
 
 
 def _worst(rows: pd.DataFrame) -> list[str]:

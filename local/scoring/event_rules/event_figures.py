@@ -46,12 +46,12 @@ IOUS = (0.0, 0.5)
 PSDS = "psds1"
 # Measure -> its title for people, in the order of all tables.
 TITLES = {
+    "event_f1": "F1",
     "event_precision": "precision",
     "event_recall": "recall",
-    "event_f1": "F1",
+    "iou_0.5_f1": "F1, IoU > 0.5",
     "iou_0.5_precision": "precision, IoU > 0.5",
     "iou_0.5_recall": "recall, IoU > 0.5",
-    "iou_0.5_f1": "F1, IoU > 0.5",
     "median_iou": "median IoU",
     "false_alarms_per_hour": "false alarms an hour",
     PSDS: "PSDS 1",
@@ -92,7 +92,8 @@ def event_figures(
     rng = generator(seed, "event figures")
     blocks = resample_counts(len(names), rng, config.n_bootstrap)
     measured = measure(statistics, resample_table(blocks, len(names)), np.ones(len(names)))
-    measures = {name: _told(measured[key]) for name, key in _KEYS.items() if key in measured}
+    keys = _keys()
+    measures = {name: _told(measured[keys[name]]) for name in TITLES if keys[name] in measured}
     return {
         "n": len(names),
         "hours": float(durations.sum() / 3600),
@@ -112,9 +113,6 @@ def _keys() -> dict[str, str]:
         for what in ("precision", "recall", "F1"):
             keys[f"{prefix}_{what.lower()}"] = f"{overlap_name(iou)} {what}"
     return keys | {"median_iou": MEDIAN_IOU, "false_alarms_per_hour": FALSE_ALARMS, PSDS: PSDS}
-
-
-_KEYS = _keys()
 
 
 def _psds(scores: "Scores", true: EventList) -> list[Statistic]:

@@ -53,7 +53,7 @@ COMPETITIONS = (
     _made_up("eighteen classes", 18),
     _made_up("flat", 12, prevalence=_shares(12, 0.3, 0.3)),
     _made_up("one class in 90 %", 8, prevalence=_shares(8, 0.9, 0.1)),
-    _made_up("few labels", 8, n_tp_per_class="5"),
+    _made_up("few labels", 8, n_tp_per_class="6"),
     _made_up("many labels", 8, n_tp_per_class="14", fp_ratio="3"),
     _made_up("five calls", 8, calls_per_minute="24"),
     _made_up("fainter test", 8, test_snr_db="-6"),

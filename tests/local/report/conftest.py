@@ -14,7 +14,9 @@ from local.report.page_records import (
     Clip,
     Confusion,
     Curve,
+    EventClassRow,
     EventKind,
+    EventScores,
     Item,
     Media,
     Report,
@@ -105,6 +107,26 @@ def full_report(make_viewer):
             ScoreRow("LWLRAP", 1, "test", 0.8765, 0.84, 0.91, 48),
             ScoreRow("LWLRAP", 0, "test", 0.8123, 0.77, 0.85, 48),
             ScoreRow("LWLRAP", 0, "out-of-fold", NAN),
+        ],
+        event_scores=[
+            EventScores(
+                cycle=1,
+                subset="test, true events",
+                n=48,
+                averages={
+                    "F1": {"micro": (0.431, 0.35, 0.52), "macro": (0.46, 0.4, 0.5)},
+                    "false alarms an hour": {"micro": (1234.0, 900.0, 2000.0)},
+                },
+                classes=[
+                    EventClassRow(
+                        *("frog", "Frog", 40, 30),
+                        {"F1": (0.75, 0.5, 0.875), "false alarms an hour": (12.5, 4.0, 30.0)},
+                    ),
+                    EventClassRow("owl", "Owl", 20, 20, {"F1": (0.05, NAN, NAN)}),
+                ],
+                worst="worst class by F1: owl, 0.050 (1 of 20 true events found, 20 detections)",
+                rates=["false alarms an hour"],
+            )
         ],
         baselines=[
             Baseline("LWLRAP", "test", "chance", 0.4891),

@@ -14,6 +14,8 @@ from local.report.page_records import (
     ChangeRow,
     ClassRow,
     Confusion,
+    EventClassRow,
+    EventScores,
     Report,
     ScoreRow,
 )
@@ -67,6 +69,13 @@ def hostile_report(make_viewer):
         title=HOSTILE,
         facts=[(HOSTILE, HOSTILE)],
         scores=[ScoreRow(HOSTILE, 0, HOSTILE, 0.5, 0.4, 0.6, 3)],
+        event_scores=[
+            EventScores(
+                *(0, HOSTILE, 3, {HOSTILE: {"micro": (0.5, 0.4, 0.6)}}),
+                classes=[EventClassRow(HOSTILE, HOSTILE + "2", 1, 2, {HOSTILE: (0.5, NAN, NAN)})],
+                worst=HOSTILE,
+            )
+        ],
         events=[ScoreRow(HOSTILE, 0, HOSTILE, 0.125, n=3)],
         baselines=[Baseline(HOSTILE, HOSTILE, HOSTILE, 0.2)],
         classes=[ClassRow(HOSTILE, HOSTILE + "2", 3, {HOSTILE: 0.2}, {HOSTILE: 0.2})],
@@ -81,7 +90,7 @@ def hostile_report(make_viewer):
 def test_the_page_is_balanced_and_complete(full_report):
     page = checked(full_report)
     headings = {attrs["id"] for attrs in page.all("section")}
-    known = {"classes", "confusion", "calibration", "changes", "prevalence"}
+    known = {"events", "classes", "confusion", "calibration", "changes", "prevalence"}
     assert headings == {"scores", "recordings", "training", "provenance"} | known
     assert all(attrs["alt"] for attrs in page.all("img"))
     text = "".join(page.text)
@@ -94,6 +103,9 @@ def test_the_page_is_balanced_and_complete(full_report):
         "owl",
         "owl (25 %)",
         "+0.031",
+        "0.431 (0.350–0.520)",
+        "1234 (900–2000)",
+        "Worst class by F1: owl, 0.050 (1 of 20 true events found, 20 detections)",
     ):
         assert shown in text
 
@@ -190,7 +202,7 @@ def test_a_score_of_a_class_stands_in_its_interval(full_report):
     page = render(full_report)
     assert "0.500 <small>0.38–0.75</small>" in page
     assert '<b style="left:37.5%;width:37.5%"></b>' in page
-    assert page.count("<b style=") == 1  # the others have none
+    assert page.count("<b style=") == 2  # of its score and of its events; the others have none
 
 
 def test_scores_are_explained(full_report):
