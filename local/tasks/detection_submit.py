@@ -98,5 +98,6 @@ def make_events(experiment: "Experiment", cycle: int, results: dict[str, Any]) -
     results["events"] = {"cycle": cycle, **told, "measures": measures}
     made = MadeEvents(oof.take(tuned.names), tuned.events)
     figures = figures_of(experiment, experiment.tables.events, made)
-    results["cycles"][-1].setdefault("events", {})["oof_events"] = figures
+    submitted = next(one for one in results["cycles"] if one["cycle"] == cycle)
+    submitted.setdefault("events", {})["oof_events"] = figures
     return paths

@@ -50,7 +50,7 @@ def _shares(n: int, first: float, others: float) -> str:
 COMPETITIONS = (
     _made_up("four classes", 4),
     _made_up("eight classes", 8),
-    _made_up("eighteen classes", 18),
+    _made_up("eighteen classes", 18, prevalence=_shares(18, 0.3, 0.15)),
     _made_up("flat", 12, prevalence=_shares(12, 0.3, 0.3)),
     _made_up("one class in 90 %", 8, prevalence=_shares(8, 0.9, 0.1)),
     _made_up("few labels", 8, n_tp_per_class="6"),

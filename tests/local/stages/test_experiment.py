@@ -24,6 +24,8 @@ QUICK = {
     "train__windows_per_epoch": 16,
     "relabel__threshold": 0.05,
     "relabel__min_duration_s": 0.1,
+    # Models of one epoch: what their evidence says ends no cycle.
+    "relabel__max_fall": None,
 }
 
 

@@ -147,7 +147,7 @@ def oof_score(runs, folder):
 
 
 def test_the_prior_correction_is_that_of_stage_5_on_the_blend(blend, runs):
-    prior = type(runs.made.run.config.prior)(method="estimated", strength=0.75, n_insertions=0)
+    prior = type(runs.made.run.config.prior)(method="estimated", strength=0.75, n_insertions=0, least_auc=0.0)
     folders = runs("one", "two", prior=prior)
     assert blend(*folders, "--out", runs.out, "--weights", "3,1").code == 0
     members = [open_member(folder) for folder in folders]
@@ -275,8 +275,8 @@ def test_faults_of_the_runs_are_one_sentence_and_write_nothing(blend, runs, tmp_
     write_scores(second, experiment, 1)
 
     config = (second / "config.yaml").read_text()
-    (second / "config.yaml").write_text(config.replace("strength: 1.0", "strength: 0.5"))
-    assert "prior.strength: 0.5 against 1.0" in fault()
+    (second / "config.yaml").write_text(config.replace("strength: null", "strength: 0.5"))
+    assert "prior.strength: 0.5 against None" in fault()
     assert "--like" in fault()
     (second / "config.yaml").write_text(config)
 
