@@ -147,7 +147,9 @@ def oof_score(runs, folder):
 
 
 def test_the_prior_correction_is_that_of_stage_5_on_the_blend(blend, runs):
-    prior = type(runs.made.run.config.prior)(method="estimated", strength=0.75, n_insertions=0, least_auc=0.0)
+    prior = type(runs.made.run.config.prior)(
+        method="estimated", strength=0.75, n_insertions=0, least_auc=0.0
+    )
     folders = runs("one", "two", prior=prior)
     assert blend(*folders, "--out", runs.out, "--weights", "3,1").code == 0
     members = [open_member(folder) for folder in folders]
