@@ -21,8 +21,8 @@ from local.inference.sliding import Scorer
 from local.inference.views import View, list_views
 from local.io.errors import CanopyError
 from local.io.files import file_digest
+from local.scoring.event_rules.evidence import Evidence
 from local.scoring.event_rules.rule_file import EventRule, read_rule
-from local.scoring.event_rules.thresholds import Evidence
 
 log = logging.getLogger("canopy")
 

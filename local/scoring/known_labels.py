@@ -21,13 +21,9 @@ from local.io.seeds import generator
 from local.labels.grid import overlap
 from local.labels.targets import PSEUDO
 from local.scoring.event_rules.at_hand import AtHand
+from local.scoring.event_rules.evidence import Evidence, collect_evidence
 from local.scoring.event_rules.extents import fit_drop
-from local.scoring.event_rules.thresholds import (
-    Evidence,
-    ThresholdChoice,
-    collect_evidence,
-    fit_thresholds,
-)
+from local.scoring.event_rules.thresholds import ThresholdChoice, fit_thresholds
 from local.scoring.metrics.auroc import AurocStatistic
 from local.scoring.metrics.bootstrap import interval
 from local.scoring.metrics.clip_metrics import (

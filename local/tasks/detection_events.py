@@ -13,9 +13,9 @@ from local.inference.scores import Scores
 from local.io.files import write_csv
 from local.scoring.evaluation.score_sources import read_events
 from local.scoring.event_rules.event_figures import TITLES, event_figures
+from local.scoring.event_rules.evidence import Evidence
 from local.scoring.event_rules.rule_file import EventRule, read_rule
 from local.scoring.event_rules.span_rules import COLUMNS, default_rules, events_of_run
-from local.scoring.event_rules.thresholds import Evidence
 from local.scoring.event_rules.tuning import TEST_EVENTS
 from local.tasks.detection_thresholds import run_evidence
 from local.tasks.submission_csv import read_columns

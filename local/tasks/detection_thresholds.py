@@ -6,7 +6,7 @@ import numpy as np
 
 from local.inference.scores import Scores
 from local.scoring.event_rules.at_hand import AtHand
-from local.scoring.event_rules.thresholds import Evidence
+from local.scoring.event_rules.evidence import Evidence
 from local.scoring.known_labels import known_evidence
 from local.tasks.detection_evidence import fold_evidence
 from local.tasks.detection_results import corrected_test, train_part

@@ -9,7 +9,8 @@ from local import __version__
 from local.detect.ensemble.members import Member
 from local.features.front_ends.front_end_registry import front_end_of
 from local.io.files import read_json
-from local.scoring.event_rules.thresholds import Evidence, ThresholdChoice, fit_thresholds
+from local.scoring.event_rules.evidence import Evidence
+from local.scoring.event_rules.thresholds import ThresholdChoice, fit_thresholds
 from local.scoring.known_labels import known_rows
 from local.tasks.detection_results import SCORE_TITLES, metric_title
 

@@ -23,8 +23,8 @@ from local.io.errors import CanopyError
 from local.io.files import as_written, file_digest, read_json, write_text
 from local.io.limits import read_text
 from local.jobs.locks import LOCK_NAME
+from local.scoring.event_rules.evidence import Evidence
 from local.scoring.event_rules.rule_file import EventRule, parse_rule
-from local.scoring.event_rules.thresholds import Evidence
 
 SCHEMA = 1
 # There while the folder is written: one that was left so is no model, and is written anew.

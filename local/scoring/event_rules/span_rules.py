@@ -10,13 +10,9 @@ from scipy.special import expit
 from local.config import Config
 from local.io.errors import CanopyError
 from local.labels.spans import SpanRule, frames_to_events
+from local.scoring.event_rules.evidence import Evidence
 from local.scoring.event_rules.rule_file import EventRule
-from local.scoring.event_rules.thresholds import (
-    FALLBACK,
-    Evidence,
-    ThresholdChoice,
-    fit_thresholds,
-)
+from local.scoring.event_rules.thresholds import FALLBACK, ThresholdChoice, fit_thresholds
 
 if TYPE_CHECKING:
     from local.inference.scores import Scores

@@ -11,7 +11,8 @@ from local.io.errors import CanopyError
 from local.labels.spans import frames_to_events
 from local.relabel.prevalence import told_apart
 from local.scoring.event_rules.at_hand import AtHand
-from local.scoring.event_rules.thresholds import Evidence, fit_thresholds, parse_choice
+from local.scoring.event_rules.evidence import Evidence
+from local.scoring.event_rules.thresholds import fit_thresholds, parse_choice
 from local.scoring.known_labels import known_evidence
 from local.scoring.metrics.matching import (
     EventList,

@@ -7,13 +7,9 @@ import pytest
 from local.inference.scores import Scores
 from local.io.errors import CanopyError
 from local.scoring.event_rules.at_hand import AtHand
+from local.scoring.event_rules.evidence import ClassEvidence, Evidence
 from local.scoring.event_rules.extents import DEFAULT_DROP, fit_drop
-from local.scoring.event_rules.thresholds import (
-    ClassEvidence,
-    Evidence,
-    fit_thresholds,
-    parse_choice,
-)
+from local.scoring.event_rules.thresholds import fit_thresholds, parse_choice
 
 RNG = np.random.default_rng(0)
 

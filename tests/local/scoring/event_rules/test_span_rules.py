@@ -12,9 +12,9 @@ from local.detect.class_rules import choose_thresholds, span_rules, use_event_ru
 from local.inference.scores import Scores
 from local.io.errors import CanopyError
 from local.labels.spans import SpanRule, frames_to_events
+from local.scoring.event_rules.evidence import ClassEvidence, Evidence
 from local.scoring.event_rules.rule_file import EventRule
 from local.scoring.event_rules.span_rules import default_rules, events_of_run
-from local.scoring.event_rules.thresholds import ClassEvidence, Evidence
 
 LABELS = ["a", "b"]
 CONFIG = Config.model_validate({"relabel": {"min_duration_s": 0.3, "max_gap_s": 0.2}})

@@ -7,14 +7,8 @@ from scipy.special import expit, logit
 
 from local.inference.scores import Scores
 from local.io.errors import CanopyError
-from local.scoring.event_rules.thresholds import (
-    ClassEvidence,
-    Evidence,
-    ThresholdChoice,
-    collect_evidence,
-    fit_thresholds,
-    parse_choice,
-)
+from local.scoring.event_rules.evidence import ClassEvidence, Evidence, collect_evidence
+from local.scoring.event_rules.thresholds import ThresholdChoice, fit_thresholds, parse_choice
 
 
 def evidence_of(positive, negative, thresholds=(), alarms=()):
