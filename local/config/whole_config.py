@@ -75,6 +75,23 @@ class Config(Section):
                 "relabel.prevalence_share needs a prevalence; set prior.method to estimated or "
                 "given, or prevalence_share to null"
             )
+        if self.relabel.use_prior and self.prior.method == "none":
+            raise ValueError(
+                "relabel.use_prior needs a prevalence; set prior.method to estimated or given, or "
+                "use_prior to false"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _soft_labels_are_mixed_by_weight(self) -> "Config":
+        soft = self.relabel.n_cycles > 0 and self.relabel.kind == "soft"
+        partners = self.relabel.pseudo_mixup > 0 and self.relabel.pseudo_mixup_kind == "mix"
+        mixed = self.augment.mixup_alpha > 0 or self.augment.mixup_lambda is not None or partners
+        if soft and mixed and self.augment.mixup_target == "union":
+            raise ValueError(
+                "relabel.kind is soft, and augment.mixup_target: union takes any probability for "
+                "presence; set mixup_target to soft"
+            )
         return self
 
     @model_validator(mode="after")

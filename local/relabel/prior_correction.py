@@ -38,6 +38,8 @@ class Correction:
     source: np.ndarray  # (C,) mean probability that the scores say
     target: np.ndarray  # (C,) prevalence where they are used
     shift: np.ndarray  # (C,) logits
+    # Why the estimate of `target` is not to be gone by; "": it is.
+    distrust: str = ""
 
 
 def prior_correction(
@@ -75,15 +77,21 @@ def prior_correction(
     if n == 0:
         log.warning("prior.method is given, but there are no test recordings to correct")
         return Correction(source, target, np.zeros(len(labels)))
-    if settings.method == "estimated" and (auc := told_apart(folds)) < settings.least_auc:
-        log.info(
-            "priors are not corrected: the span AUC is %.3f out-of-fold, less than prior.least_auc "
-            "%g, so prevalence cannot be estimated well",
-            *(auc, settings.least_auc),
-        )
-        return Correction(source, target, np.zeros(len(labels)))
+    if settings.method == "estimated" and (why := _distrust(folds, settings.least_auc)):
+        log.info("priors are not corrected: %s, so prevalence cannot be estimated well", why)
+        return Correction(source, target, np.zeros(len(labels)), why)
     shift = matching_shift(test_logit, target, settings.share, settings.max_odds_ratio)
     return Correction(source, target, shift)
+
+
+def _distrust(folds: Sequence[FoldScores], least_auc: float) -> str:
+    """Why scores that do not tell spans apart do not tell prevalence; "" where they do."""
+    auc = told_apart(folds)
+    if least_auc == 0 or auc >= least_auc:
+        return ""
+    if np.isnan(auc):
+        return "no class has both confirmed and rejected spans with scores"
+    return f"the span AUC is {auc:.3f} out-of-fold, less than prior.least_auc {least_auc:g}"
 
 
 def matching_shift(

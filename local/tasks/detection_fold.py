@@ -102,7 +102,12 @@ class DetectionFold:
             model.train()
             return output
 
-        return Objective(self.config.loss, self.labels, probe)
+        loss = self.config.loss
+        if self.training_set.soft is not None or self.config.data.annotation == "complete":
+            # All that is unknown still are edges of calls, where absence is the wrong thing to
+            # teach; and so few cells would share the whole weight.
+            loss = loss.model_copy(update={"unknown_weight": 0.0})
+        return Objective(loss, self.labels, probe)
 
     def examples(self, model: SedModel, epoch: int) -> WindowDataset:
         """The windows of an epoch."""

@@ -86,7 +86,9 @@ def _write_pseudo_events(experiment: "Experiment", cycle: int, scores: Scores) -
         correction = corrected_test(experiment, cycle - 1)[2]
         shift = correction.shift if config.use_prior else None
     allowed = np.full(len(scores.labels), len(names))
-    if config.prevalence_share is not None:
+    if config.prevalence_share is not None and correction.distrust:
+        log.info("relabel.prevalence_share bounds nothing: %s", correction.distrust)
+    elif config.prevalence_share is not None:
         share = config.prevalence_share, len(names)
         allowed = np.minimum(allowed, allowed_by_prevalence(correction.target, *share))
     if config.max_per_confirmed is not None:

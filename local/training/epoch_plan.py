@@ -83,10 +83,11 @@ def make_training_set(
     negative = (mine["polarity"] < 0).to_numpy()
     config = dump.config
     factors = config.features.stretches if config.window.p_stretched > 0 else ()
+    by_recording = events_by_recording(mine, tables.labels)
     return TrainingSet(
         recording_ids=ids,
         n_frames=np.array([dump.n_frames(name) for name in ids], dtype=np.int64),
-        events=events_by_recording(mine, tables.labels),
+        events=by_recording,
         event_recording=mine["recording_id"].map(position).to_numpy(dtype=np.int64),
         event_label=mine["label"].map(index).to_numpy(dtype=np.int64),
         event_onset=mine["onset"].to_numpy(dtype=np.float64),
@@ -99,18 +100,22 @@ def make_training_set(
         },
         n_background=len(backgrounds),
         soft=soft,
-        **({} if soft is None else _by_soft(soft, own, tables, config)),
+        **({} if soft is None else _by_soft(soft, own, tables, config, by_recording)),
     )
 
 
 def _by_soft(
-    soft: SoftLabels, recording_ids: list[str], tables: Tables, config: Config
+    soft: SoftLabels,
+    recording_ids: list[str],
+    tables: Tables,
+    config: Config,
+    events: dict[str, EventArrays],
 ) -> dict[str, Any]:
     """What a training set has only with soft labels: windows drawn by them, who has no others."""
     train = set(tables.subset("train")["recording_id"])
     window_s = np.inf if config.window.whole else config.window.length_s
     return {
-        "pseudo": find_pseudo_windows(soft, enumerate(recording_ids), window_s),
+        "pseudo": find_pseudo_windows(soft, enumerate(recording_ids), window_s, events),
         "unlabelled": np.array([name not in train for name in recording_ids], dtype=bool),
     }
 

@@ -262,14 +262,17 @@ def add_background_labels(targets: Targets, background: Targets, soft: bool = Fa
     A known presence stays. A known absence stays where the background has it too, and is unknown
     elsewhere: a rejected candidate of another class says nothing of this one.
 
-    `soft`: targets are probabilities. What a target claims of absence weighs by the probability
-    that the background lacks the class, which for verdicts is the same rule.
+    `soft`: targets are probabilities y. Of a claim, which weighs y for presence and 1 - y for
+    absence, the latter keeps the share that the background lacks the class too; for verdicts this
+    is the same rule. Where nothing is known of the background, the whole weighs y.
     """
     for part in ("clip", "frame"):
         target, mask = getattr(targets, f"{part}_target"), getattr(targets, f"{part}_mask")
         other = getattr(background, f"{part}_target")
         known_there = getattr(background, f"{part}_mask") > 0
         if soft:
-            mask *= target + (1 - target) * np.where(known_there, 1 - other, 0.0)
+            kept = target + (1 - target) * np.where(known_there, 1 - other, 0.0)
+            mask *= kept
+            np.divide(target, kept, out=target, where=known_there & (kept > 0))
         else:
             mask[(target == 0) & ~(known_there & (other == 0))] = 0.0

@@ -6,13 +6,14 @@ highest label, and windows are drawn in proportion to it. So classes come as oft
 believed to call, and silence hardly at all.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from local.labels.grid import cells_at_least
+from local.labels.grid import cells_at_least, coverage
 from local.labels.soft_labels import SoftLabels
+from local.labels.targets import EventArrays
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,15 @@ class PseudoWindows:
 
 
 def find_pseudo_windows(
-    soft: SoftLabels, recordings: Iterable[tuple[int, str]], window_s: float
+    soft: SoftLabels,
+    recordings: Iterable[tuple[int, str]],
+    window_s: float,
+    events: Mapping[str, EventArrays],
 ) -> PseudoWindows | None:
     """All windows of the recordings (position, id) that have soft labels; None: nothing calls.
 
-    A recording that is shorter than a window is one window.
+    A recording that is shorter than a window is one window. What a row of `events`, by recording,
+    says to be absent is believed by nobody.
     """
     length = cells_at_least(window_s, soft.hop_s)
     step = max(1, length // 2)
@@ -53,7 +58,7 @@ def find_pseudo_windows(
     for position, name in recordings:
         if name not in soft:
             continue
-        label = soft.of(name)
+        label = _believed(soft, name, events.get(name))
         shown = min(length, label.shape[1])
         begins = np.arange(0, label.shape[1] - shown + step, step)
         highest = [label[:, begin : begin + shown].max(axis=1, initial=0.0) for begin in begins]
@@ -68,6 +73,19 @@ def find_pseudo_windows(
         np.concatenate(confidences),
         step * soft.hop_s / 2,
     )
+
+
+def _believed(soft: SoftLabels, name: str, events: EventArrays | None) -> np.ndarray:
+    """(C, n) labels of a recording, 0 where people rejected the class."""
+    label = soft.of(name)
+    if events is None or not (events.polarity < 0).any():
+        return label
+    label = label.copy()
+    rejected = np.flatnonzero(events.polarity < 0)
+    filled = coverage(events.onset[rejected], events.offset[rejected], soft.grid(name)) > 0
+    for row, cells in zip(events.label[rejected], filled, strict=True):
+        label[row, cells] = 0.0
+    return label
 
 
 def capped(kinds: np.ndarray, kind: int, most: int, batch_size: int) -> np.ndarray:

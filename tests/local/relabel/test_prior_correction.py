@@ -90,7 +90,7 @@ def test_estimated_prevalence_is_matched_in_part(toy_config, tmp_path):
     positive = np.tile(np.eye(3, dtype=int), (40, 1))
     known = np.where(positive, -5.0, -9.0) + 0.5 * rng.normal(size=positive.shape)
     folds = [FoldScores(known, positive, target)]
-    config = toy_config(prior={"method": "estimated", "max_odds_ratio": 1e9})
+    config = toy_config(prior={"method": "estimated", "max_odds_ratio": 1e9, "least_auc": 0})
     found = prior_correction(LABELS, target, config, tmp_path, folds)
     np.testing.assert_allclose(found.target, [0.05, 0.6, 0.2], rtol=0.25)
     whole = matching_shift(target, found.target, max_ratio=1e9)
@@ -117,7 +117,13 @@ def test_prevalence_is_estimated_only_where_scores_tell_spans_apart(
     assert found.shift.any() == corrected
     always = toy_config(prior={"method": "estimated", "least_auc": 0.0})
     assert prior_correction(LABELS, target, always, tmp_path, folds).shift.any()
-    assert np.isnan(told_apart([FoldScores(known, positive, target)]))
+    # Where nothing was rejected there is no such evidence either.
+    bare = [FoldScores(known, positive, target)]
+    assert np.isnan(told_apart(bare))
+    found = prior_correction(LABELS, target, config, tmp_path, bare)
+    assert not found.shift.any()
+    assert "both confirmed and rejected" in found.distrust
+    assert prior_correction(LABELS, target, always, tmp_path, bare).shift.any()
 
 
 def test_nothing_to_estimate_from_is_told(toy_config, tmp_path):

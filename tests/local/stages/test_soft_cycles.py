@@ -8,6 +8,7 @@ import signal
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy.special import expit
 
 from local.inference.score_files import load_scores, save_scores
@@ -15,6 +16,7 @@ from local.inference.scores import Scores
 from local.io.errors import CanopyError
 from local.io.files import read_json, write_json
 from local.labels.soft_labels import load_soft_labels
+from local.models import SedOutput
 from local.models.checkpoint import load_checkpoint
 from local.slurm.job_graph import Job, Task
 from local.slurm.sent_jobs import Home, is_done, left_of, task_print
@@ -27,6 +29,7 @@ from local.stages.submit import submit
 from local.stages.train import train_fold
 from local.tasks.detection_relabel import write_labels
 from local.tasks.detection_results import corrected_test
+from local.training.augment.batch import Batch
 from tests.local.stages.test_resuming import begin_anew, contents, processes, same  # noqa: F401
 
 LABELS = ["a", "b", "c"]
@@ -60,7 +63,8 @@ def write_cycle(made, cycle, height=3.0, seed=0):
 
 
 def soft_toy(toy, **changes):
-    return toy(**QUICK, **{"relabel": {"kind": "soft", **changes}})
+    other = {key: changes.pop(key) for key in list(changes) if "__" in key}
+    return toy(**QUICK, **other, **{"relabel": {"kind": "soft", **changes}})
 
 
 # ------------------------------------------------------------------------------- what is written
@@ -97,7 +101,6 @@ def test_labels_are_probabilities_raised_to_the_power(toy):
 
 
 def test_the_prior_comes_before_the_power(toy, tmp_path):
-    made = soft_toy(toy, use_prior=True, power=2.0)
     made = toy(
         **QUICK,
         relabel={"kind": "soft", "use_prior": True, "power": 2.0},
@@ -153,6 +156,29 @@ def test_who_learns_from_soft_labels(toy):
         assert {name[0] for name in unlabelled} == {"t", "u"}
         assert data.training_set.pseudo is not None
         assert experiment.task.fold_data(experiment, 0, fold).training_set.soft is None
+
+
+@pytest.mark.parametrize("annotation", ["partial", "complete"])
+def test_edges_of_calls_are_not_pulled_to_absence(toy, annotation):
+    """All else is known by soft labels, or by complete annotation: they alone would be pulled."""
+    made = soft_toy(toy, loss__unknown_weight=0.3, data__annotation=annotation)
+    write_cycle(made, 0)
+    relabel(made.run, 1)
+    experiment = Experiment(made.run)
+    for cycle, pulled in ((0, annotation == "partial"), (1, False)):
+        data = experiment.task.fold_data(experiment, cycle, 0)
+        objective = data.create_objective(data.create_model())
+        output = SedOutput(
+            torch.zeros(1, 3, 10, requires_grad=True), torch.zeros(1, 3), None, torch.zeros(1, 4)
+        )
+        mask = torch.ones(1, 3, 10)
+        mask[0, 1, 4] = 0
+        batch = Batch(
+            torch.zeros(1), *(torch.zeros(1, 3), mask[..., 0]), torch.zeros_like(mask), mask
+        )
+        objective(output, batch)["total"].backward()
+        assert (output.frame_logit.grad[0, 1, 4] != 0) == pulled
+        assert output.frame_logit.grad[0, 1, 3] != 0
 
 
 @pytest.mark.slow
@@ -301,6 +327,7 @@ def test_a_soft_cycle_that_was_killed_ends_as_one_that_was_not(toy, tmp_path, pr
         window__p_stretched=0.4,
         augment={"mixup_alpha": 0.5, "shift_s": 0.4, "gain_db": 6.0},
         relabel={"kind": "soft", "pseudo_mixup": 0.5, "subsets": ["train", "unlabelled"]},
+        augment__mixup_target="soft",
     )
     write_cycle(made, 0)
     relabel(made.run, 1)

@@ -9,7 +9,7 @@ import torch
 from local.config import AugmentConfig
 from local.labels.grid import FrameGrid
 from local.labels.soft_labels import SoftLabels
-from local.labels.targets import Targets
+from local.labels.targets import EventArrays, Targets
 from local.stages.experiment import Experiment
 from local.training.augment.batch import Batch
 from local.training.augment.input_kind import InputKind
@@ -60,7 +60,7 @@ def soft_set(toy):
 def test_windows_are_drawn_by_what_their_labels_add_up_to():
     rng = np.random.default_rng(0)
     soft = soft_of(["x", "y", "z"], rng.uniform(0, 1, (3, 3, N)) ** 6)
-    found = find_pseudo_windows(soft, [(4, "y"), (7, "z"), (9, "none")], 2.0)
+    found = find_pseudo_windows(soft, [(4, "y"), (7, "z"), (9, "none")], 2.0, {})
     # By a plain loop: 2 s are ten cells, a window every five of them, up to the end.
     expected = []
     for position, name in ((4, "y"), (7, "z")):
@@ -79,9 +79,26 @@ def test_windows_are_drawn_by_what_their_labels_add_up_to():
     counts = np.bincount(nearest, minlength=len(share)) / 6000
     np.testing.assert_allclose(counts, share / share.sum(), atol=0.02)
     # What nobody believes in is no window at all.
-    assert find_pseudo_windows(soft_of(["x"], np.zeros((1, 3, N))), [(0, "x")], 2.0) is None
-    whole = find_pseudo_windows(soft, [(0, "x")], np.inf)
+    assert find_pseudo_windows(soft_of(["x"], np.zeros((1, 3, N))), [(0, "x")], 2.0, {}) is None
+    whole = find_pseudo_windows(soft, [(0, "x")], np.inf, {})
     assert len(whole.recording) == 1
+
+
+def test_what_people_rejected_draws_no_window():
+    target = np.zeros((1, 3, N))
+    target[0, 1, 3:6], target[0, 2, 20:22] = 0.9, 0.4
+    soft, one = soft_of(["x"], target), np.ones(1)
+    # The class 1 was rejected from 0.5 to 1.2 s, where its labels lie.
+    rejected = EventArrays(
+        one.astype(int), one * 0.5, one * 1.2, -one, one, np.zeros(1, dtype=bool)
+    )
+    found = find_pseudo_windows(soft, [(0, "x")], 1.0, {"x": rejected})
+    assert found.confidence[found.middle < 2].max() == 0
+    assert found.confidence.max() == pytest.approx(0.4, rel=1e-3)
+    assert soft.of("x")[1, 4] > 0.8
+    confirmed = replace(rejected, polarity=one)
+    found = find_pseudo_windows(soft, [(0, "x")], 1.0, {"x": confirmed})
+    assert found.confidence.max() == pytest.approx(0.9, rel=1e-3)
 
 
 def test_the_cap_names_those_that_are_too_many():
@@ -174,7 +191,8 @@ def test_recordings_nobody_listened_to_are_not_complete(soft_set):
 
 @pytest.mark.parametrize("kind", ["mix", "substitute"])
 def test_labelled_windows_meet_pseudo_ones(soft_set, kind):
-    changes = {"relabel": {"kind": "soft", "pseudo_mixup": 0.4, "pseudo_mixup_kind": kind}}
+    relabel = {"kind": "soft", "pseudo_mixup": 0.4, "pseudo_mixup_kind": kind}
+    changes = {"relabel": relabel, "augment__mixup_target": "soft"}
     config, training_set, *_ = soft_set(**changes)
     kinds = draw_kinds(training_set, config, 4000, np.random.default_rng(0))
     plain = config.model_copy(
@@ -195,7 +213,8 @@ def test_labelled_windows_meet_pseudo_ones(soft_set, kind):
 
 
 def test_a_batch_carries_the_partners_of_its_windows(soft_set):
-    changes = {"relabel": {"kind": "soft", "pseudo_mixup": 1.0}}
+    relabel = {"kind": "soft", "pseudo_mixup": 1.0}
+    changes = {"relabel": relabel, "augment__mixup_target": "soft"}
     _, training_set, experiment, soft = soft_set(**changes)
     names = training_set.recording_ids
     plan = np.array([[names.index("r00"), 0], [names.index("r01"), 4]])
@@ -211,9 +230,8 @@ def test_a_batch_carries_the_partners_of_its_windows(soft_set):
     assert not second["partner_frame_mask"].any()
 
 
-@pytest.mark.parametrize("target", ["soft", "union"])
-def test_partners_are_mixed_as_mixup_mixes(toy_config, target):
-    config = AugmentConfig(mixup_lambda=0.25, mixup_target=target)
+def test_partners_are_mixed_as_mixup_mixes(toy_config):
+    config = AugmentConfig(mixup_lambda=0.25, mixup_target="soft")
     kind = InputKind.of(toy_config(), torch.device("cpu"))
     rng = torch.Generator().manual_seed(0)
     x, other = torch.randn(3, 1, 8, 6), torch.randn(3, 1, 8, 6)
@@ -235,11 +253,8 @@ def test_partners_are_mixed_as_mixup_mixes(toy_config, target):
     for row in (0, 2):
         plain = (0.75 * x[row].exp() + 0.25 * other[row].exp()).log()
         torch.testing.assert_close(found.x[row], plain)
-    if target == "soft":
-        mask = [0.75 * 1 + 0.25 * 0.5, 0.75 + 0.125, 0.125]
-        values = [(0.75 + 0.125 * 0.2) / mask[0], 0.125 * 0.6 / mask[1], 0.4]
-    else:
-        mask, values = [1.0, 0.5, 0.5], [1.0, 0.6, 0.4]
+    mask = [0.75 * 1 + 0.25 * 0.5, 0.75 + 0.125, 0.125]
+    values = [(0.75 + 0.125 * 0.2) / mask[0], 0.125 * 0.6 / mask[1], 0.4]
     torch.testing.assert_close(found.clip_target[0], torch.tensor(values))
     torch.testing.assert_close(found.clip_mask[0], torch.tensor(mask))
     torch.testing.assert_close(found.frame_target[2, :, 1], torch.tensor(values))
@@ -257,4 +272,7 @@ def test_a_background_takes_from_what_is_said_to_be_absent():
     expected = [0.7, 1.0, 0.5 * (0.2 + 0.8 * 0.6), 0.5 * 0.2, 1.0, 0.0]
     np.testing.assert_allclose(targets.clip_mask, expected)
     np.testing.assert_allclose(targets.frame_mask[:, 0], expected)
-    np.testing.assert_array_equal(targets.clip_target, own[0])
+    # The claim of presence weighs what it weighed, where something is known of the background.
+    claimed = [0.0, 0.0, 0.2 / (0.2 + 0.8 * 0.6), 0.2, 1.0, 0.0]
+    np.testing.assert_allclose(targets.clip_target, claimed)
+    np.testing.assert_allclose(targets.frame_target[:, 0], claimed)
