@@ -8,7 +8,7 @@ python := $(VENV)/bin/python
 shell_files := run.sh $(wildcard bin/*.sh tests/*/*.sh) .ci/run
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-eval demo test test-quick lint gpu bench bench-rivals bench-sizing faults fuzz \
+.PHONY: help setup setup-eval demo test test-quick lint gpu bench bench-rivals bench-sizing bench-song faults fuzz \
   test-slurm ladder transfer clean
 
 help: ## this list
@@ -39,13 +39,16 @@ gpu: ## what runs on a CUDA device, on a machine that has one, GPU='--quick'
 	@bash tests/gpu/run.sh $(GPU)
 
 bench: setup ## speed and memory, as ratios measured in this run
-	@set -e; for script in $(filter-out %/rivals.py %/sizing.py,$(wildcard tests/bench/*.py)); do echo "== $$script"; "$(python)" "$$script"; done
+	@set -e; for script in $(filter-out %/rivals.py %/sizing.py %/song.py,$(wildcard tests/bench/*.py)); do echo "== $$script"; "$(python)" "$$script"; done
 
 bench-rivals: setup ## detection against OpenSoundscape, which gets an environment of its own
 	@"$(python)" tests/bench/rivals.py --environment "$(VENV)-rivals" $(RIVALS)
 
 bench-sizing: setup ## rates to plan a cluster by, SIZING='--device cuda'
 	@"$(python)" tests/bench/sizing.py $(SIZING)
+
+bench-song: setup ## recipe mine with no setting on made-up song, SONG='--only syllables'
+	@"$(python)" tests/bench/song.py $(SONG)
 
 faults: setup ## kills, full disks, second runs at every stage, FAULTS='--quick' for daily work
 	@OMP_NUM_THREADS=1 "$(python)" -m tests.faults.harness --jobs $(JOBS) $(FAULTS)

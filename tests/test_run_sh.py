@@ -392,6 +392,7 @@ def test_make_help_lists_the_targets():
             "bench",
             "bench-rivals",
             "bench-sizing",
+            "bench-song",
             "faults",
             "test-slurm",
             "fuzz",

@@ -71,10 +71,6 @@ class RelabelConfig(Section):
         return self.power[cycle - 1] if isinstance(self.power, tuple) else self.power
 
 
-# Of the shift by estimated prevalence, chosen on recipes/rfcx/TRANSFER.md.
-ESTIMATED_STRENGTH = 0.75
-
-
 class PriorConfig(Section):
     """Stage 5: correction of the class priors, in odds."""
 
@@ -85,7 +81,8 @@ class PriorConfig(Section):
     # makes none.
     n_insertions: Some = 40
     # How much of the shift is made that would make the mean probability of a class its prevalence;
-    # null: all of it where prevalence is given, three quarters where it is estimated.
+    # null: all of it where prevalence is given, and where it is estimated the more of it by class
+    # the better its scores tell confirmed from rejected spans.
     strength: Share | None = None
     # Estimated prevalence is used where the span AUC, out-of-fold, is at least this: scores that do
     # not tell confirmed from rejected spans do not tell how common a class is. 0: always.
@@ -97,13 +94,6 @@ class PriorConfig(Section):
     def inserts_calls(self) -> bool:
         """Whether prevalence is estimated with inserted calls."""
         return self.method == "estimated" and self.n_insertions > 0
-
-    @property
-    def share(self) -> float:
-        """`strength`, with what null stands for."""
-        if self.strength is not None:
-            return self.strength
-        return ESTIMATED_STRENGTH if self.method == "estimated" else 1.0
 
     @model_validator(mode="after")
     def _given_has_a_file(self) -> "PriorConfig":

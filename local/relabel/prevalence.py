@@ -25,6 +25,8 @@ log = logging.getLogger("canopy")
 # So many target recordings tell as much by the tail of their scores as by the mixture: on scores
 # drawn at random the tail loses to the mixture at any number below, if all of it is believed.
 _EVEN_COUNT = 1500.0
+# Spans that the mean AUC of classes stands for beside the spans of a class.
+_DRAWING_SPANS = 10
 
 
 def estimate_prevalence(folds: Sequence[FoldScores], n_recordings: int) -> np.ndarray:
@@ -71,17 +73,36 @@ def told_apart(folds: Sequence[FoldScores]) -> float:
 
     NaN where no class has spans of both kinds.
     """
-    # Imported here: this module is in every stage's way, and this number seldom asked for.
+    auc, n_spans = _auc_by_class(folds)
+    return float(auc[n_spans > 0].mean()) if n_spans.any() else float("nan")
+
+
+def reliability(folds: Sequence[FoldScores]) -> np.ndarray:
+    """(C,) in [0, 1], how far the estimate of a class is to be gone by: 2 AUC - 1, or 0.
+
+    The AUC of few spans says little, so it is drawn to the mean over classes as if by ten more
+    spans. Where no class has spans of both kinds, all are 1.
+    """
+    auc, n_spans = _auc_by_class(folds)
+    if not n_spans.any():
+        return np.ones(len(auc))
+    drawn = (n_spans * auc + _DRAWING_SPANS * told_apart(folds)) / (n_spans + _DRAWING_SPANS)
+    return np.clip(2 * drawn - 1, 0.0, 1.0)
+
+
+def _auc_by_class(folds: Sequence[FoldScores]) -> tuple[np.ndarray, np.ndarray]:
+    """(C,) AUC of confirmed against rejected spans, and the spans: 0 and 0 without either kind."""
+    # Imported here: this module is in every stage's way, and these numbers seldom asked for.
     from sklearn.metrics import roc_auc_score
 
     parts = [fold.spans for fold in folds if fold.spans is not None]
     spans = np.concatenate([np.zeros((0, 3)), *parts])
-    found = []
-    for column in np.unique(spans[:, 2]):
+    auc, n_spans = np.zeros((2, folds[0].positive.shape[1]))
+    for column in range(len(auc)):
         score, verdict = spans[spans[:, 2] == column][:, :2].T
         if len(np.unique(verdict)) == 2:
-            found.append(roc_auc_score(verdict, score))
-    return float(np.mean(found)) if found else float("nan")
+            auc[column], n_spans[column] = roc_auc_score(verdict, score), len(verdict)
+    return auc, n_spans
 
 
 def estimate_tail(

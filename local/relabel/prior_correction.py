@@ -2,9 +2,10 @@
 
 A network that learns from few, balanced labels answers with odds that carry no prevalence of the
 field. One constant a class is added to its logits, so that their mean probability over the
-recordings is (or comes nearer to) the prevalence there. Where prevalence is estimated, three
-quarters of the shift are made, and only where scores tell confirmed from rejected spans. It never
-changes the order of recordings within a class, only the order of classes within a recording.
+recordings is (or comes nearer to) the prevalence there. Where prevalence is estimated, this is done
+only where scores tell confirmed from rejected spans, and of a class the more of it the better they
+do. It never changes the order of recordings within a class, only the order of classes within a
+recording.
 """
 
 import logging
@@ -24,6 +25,7 @@ from local.relabel.prevalence import (
     checked_prior,
     estimate_prevalence,
     read_prevalence,
+    reliability,
     told_apart,
     within_counts,
 )
@@ -80,7 +82,10 @@ def prior_correction(
     if settings.method == "estimated" and (why := _distrust(folds, settings.least_auc)):
         log.info("priors are not corrected: %s, so prevalence cannot be estimated well", why)
         return Correction(source, target, np.zeros(len(labels)), why)
-    shift = matching_shift(test_logit, target, settings.share, settings.max_odds_ratio)
+    strength = 1.0 if settings.strength is None else settings.strength
+    shift = matching_shift(test_logit, target, strength, settings.max_odds_ratio)
+    if settings.method == "estimated" and settings.strength is None:
+        shift = drawn_together(shift, reliability(folds))
     return Correction(source, target, shift)
 
 
@@ -134,6 +139,18 @@ def matching_shift(
     wanted = within_counts(target, len(logit))
     shift = [_root(scores, share) for scores, share in zip(logit.T, wanted, strict=True)]
     return np.clip(strength * np.array(shift), -np.log(max_ratio), np.log(max_ratio))
+
+
+def drawn_together(shift: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """(C,) shifts drawn to their weighted mean, wholly where the weight in [0, 1] is 0.
+
+    A class of which an estimate says nothing moves as classes do on the mean, which changes no
+    order.
+    """
+    if not weight.any():
+        return np.full(len(shift), shift.mean())
+    middle = np.average(shift, weights=weight)
+    return middle + weight * (shift - middle)
 
 
 def _root(scores: np.ndarray, share: float) -> float:

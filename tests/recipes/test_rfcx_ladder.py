@@ -183,9 +183,7 @@ def test_scores_are_those_of_another_implementation(climb, tmp_path):
         truth = truth_of(seed)
         with np.load(tmp_path / f"exp/seed{seed}/default/cycle{cycle}/test.npz") as stored:
             clip = stored["clip_logit"].astype(np.float64)
-        # conf/demo/default.yaml corrects by this share.
-        share = load_config(ROOT / "conf/demo/default.yaml").prior.share
-        oracle = share * plain_match(clip, truth.mean(axis=0))
+        oracle = plain_match(clip, truth.mean(axis=0))
         expected = {"raw": 0.0, "prior": [0.3, 0.1, -0.1, -0.3], "oracle": oracle}
         for kind, shift in expected.items():
             assert row["scores"][kind]["seeds"][seed] == pytest.approx(lwlrap(truth, clip + shift))

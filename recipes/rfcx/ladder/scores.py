@@ -85,7 +85,7 @@ def score_rung(plan: Plan, rung: Rung, seed: int) -> SeedScores:
     shifts = {
         "raw": np.zeros(logit.shape[1]),
         "prior": np.asarray(prior["shift"], dtype=np.float64),
-        "oracle": matching_shift(logit, target, settings.share, settings.max_odds_ratio),
+        "oracle": matching_shift(logit, target, max_ratio=settings.max_odds_ratio),
     }
     parts = {
         kind: lwlrap_sums(truth, merge_columns(logit + shift, scores.labels, columns)[0])

@@ -7,9 +7,15 @@ import numpy as np
 from scipy.special import expit
 from scipy.special import logit as logit_of
 
-from local.relabel.prevalence import estimate_combined, estimate_tail, told_apart, within_counts
+from local.relabel.prevalence import (
+    estimate_combined,
+    estimate_tail,
+    reliability,
+    told_apart,
+    within_counts,
+)
 from local.relabel.prevalence_mixture import estimate_mixture
-from local.relabel.prior_correction import matching_shift
+from local.relabel.prior_correction import drawn_together, matching_shift
 from local.scoring.event_rules.thresholds import ThresholdChoice, fit_thresholds
 from local.scoring.known_labels import known_evidence
 from recipes.rfcx.transfer.stored_scores import Stored
@@ -87,9 +93,10 @@ def prevalence_rules() -> dict[str, Rule]:
                 rules[name] = partial(_shifted, of, by, strength)
     for strength in (1.0, 0.75, 0.5):
         rules[f"combined and best F1 agreed, match x {strength:g}"] = partial(agreed, strength)
-    for least in (0.75, 0.8, 0.85, 0.9):
-        name = f"combined, match x 0.75, where the span AUC is {least:g}"
-        rules[name] = partial(where_told_apart, least)
+    for least in (0.0, 0.75, 0.8, 0.85, 0.9):
+        for name, part in (("x 0.75", _three_quarters), ("by class", _by_class)):
+            where = f", where the span AUC is {least:g}" if least else ""
+            rules[f"combined, match {name}{where}"] = partial(where_told_apart, part, least)
     return rules
 
 
@@ -105,8 +112,17 @@ def agreed(strength: float, stored: Stored) -> np.ndarray:
     return strength * np.where(np.sign(one) == np.sign(other), np.sign(one) * least, 0.0)
 
 
-def where_told_apart(least_auc: float, stored: Stored) -> np.ndarray:
-    """(C,) what runs do: three quarters of the shift, where scores tell spans apart."""
+def _three_quarters(stored: Stored, shift: np.ndarray) -> np.ndarray:
+    return 0.75 * shift
+
+
+def _by_class(stored: Stored, shift: np.ndarray) -> np.ndarray:
+    """What runs do."""
+    return drawn_together(shift, reliability(stored.folds))
+
+
+def where_told_apart(part: Callable, least_auc: float, stored: Stored) -> np.ndarray:
+    """(C,) part of the shift, where scores tell spans apart."""
     if told_apart(stored.folds) < least_auc:
         return np.zeros(len(stored.labels))
-    return 0.75 * shift_to_match(stored, PREVALENCES["combined"](stored))
+    return part(stored, shift_to_match(stored, PREVALENCES["combined"](stored)))

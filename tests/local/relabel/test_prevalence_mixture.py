@@ -8,7 +8,6 @@ from scipy.special import expit, logsumexp
 from scipy.special import logit as logit_of
 from scipy.stats import norm
 
-from local.config.relabel import ESTIMATED_STRENGTH
 from local.relabel import prevalence_mixture
 from local.relabel.fold_scores import FoldScores
 from local.relabel.prevalence import estimate_combined, estimate_tail
@@ -246,7 +245,7 @@ def test_combined_ranks_no_worse_than_either_where_scores_are_not_normal(
         logit = np.mean([fold.target for fold in folds], axis=0)
 
         def ranked(estimate, folds=folds, truth=truth, logit=logit):
-            shift = matching_shift(logit, estimate(folds), ESTIMATED_STRENGTH)
+            shift = matching_shift(logit, estimate(folds), 0.75)
             return lwlrap(truth, logit + shift)
 
         combined = ranked(estimate_combined)

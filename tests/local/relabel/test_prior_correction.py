@@ -13,8 +13,8 @@ from sklearn.metrics import roc_auc_score
 
 from local.io.errors import CanopyError
 from local.relabel.fold_scores import FoldScores
-from local.relabel.prevalence import told_apart
-from local.relabel.prior_correction import matching_shift, prior_correction
+from local.relabel.prevalence import reliability, told_apart
+from local.relabel.prior_correction import drawn_together, matching_shift, prior_correction
 from local.scoring.metrics.lwlrap import lwlrap
 from local.tasks.submission_csv import (
     check_submission,
@@ -82,7 +82,7 @@ def test_given_prevalence_is_matched_whole(toy_config, tmp_path):
     np.testing.assert_allclose(half.shift, found.shift / 2)
 
 
-def test_estimated_prevalence_is_matched_in_part(toy_config, tmp_path):
+def test_estimated_prevalence_is_matched(toy_config, tmp_path):
     # Scores on a scale of their own: negatives about -9, positives about -5.
     rng = np.random.default_rng(1)
     present = rng.random((2000, 3)) < [0.05, 0.6, 0.2]
@@ -90,11 +90,16 @@ def test_estimated_prevalence_is_matched_in_part(toy_config, tmp_path):
     positive = np.tile(np.eye(3, dtype=int), (40, 1))
     known = np.where(positive, -5.0, -9.0) + 0.5 * rng.normal(size=positive.shape)
     folds = [FoldScores(known, positive, target)]
-    config = toy_config(prior={"method": "estimated", "max_odds_ratio": 1e9, "least_auc": 0})
+    settings = {"method": "estimated", "max_odds_ratio": 1e9, "least_auc": 0}
+    config = toy_config(prior=settings)
     found = prior_correction(LABELS, target, config, tmp_path, folds)
     np.testing.assert_allclose(found.target, [0.05, 0.6, 0.2], rtol=0.25)
     whole = matching_shift(target, found.target, max_ratio=1e9)
-    np.testing.assert_allclose(found.shift, 0.75 * whole)
+    # Nothing was rejected, so nothing tells one estimate from another.
+    np.testing.assert_allclose(found.shift, whole)
+    half = toy_config(prior={**settings, "strength": 0.5})
+    found = prior_correction(LABELS, target, half, tmp_path, folds)
+    np.testing.assert_allclose(found.shift, whole / 2)
 
 
 @pytest.mark.parametrize(("gap", "corrected"), [(3.0, True), (0.5, False)])
@@ -124,6 +129,32 @@ def test_prevalence_is_estimated_only_where_scores_tell_spans_apart(
     assert not found.shift.any()
     assert "both confirmed and rejected" in found.distrust
     assert prior_correction(LABELS, target, always, tmp_path, bare).shift.any()
+
+
+def test_a_class_is_corrected_as_far_as_its_scores_tell_spans_apart(toy_config, tmp_path):
+    rng = np.random.default_rng(4)
+    gap = np.array([5.0, 2.0, 0.0])
+    target = rng.normal(size=(300, 3)) + gap * (rng.random((300, 3)) < [0.1, 0.7, 0.3])
+    positive = np.tile(np.eye(3, dtype=int), (40, 1))
+    known = gap * positive + rng.normal(size=positive.shape)
+    label, verdict = np.repeat([0.0, 1.0, 2.0], 100), np.tile([1.0, 0.0], 150)
+    spans = np.column_stack(
+        [gap[label.astype(int)] * verdict + rng.normal(size=300), verdict, label]
+    )
+    folds = [FoldScores(known, positive, target, spans=spans)]
+    # By a plain statement: ten spans of the mean AUC beside the hundred of a class.
+    aucs = np.array([roc_auc_score(verdict[label == c], spans[label == c, 0]) for c in range(3)])
+    drawn = (100 * aucs + 10 * aucs.mean()) / 110
+    weight = np.maximum(0, 2 * drawn - 1)
+    np.testing.assert_allclose(reliability(folds), weight)
+    assert weight[0] > 0.9
+    assert weight[2] < 0.3
+    config = toy_config(prior={"method": "estimated", "least_auc": 0.5})
+    found = prior_correction(LABELS, target, config, tmp_path, folds)
+    whole = matching_shift(target, found.target)
+    middle = (weight * whole).sum() / weight.sum()
+    np.testing.assert_allclose(found.shift, middle + weight * (whole - middle))
+    np.testing.assert_allclose(drawn_together(whole, np.zeros(3)), whole.mean())
 
 
 def test_nothing_to_estimate_from_is_told(toy_config, tmp_path):

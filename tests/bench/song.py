@@ -1,17 +1,23 @@
-"""`mine` as it comes, on made-up song: calls of .06-.20 s with gaps of .02-.03 s between them.
+"""`mine` as it comes, with no setting at all, on made-up song: how well, and how long it takes.
 
-The whole way of a user: run, detect on recordings of a voice that was left out, score.
+    python tests/bench/song.py                    both sets, some ten minutes each on two cores
+    python tests/bench/song.py --only syllables
+
+song: calls of .06-.20 s with gaps of .02-.03 s; recordings of a voice that was left out are judged.
+syllables: nine classes in 60 songs; 20 new songs are judged. The whole way of a user: run, detect,
+score.
 """
 
+import argparse
 import os
 import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pytest
-import soundfile
 
 from local.data.annotations.formats import read_annotations
 from local.data.annotations.shared import ReadOptions
@@ -50,33 +56,24 @@ def f1_of_detections(path: Path, *options: str) -> np.ndarray:
     return pooled_f1(count_matches(true, cut, len(ids), (0.0, 0.5)))
 
 
-def test_the_simulation_has_what_it_says(tmp_path):
-    make_song(tmp_path, n=8)
-    parts = {path.parent.name for path in tmp_path.rglob("*.wav")}
-    assert parts == {"train", "left_out"}
-    table = spans(tmp_path)
-    lengths = table["offset"] - table["onset"]
-    assert lengths.min() > 0.05
-    assert lengths.max() < 0.22
-    gaps = table.groupby("recording_id").apply(
-        lambda rows: (rows["onset"].shift(-1) - rows["offset"]).dropna(), include_groups=False
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    assert gaps.min() > 0.018
-    assert (gaps < 0.031).mean() > 0.5
-    assert {soundfile.info(path).samplerate for path in tmp_path.rglob("*.wav")} == {32000}
+    parser.add_argument("--only", choices=["song", "syllables"])
+    args = parser.parse_args()
+    for name, make in (("song", make_song), ("syllables", make_syllables)):
+        if args.only not in (None, name):
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            began = time.monotonic()
+            make(Path(folder))
+            any_overlap, half = f1_of_detections(Path(folder))
+            seconds = time.monotonic() - began
+        print(
+            f"{name}: F1 {any_overlap:.3f} at any overlap, {half:.3f} at IoU > .5; {seconds:.0f} s"
+        )
 
 
-@pytest.mark.slow
-def test_song_of_a_voice_that_was_left_out(tmp_path):
-    make_song(tmp_path)
-    any_overlap, iou = f1_of_detections(tmp_path)
-    assert any_overlap >= 0.93
-    assert iou >= 0.9
-
-
-@pytest.mark.slow
-def test_syllables_of_nine_classes(tmp_path):
-    make_syllables(tmp_path)
-    any_overlap, iou = f1_of_detections(tmp_path)
-    assert any_overlap >= 0.93
-    assert iou >= 0.88
+if __name__ == "__main__":
+    main()
