@@ -75,7 +75,8 @@ def _preamble(plan: Plan, clock: Clock, command: str) -> str:
         "recordings and, beside it, lowest and highest seed. Rungs 1 to 6 are scored before the "
         "correction of class priors, 7 to 9 after it, with priors estimated from scores. Oracle "
         "prior: the same scores, corrected whole with the true prevalence of the test "
-        "recordings. Steps are paired differences to the rung before; their intervals draw seeds and then recordings, "
+        "recordings. Steps are paired differences to the rung before; their intervals draw seeds "
+        "and then recordings, "
         "and say 'no difference' where they include 0. With few seeds they are a little too "
         "narrow."
     )
