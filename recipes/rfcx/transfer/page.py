@@ -73,13 +73,19 @@ def _ranking_table(ranking: pd.DataFrame) -> str:
 
 
 def _ranking_row(rule: str, row: pd.Series) -> str:
-    low, high = mean_interval(row.to_numpy(dtype=float), generator(0, "transfer"))
+    low, high = _interval(row)
     worst = row.astype(float).idxmin()
     where = worst[0] if isinstance(worst, tuple) else worst
     return (
         f"| {rule} | {row.mean():+.3f} ({low:+.3f} to {high:+.3f}) | {row.min():+.3f} | {where} | "
         f"{int((row > 0).sum())} of {len(row)} |"
     )
+
+
+def _interval(values: pd.Series) -> tuple[float, float]:
+    """Of the mean over competitions; the seeds of one are no competitions of their own."""
+    of_each = values.astype(float).groupby(level=0).mean()
+    return mean_interval(of_each.to_numpy(), generator(0, "transfer"))
 
 
 def _events_table(events: pd.DataFrame) -> str:
@@ -93,7 +99,7 @@ def _events_table(events: pd.DataFrame) -> str:
     for rule, drop in means["f1"].sort_values(ascending=False).index:
         mean = means.loc[(rule, drop)]
         mine = grouped.get_group((rule, drop)).set_index("competition")["f1"]
-        low, high = mean_interval(mine.to_numpy(dtype=float), generator(0, "transfer"))
+        low, high = _interval(mine)
         lines.append(
             f"| {rule} | {drop} | {mean.f1:.3f} ({low:.3f}-{high:.3f}) | {mine.min():.3f} | "
             f"{mine.idxmin()} | {mean.macro:.3f} | {mean.precision:.3f} | {mean.recall:.3f} | "
