@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from local.inference.scores import Scores
+from local.inference.sliding import SILENT_LOGIT
 from local.scoring.event_rules.at_hand import AtHand
 from local.scoring.event_rules.evidence import Evidence
 from local.scoring.known_labels import known_evidence
@@ -24,7 +25,7 @@ def run_evidence(experiment: "Experiment", cycle: int) -> Evidence | None:
     config, at_hand = experiment.run.config, {}
     if config.prior.method != "none" and experiment.ids("test"):
         test, _, correction = corrected_test(experiment, cycle)
-        if test.frames and correction.shift.any():
+        if test.frames and not correction.distrust:
             inserted = [fold.inserted for fold in fold_evidence(experiment, cycle)]
             calls = [scores for scores in inserted if scores is not None]
             none = np.zeros((0, len(test.labels)))
@@ -33,9 +34,17 @@ def run_evidence(experiment: "Experiment", cycle: int) -> Evidence | None:
 
 
 def _at_hand(test: Scores, prevalence: np.ndarray, calls: np.ndarray) -> dict[str, AtHand]:
-    """Of every class; calls (K, C), NaN where none was inserted."""
+    """Of every class; calls (K, C), NaN where none was inserted.
+
+    Recordings of digital silence hold no call and have no place among the scores; so of the others
+    the more hold the class.
+    """
     peaks = np.stack([frames.max(axis=1) for frames in test.frames])
+    heard = peaks[(peaks > SILENT_LOGIT + 1).any(axis=1)]
+    if not len(heard):
+        return {}
+    share = np.minimum(1.0, prevalence * len(peaks) / len(heard))
     return {
-        label: AtHand.of(prevalence[column], peaks[:, column], calls[:, column])
+        label: AtHand.of(share[column], heard[:, column], calls[:, column])
         for column, label in enumerate(test.labels)
     }

@@ -63,19 +63,21 @@ class AtHand:
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.where(passing > 0, np.minimum(1.0, self.share * reach / passing), np.nan)
 
-    def reaching(self, precision: float, confirmed: np.ndarray) -> float:
-        """The least logit from which on the expected precision is enough; NaN where it never is.
+    def reaching(self, precision: float, confirmed: np.ndarray) -> tuple[float, float] | None:
+        """The least logit at which a precision is expected, NaN: none; and the highest there is.
 
-        Logits that hardly any call reaches are passed over: shares of few are no shares.
+        Logits that hardly any call reaches are passed over: shares of few are no shares. None where
+        no call has a score.
         """
         kinds = [scores for scores in (confirmed, self.calls) if len(scores)]
         if not kinds:
-            return float("nan")
+            return None
         reach = np.mean([_at_least(scores, self.peaks) for scores in kinds], axis=0)
         peaks = self.peaks[reach >= _LEAST_REACH]
-        short = np.flatnonzero(self.expected_precision(peaks, confirmed) < precision)
-        first = int(short[-1]) + 1 if len(short) else 0
-        return float(peaks[first]) if first < len(peaks) else float("nan")
+        expected = self.expected_precision(peaks, confirmed)
+        enough = np.flatnonzero(expected >= precision)
+        logit = float(peaks[enough[0]]) if len(enough) else float("nan")
+        return logit, float(expected.max(initial=0.0))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""

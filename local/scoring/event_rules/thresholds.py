@@ -10,7 +10,7 @@ few known spans is drawn to what is best over the spans of all classes.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,8 +26,9 @@ FALLBACK = 0.5
 # Confirmed spans of a class that weigh as much as the threshold of all classes, and known spans of
 # all that count beside those of a class where precision is promised.
 _EVEN_COUNT, _ALL_COUNT = 10, 5
-# Known spans of which fewer say too little for a figure to be believed.
-_FEW = 10
+# Known spans, or recordings at hand, of which fewer say too little for a figure to be believed; and
+# those of either kind, confirmed or rejected.
+_FEW, _FEW_OF_A_KIND = 10, 3
 # Beyond any probability that prints as other than 0 or 1.
 _LOGIT_BOUND = 36.0
 
@@ -83,16 +84,17 @@ def fit_thresholds(
             "give a run or its published folder, or a number"
         )
     known = evidence.classes if evidence is not None else {}
+    # What follows a given number goes by nothing.
+    drop, hours = (0.0, 0.0) if evidence is None else (evidence.drop, evidence.hours)
     of_all = _together(known)
+    classes = [known.get(label, _UNKNOWN) for label in labels]
+    chosen = [_choose(one, of_all, rule, hours) for one in classes]
+    _check_promise(chosen, rule)
     rows = []
-    for label in labels:
-        one = known.get(label, _UNKNOWN)
-        logit, note = _choose(one, of_all, rule)
-        worth = _worth(one, logit)
-        # What follows a given number goes by nothing.
-        drop = 0.0 if evidence is None else evidence.drop
-        rows.append({"label": label, **worth, "low_logit": worth["logit"] - drop, "note": note})
-    _check_promise(rows, rule)
+    for label, one, choice in zip(labels, classes, chosen, strict=True):
+        worth = _worth(one, choice.logit)
+        low_logit = worth["logit"] - drop
+        rows.append({"label": label, **worth, "low_logit": low_logit, "note": choice.note})
     return pd.DataFrame(rows)
 
 
@@ -110,26 +112,44 @@ def _together(known: Mapping[str, ClassEvidence]) -> ClassEvidence:
     return ClassEvidence(positive, negative, _NONE, _NONE)
 
 
+@dataclass(frozen=True)
+class _Chosen:
+    """A threshold in logits; what is to be said of it; the highest precision where promised."""
+
+    logit: float
+    note: str = ""
+    highest: float = float("nan")
+
+
 def _choose(
-    known: ClassEvidence, of_all: ClassEvidence, rule: ThresholdChoice
-) -> tuple[float, str]:
+    known: ClassEvidence, of_all: ClassEvidence, rule: ThresholdChoice, hours: float
+) -> _Chosen:
     fixed = rule.value if rule.kind == "fixed" else FALLBACK
     default = float(np.log(fixed) - np.log1p(-fixed))
     if rule.kind == "fixed":
-        return default, ""
+        return _Chosen(default)
     if rule.kind == "false-alarms":
-        return _by_alarms(known, rule.value, default)
-    if not len(of_all.positive) or not len(of_all.negative):
+        return _by_alarms(known, rule.value, default, hours)
+    told_by_spans = len(of_all.positive) > 0 and len(of_all.negative) > 0
+    if not told_by_spans and not known.at_hand:
         kind = "rejected" if len(of_all.positive) else "confirmed"
-        return default, f"no {kind} span with a score, so {FALLBACK}"
-    n = len(known.positive) + len(known.negative)
-    few = f"only {n} known spans: too few to tell" if n < _FEW else ""
+        return _Chosen(default, f"no {kind} span with a score, so {FALLBACK}")
     if rule.kind == "best-f1":
-        return (known.at_hand.balance() if known.at_hand else _best_f1(known, of_all)), few
-    logit, highest = _by_precision(known, of_all, rule.value)
-    if highest < rule.value:
-        return logit, f"precision {rule.value:g} is not reached, {highest:.2f} at most"
-    return logit, few
+        logit = known.at_hand.balance() if known.at_hand else _best_f1(known, of_all)
+        return _Chosen(logit, _too_little(known))
+    return _by_precision(known, of_all if told_by_spans else None, rule.value)
+
+
+def _too_little(known: ClassEvidence) -> str:
+    """What is too little for a threshold of the class to be believed; "" where it is enough."""
+    if known.at_hand and len(known.at_hand.peaks) < _FEW:
+        return f"only {len(known.at_hand.peaks)} recordings at hand: too few to tell"
+    n_confirmed, n_rejected = len(known.positive), len(known.negative)
+    if n_confirmed + n_rejected < _FEW:
+        return f"only {n_confirmed + n_rejected} known spans: too few to tell"
+    if min(n_confirmed, n_rejected) < _FEW_OF_A_KIND:
+        return f"{n_confirmed} confirmed and {n_rejected} rejected spans: too few to tell"
+    return ""
 
 
 def _best_f1(known: ClassEvidence, of_all: ClassEvidence) -> float:
@@ -149,32 +169,59 @@ def _best_of(known: ClassEvidence) -> float:
     return _between(found, int(best[len(best) // 2]), known)
 
 
-def _by_precision(
+def _by_precision(known: ClassEvidence, of_all: ClassEvidence | None, promised: float) -> _Chosen:
+    """The least threshold at which a precision is kept by all that is known.
+
+    By known spans it is that of the class, beside which a few spans of all classes count (None:
+    those say nothing). By the recordings at hand it is what is expected there. Where one of them
+    never reaches it, the threshold lies above everything.
+    """
+    parts = [] if of_all is None else [_precise_on_spans(known, of_all, promised)]
+    if known.at_hand and (found := known.at_hand.reaching(promised, known.positive)):
+        parts.append(found)
+    highest = min((highest for _, highest in parts), default=float("nan"))
+    logits = [logit for logit, _ in parts]
+    if not logits or np.isnan(logits).any():
+        scores = [known.positive, known.negative, known.at_hand.peaks]
+        top = max((float(one[-1]) for one in scores if len(one)), default=0.0)
+        # Rounded down: what is said to be the highest is reached.
+        said = np.floor(highest * 100) / 100 if logits else 0.0
+        note = f"precision {promised:g} is not reached, {said:.2f} at most"
+        return _Chosen(top + 1e-3, note, float(said))
+    return _Chosen(max(logits), _too_little(known), highest)
+
+
+def _precise_on_spans(
     known: ClassEvidence, of_all: ClassEvidence, promised: float
 ) -> tuple[float, float]:
-    """Least threshold from which on a precision is kept, and the highest there is on known spans.
+    """The least threshold from which on a precision is kept, NaN: none; the highest that is kept.
 
-    On known spans it is that of the class, beside which a few spans of all classes count. Where the
-    recordings at hand say something, the threshold is the mean of that one and of the least from
-    which on their expected precision is enough.
+    "From which on" leaves out the highest twentieth of rejected spans of the class: a single one
+    that scores above all is no reason to find nothing. Those of all classes count in full: what
+    scores as high somewhere, and is something else, may do so here.
     """
     found = np.unique(np.concatenate([of_all.positive, of_all.negative]))
     if len(known.positive):
         # Above all that was confirmed of a class nothing is known of it.
         found = found[found <= known.positive[-1]]
-    right, wrong = _reaching(known, found)
-    all_right, all_wrong = _reaching(of_all, found)
+    above = _precision(_trimmed(known), of_all, found)
+    kept = np.minimum.accumulate(above[::-1])[::-1]
+    kept = np.minimum(kept, _precision(known, of_all, found))
+    enough = np.flatnonzero(kept >= promised)
+    return float(found[enough[0]]) if len(enough) else float("nan"), float(kept.max())
+
+
+def _trimmed(known: ClassEvidence) -> ClassEvidence:
+    n = len(known.negative)
+    return replace(known, negative=known.negative[: n - n // 20])
+
+
+def _precision(known: ClassEvidence, of_all: ClassEvidence, thresholds: np.ndarray) -> np.ndarray:
+    """(k,) of known spans at thresholds (k,), beside which a few spans of all classes count."""
+    right, wrong = _reaching(known, thresholds)
+    all_right, all_wrong = _reaching(of_all, thresholds)
     share = all_right / np.maximum(1, all_right + all_wrong)
-    precision = (right + _ALL_COUNT * share) / (right + wrong + _ALL_COUNT)
-    short = np.flatnonzero(precision < promised)
-    first = int(short[-1]) + 1 if len(short) else 0
-    above = max(float(one[-1]) for one in (known.negative, found) if len(one)) + 1e-3
-    on_spans = float(found[first]) if first < len(found) else above
-    highest = float(precision.max())
-    expected = known.at_hand.reaching(promised, known.positive) if known.at_hand else np.nan
-    if np.isfinite(expected):
-        return (on_spans + expected) / 2, max(highest, promised)
-    return on_spans, highest
+    return (right + _ALL_COUNT * share) / (right + wrong + _ALL_COUNT)
 
 
 def _reaching(known: ClassEvidence, thresholds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -183,11 +230,11 @@ def _reaching(known: ClassEvidence, thresholds: np.ndarray) -> tuple[np.ndarray,
     return right, len(known.negative) - np.searchsorted(known.negative, thresholds)
 
 
-def _check_promise(rows: list[dict[str, Any]], rule: ThresholdChoice) -> None:
+def _check_promise(chosen: list[_Chosen], rule: ThresholdChoice) -> None:
     """Refuse a precision that is reached for no class."""
-    if rule.kind != "precision" or not all("is not reached" in row["note"] for row in rows):
+    if rule.kind != "precision" or not all("is not reached" in one.note for one in chosen):
         return
-    highest = max(float(row["note"].rsplit(", ", 1)[1].split()[0]) for row in rows)
+    highest = max(one.highest for one in chosen)
     raise CanopyError(
         f"--threshold precision={rule.value:g} is reached for no class, the highest is "
         f"{highest:g}; promise less"
@@ -207,16 +254,19 @@ def _between(found: np.ndarray, index: int, known: ClassEvidence) -> float:
     return float((found[index] + lower.max()) / 2) if len(lower) else float(found[index]) - 1e-3
 
 
-def _by_alarms(known: ClassEvidence, allowed: float, default: float) -> tuple[float, str]:
+def _by_alarms(known: ClassEvidence, allowed: float, default: float, hours: float) -> _Chosen:
     if len(known.alarms) == 0:
-        return default, f"no sound without the class, so {FALLBACK}"
+        return _Chosen(default, f"no sound without the class, so {FALLBACK}")
+    note = ""
+    if allowed * hours < 1:
+        note = f"{allowed:g} an hour is less than one in the {hours:.2g} hours of sound known"
     # From the top down, and no further than to where runs begin to merge: fewer of them below are
     # no fewer alarms.
     too_many = np.flatnonzero(known.alarms > allowed)
     first = int(too_many[-1]) + 1 if len(too_many) else int(known.alarms.argmax())
     if first == len(known.alarms):
-        return float(known.alarm_threshold[-1]) + 1e-3, ""
-    return float(known.alarm_threshold[first]), ""
+        return _Chosen(float(known.alarm_threshold[-1]) + 1e-3, note)
+    return _Chosen(float(known.alarm_threshold[first]), note)
 
 
 def _worth(known: ClassEvidence, logit: float) -> dict[str, Any]:

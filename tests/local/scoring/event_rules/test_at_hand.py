@@ -53,17 +53,23 @@ def test_expected_precision_is_that_of_the_field():
         found = at_hand.expected_precision(np.array([threshold]), calls)[0]
         assert found == pytest.approx(truth[peaks >= threshold].mean(), abs=0.05)
     assert np.isnan(at_hand.expected_precision(np.array([99.0]), calls)[0])
-    least = at_hand.reaching(0.95, calls)
+    least, highest = at_hand.reaching(0.95, calls)
     assert truth[peaks >= least].mean() > 0.9
+    assert 0.95 <= highest <= 1
     # Were it much rarer, most of what is found would be something else.
-    assert np.isnan(AtHand.of(0.001, peaks, calls).reaching(0.99, calls))
+    least, highest = AtHand.of(0.001, peaks, calls).reaching(0.99, calls)
+    assert np.isnan(least)
+    assert highest < 0.2
+    assert AtHand.of(0.2, peaks, calls[:0]).reaching(0.9, calls[:0]) is None
 
 
 def test_a_shift_of_all_scores_moves_thresholds_alone():
     truth, peaks, calls = field_of()
     one, other = (AtHand.of(truth.mean(), peaks + d, calls + d) for d in (0.0, -3.0))
     assert other.balance() == pytest.approx(one.balance() - 3.0)
-    assert other.reaching(0.9, calls - 3.0) == pytest.approx(one.reaching(0.9, calls) - 3.0)
+    moved, plain = other.reaching(0.9, calls - 3.0), one.reaching(0.9, calls)
+    assert moved[0] == pytest.approx(plain[0] - 3.0)
+    assert moved[1] == pytest.approx(plain[1])
 
 
 def test_it_survives_a_file():
@@ -125,6 +131,52 @@ def test_a_promise_that_no_class_keeps_is_refused_and_says_the_highest():
     assert "is not reached, 0." in found["note"]["a"]
     assert found["logit"]["a"] > 1.0  # above all that was rejected
     assert found["note"]["b"] == ""
+
+
+def test_a_promise_is_kept_by_all_that_is_known():
+    spans = RNG.normal(5, 1, 50), RNG.normal(-5, 1, 50)
+    other = evidence(RNG.normal(5, 1, 50), RNG.normal(-5, 1, 50))
+    # The recordings at hand hold hardly any: what is found there is something else.
+    rare = AtHand.of(0.02, RNG.normal(5, 1, 200), spans[0])
+    easy = dict.fromkeys("bcdefgh", other)
+    found = fit("precision=0.9", a=evidence(*spans, rare), **easy)
+    assert found["note"]["a"].startswith("precision 0.9 is not reached, 0.0")
+    assert found["recall"]["a"] == 0
+    assert found["recall"]["b"] > 0.9
+    # Known spans say that look-alikes score higher, whatever is expected at hand.
+    common = AtHand.of(0.3, np.append(RNG.normal(8, 1, 60), RNG.normal(-5, 1, 140)), spans[0])
+    hard = evidence(RNG.normal(8, 1, 40), RNG.normal(9.5, 1, 40), common)
+    with pytest.raises(CanopyError, match="reached for no class"):
+        fit("precision=0.9", a=hard)
+
+
+def test_one_rejected_span_above_all_switches_no_class_off():
+    positive, negative = np.linspace(1, 10, 100), np.append(np.full(20, -5.0), 11.0)
+    # Of all classes it is one of many.
+    other = evidence(RNG.normal(20, 1, 50), RNG.normal(-5, 1, 50))
+    found = fit("precision=0.9", a=evidence(positive, negative), b=other)
+    assert found["recall"]["a"] == 1
+    assert found["precision"]["a"] > 0.9
+    assert found["note"]["a"] == ""
+
+
+def test_recordings_at_hand_tell_where_nothing_was_rejected():
+    truth, peaks, calls = field_of()
+    known = AtHand.of(truth.mean(), peaks, calls)
+    for rule in ("best-f1", "precision=0.9"):
+        found = fit(rule, a=evidence(calls[:50], [], known))
+        passing = peaks >= found["logit"]["a"]
+        assert truth[passing].mean() > 0.85
+        assert passing[truth].mean() > 0.8
+        assert found["note"]["a"] == "50 confirmed and 0 rejected spans: too few to tell"
+
+
+def test_what_is_too_little_is_said():
+    few_recordings = AtHand.of(0.5, np.array([1.0, -1.0]), np.zeros(0))
+    rows = RNG.normal(5, 1, 20), RNG.normal(-5, 1, 20)
+    found = fit("best-f1", a=evidence(*rows, few_recordings), b=evidence(rows[0][:1], rows[1]))
+    assert found["note"]["a"] == "only 2 recordings at hand: too few to tell"
+    assert found["note"]["b"] == "1 confirmed and 20 rejected spans: too few to tell"
 
 
 def test_events_go_on_below_by_the_fitted_drop():
