@@ -26,8 +26,12 @@ def run_evidence(experiment: "Experiment", cycle: int) -> Evidence | None:
     if config.prior.method != "none" and experiment.ids("test"):
         test, _, correction = corrected_test(experiment, cycle)
         if test.frames and not correction.distrust:
+            pool = config.inference.pool
+            # Inserted calls have scores of recordings, which are comparable with the highest scores
+            # over time where they are just these.
+            as_peaks = pool.source == "frame" and pool.method == "max"
             inserted = [fold.inserted for fold in fold_evidence(experiment, cycle)]
-            calls = [scores for scores in inserted if scores is not None]
+            calls = [scores for scores in inserted if scores is not None and as_peaks]
             none = np.zeros((0, len(test.labels)))
             at_hand = _at_hand(test, correction.target, np.concatenate([none, *calls]))
     return known_evidence(oof, experiment.tables.events, config, at_hand)
