@@ -16,7 +16,7 @@ class RelabelConfig(Section):
     n_cycles: Annotated[int, Field(ge=0, le=100)] = 1
     # soft: the probability of every cell that no person spoke of. events: events where it passes a
     # threshold.
-    kind: Literal["soft", "events"] = "events"
+    kind: Literal["soft", "events"] = "soft"
     # soft: the power that probabilities are raised to; one number, or one a cycle.
     power: Power | tuple[Power, ...] = 1.5
     threshold: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
@@ -46,7 +46,7 @@ class RelabelConfig(Section):
     # Stochastic depth of the backbone in cycles from 1 on; null: as model.params say.
     drop_path: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
     # Weights each cycle starts from: fresh ones, or those of cycle 0 of the same fold.
-    start: Literal["scratch", "cycle0"] = "scratch"
+    start: Literal["scratch", "cycle0"] = "cycle0"
 
     @model_validator(mode="after")
     def _ordered(self) -> "RelabelConfig":

@@ -42,6 +42,8 @@ SETTINGS = {
         "validate_every": 2,
         "amp": False,
     },
+    # Of pseudo labels as events, which can be told one by one.
+    "relabel": {"kind": "events", "start": "scratch"},
     "score": {"n_bootstrap": 0},
 }
 

@@ -27,7 +27,7 @@ def test_a_sound_configuration_passes(toy, toy_config):
             r"inference\.keep_frames is false, but relabelling needs scores over time",
         ),
         (
-            {"relabel": {"pseudo_mixup": 0.5}},
+            {"relabel": {"kind": "events", "pseudo_mixup": 0.5}},
             r"relabel\.pseudo_mixup is 0\.5, which mixes windows with soft labels; set",
         ),
         (

@@ -258,6 +258,7 @@ def scored(toy):
 
 
 RELABEL = {"threshold": 0.6, "low_threshold": 0.3, "negative_below": 0.02, "subsets": ["train"]}
+RELABEL |= {"kind": "events"}
 
 
 @pytest.mark.parametrize(

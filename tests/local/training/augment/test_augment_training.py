@@ -99,6 +99,7 @@ def corpus(tmp_path, script):
 
     def make(**changes):
         settings = {key: dict(value) for key, value in SETTINGS.items()}
+        settings["relabel"] = {"n_cycles": 0}
         for key, value in changes.items():
             section, _, name = key.partition("__")
             settings[section][name] = value
