@@ -98,11 +98,12 @@ def test_every_format_reads_back_alike(model, recordings, tmp_path, capsys):
     assert not (out / ".work").exists()
 
 
+@pytest.mark.parametrize("rate", [RATE, 1378])
 @pytest.mark.parametrize("level", [0.0, 0.3, -0.99])
-def test_a_file_of_equal_samples_has_no_detection(model, tmp_path, capsys, level):
+def test_a_file_of_equal_samples_has_no_detection(model, tmp_path, capsys, level, rate):
     folder = tmp_path / "rec"
     folder.mkdir()
-    soundfile.write(folder / "still.flac", np.full(6 * RATE, level), RATE, subtype="PCM_24")
+    soundfile.write(folder / "still.flac", np.full(6 * rate, level), rate, subtype="PCM_24")
     soundfile.write(folder / "loud.flac", sound(6), RATE)
     # Whatever the model says anywhere is a detection.
     assert run(model, folder, "--out", tmp_path / "out", "--threshold", 1e-6) == 0
