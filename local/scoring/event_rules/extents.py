@@ -1,5 +1,6 @@
 """How far below its threshold an event goes on: fitted on confirmed spans, of known edges."""
 
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -37,14 +38,20 @@ def fit_drop(
     row_of = {name: row for row, name in enumerate(scores.recording_ids)}
     lengths = min_duration_s, max_gap_s
     ious = np.zeros((len(found), len(DROPS)))
-    for place, event in enumerate(found.to_dict("records")):
-        row, column = row_of[event["recording_id"]], int(event["class"])
+    of_track: dict[tuple[int, int], list[int]] = defaultdict(list)
+    names, classes = found["recording_id"], found["class"]
+    for place, (name, column) in enumerate(zip(names, classes, strict=True)):
+        of_track[row_of[name], int(column)].append(place)
+    confirmed_edges = found[["onset", "offset"]].to_numpy(dtype=np.float64)
+    for (row, column), places in of_track.items():
         track = scores.frames[row][column].astype(np.float64)
         top = float(threshold[column])
+        # A track may hold thousands of confirmed spans: events are found once for all of them.
         for number, drop in enumerate(DROPS.tolist()):
             spans = frames_to_events(track, scores.grid(row), top, top - drop, *lengths)
             edges = np.array([(one.onset, one.offset) for one in spans]).reshape(-1, 2)
-            ious[place, number] = _best_iou(edges, event["onset"], event["offset"])
+            for place in places:
+                ious[place, number] = _best_iou(edges, *confirmed_edges[place].tolist())
     return float(DROPS[ious.mean(axis=0).argmax()])
 
 
