@@ -68,12 +68,19 @@ def span_rules(
     low = options.low_threshold
     if low is not None and not 0 < low < 1:
         raise CanopyError(f"--low-threshold is {low}, expected a probability between 0 and 1")
-    shortest = _given(options.min_duration, config.relabel.min_duration_s, "--min-duration")
-    gap = _given(options.max_gap, config.relabel.max_gap_s, "--max-gap")
     longest = _given(options.max_duration, np.inf, "--max-duration")
-    if longest < shortest:
-        raise CanopyError(f"--max-duration {longest:g} is less than --min-duration {shortest:g}")
-    return make_span_rules(thresholds, low, shortest, gap, longest)
+    lengths = []
+    for label in thresholds["label"]:
+        shortest, gap = config.relabel.lengths_of(label)
+        shortest = _given(options.min_duration, shortest, "--min-duration")
+        gap = _given(options.max_gap, gap, "--max-gap")
+        if longest < shortest:
+            raise CanopyError(
+                f"--max-duration {longest:g} is less than the least duration of the class "
+                f"{label!r}, {shortest:g} s; raise it, or lower --min-duration"
+            )
+        lengths.append((shortest, gap))
+    return make_span_rules(thresholds, low, lengths, longest)
 
 
 def _given(value: float | None, otherwise: float, name: str) -> float:

@@ -1,6 +1,7 @@
 """How far below its threshold an event goes on: fitted on confirmed spans, of known edges."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,8 +21,7 @@ def fit_drop(
     scores: "Scores",
     confirmed: pd.DataFrame,
     threshold: np.ndarray,
-    min_duration_s: float,
-    max_gap_s: float,
+    lengths: Sequence[tuple[float, float]],
 ) -> float:
     """The drop, in logits, by which events lie over confirmed spans best, by mean IoU.
 
@@ -30,13 +30,13 @@ def fit_drop(
     scores : out-of-fold, over time.
     confirmed : `recording_id, class, onset, offset, score` of spans; those that do not reach their
         threshold have no event to be compared with.
-    threshold : (C,) logits.
+    threshold : (C,) logits. lengths : of each class, seconds that an event lasts at least and of
+    gaps to close.
     """
     found = confirmed[confirmed["score"] >= threshold[confirmed["class"].to_numpy(dtype=int)]]
     if len(found) < LEAST_SPANS:
         return DEFAULT_DROP
     row_of = {name: row for row, name in enumerate(scores.recording_ids)}
-    lengths = min_duration_s, max_gap_s
     ious = np.zeros((len(found), len(DROPS)))
     of_track: dict[tuple[int, int], list[int]] = defaultdict(list)
     names, classes = found["recording_id"], found["class"]
@@ -48,7 +48,7 @@ def fit_drop(
         top = float(threshold[column])
         # A track may hold thousands of confirmed spans: events are found once for all of them.
         for number, drop in enumerate(DROPS.tolist()):
-            spans = frames_to_events(track, scores.grid(row), top, top - drop, *lengths)
+            spans = frames_to_events(track, scores.grid(row), top, top - drop, *lengths[column])
             edges = np.array([(one.onset, one.offset) for one in spans]).reshape(-1, 2)
             for place in places:
                 ious[place, number] = _best_iou(edges, *confirmed_edges[place].tolist())

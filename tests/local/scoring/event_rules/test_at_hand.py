@@ -14,6 +14,8 @@ from local.scoring.event_rules.extents import DEFAULT_DROP, DROPS, fit_drop
 from local.scoring.event_rules.thresholds import fit_thresholds, parse_choice
 
 RNG = np.random.default_rng(0)
+# Of two classes: seconds of the least event and of gaps to close.
+LENGTHS = [(0.2, 0.3), (0.5, 0.1)]
 
 
 def field_of(prevalence=0.2, n=2000, gap=4.0):
@@ -160,15 +162,15 @@ def tracks(depth):
 def test_the_drop_covers_the_flanks_of_calls(depth):
     scores, confirmed = tracks(depth)
     threshold = np.array([1.5])
-    drop = fit_drop(scores, confirmed, threshold, 0.0, 0.0)
+    drop = fit_drop(scores, confirmed, threshold, [(0.0, 0.0)])
     assert 1.5 - drop <= 2.0 - depth < 1.5 - drop + 0.26
 
 
 def test_few_spans_give_the_default_drop():
     scores, confirmed = tracks(2.5)
-    assert fit_drop(scores, confirmed[:4], np.array([1.5]), 0.0, 0.0) == DEFAULT_DROP
+    assert fit_drop(scores, confirmed[:4], np.array([1.5]), [(0.0, 0.0)]) == DEFAULT_DROP
     # Those that reach no threshold say nothing.
-    assert fit_drop(scores, confirmed, np.array([3.0]), 0.0, 0.0) == DEFAULT_DROP
+    assert fit_drop(scores, confirmed, np.array([3.0]), [(0.0, 0.0)]) == DEFAULT_DROP
 
 
 def many_spans(rng):
@@ -194,12 +196,12 @@ def test_the_drop_is_that_of_one_span_after_the_other(seed):
         for number, drop in enumerate(DROPS):
             top = threshold[column]
             track, grid = scores.frames[row][column].astype(float), scores.grid(row)
-            for event in frames_to_events(track, grid, top, top - drop, 0.2, 0.3):
+            for event in frames_to_events(track, grid, top, top - drop, *LENGTHS[column]):
                 shared = min(event.offset, one.offset) - max(event.onset, one.onset)
                 both = max(event.offset, one.offset) - min(event.onset, one.onset)
                 ious[place, number] = max(ious[place, number], shared / both)
     expected = DROPS[ious.mean(axis=0).argmax()]
-    assert fit_drop(scores, spans, threshold, 0.2, 0.3) == expected
+    assert fit_drop(scores, spans, threshold, LENGTHS) == expected
 
 
 def test_events_of_a_track_are_found_once_a_drop(monkeypatch):
@@ -207,5 +209,5 @@ def test_events_of_a_track_are_found_once_a_drop(monkeypatch):
     calls = []
     found = extents.frames_to_events
     monkeypatch.setattr(extents, "frames_to_events", lambda *a: calls.append(1) or found(*a))
-    fit_drop(scores, spans, np.array([0.5, 1.0]), 0.2, 0.3)
+    fit_drop(scores, spans, np.array([0.5, 1.0]), LENGTHS)
     assert len(calls) <= 3 * 2 * len(DROPS)

@@ -46,6 +46,26 @@ def test_the_rules_are_those_of_detection_without_options(known, fitted):
     assert expected[0].min_duration_s == (0.2 if fitted else 0.3)
 
 
+def test_least_durations_and_gaps_are_those_of_each_class():
+    by_class = {"min_duration_s": {"a": 0.1, "b": 4.0}, "max_gap_s": {"a": 0.02, "b": 2.0}}
+    config = Config.model_validate({"relabel": by_class})
+    names = ("threshold", "low_threshold", "min_duration", "max_duration", "max_gap")
+    options = argparse.Namespace(**dict.fromkeys(names))
+    model = SimpleNamespace(path="run", labels=LABELS, rule=None, evidence=evidence)
+    thresholds = choose_thresholds([model], None)
+    rules = span_rules(thresholds, config, options)
+    assert rules == default_rules(LABELS, config, evidence(), None)
+    assert [(one.min_duration_s, one.max_gap_s) for one in rules] == [(0.1, 0.02), (4.0, 2.0)]
+    # A fitted rule, and what an option says, is that of all classes.
+    fitted = default_rules(LABELS, config, evidence(), FITTED)
+    assert {(one.min_duration_s, one.max_gap_s) for one in fitted} == {(0.2, 0.1)}
+    options.max_gap, options.max_duration = 0.5, 3.0
+    with pytest.raises(CanopyError, match=r"--max-duration 3 .*class 'b', 4 s"):
+        span_rules(thresholds, config, options)
+    options.max_duration = None
+    assert [one.max_gap_s for one in span_rules(thresholds, config, options)] == [0.5, 0.5]
+
+
 def test_each_class_has_its_rule_and_no_event_goes_beyond_its_recording():
     rng = np.random.default_rng(1)
     frames = [rng.normal(size=(2, n)).astype("f4") for n in (40, 60)]
