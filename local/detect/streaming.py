@@ -85,6 +85,10 @@ class FrameStream:
             self._held, self._first = self._held[spent:].copy(), self._first + spent
 
 
+class ScoresError(CanopyError):
+    """Scores that are no numbers: most likely a fault of the model, which may not be borne."""
+
+
 def score_stream(detector: Detector, open_anew: Callable[[], OpenSound]) -> Iterator[Chunk]:
     """Logits of one recording over time.
 
@@ -164,7 +168,10 @@ def find_events(
     for chunk in score_stream(detector, open_anew):
         logits = chunk.frames.astype(np.float64)
         if np.isnan(logits).any():
-            raise CanopyError(f"{path}: its scores are NaN; the model is broken, train it again")
+            raise ScoresError(
+                f"{path}: its scores are NaN, so the model is broken or the samples are beyond all "
+                "scale; train the model again, or remove the file"
+            )
         found.silent_s += detector.hop_s * int((logits < SILENT_LOGIT + 1).all(axis=0).sum())
         if shift is not None:
             logits += shift[:, None]

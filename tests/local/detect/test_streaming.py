@@ -14,14 +14,13 @@ from local.config import Config
 from local.detect import streaming
 from local.detect.detectors import Request, load
 from local.detect.sound import OpenSound
-from local.detect.streaming import FrameStream, find_events, score_stream
+from local.detect.streaming import FrameStream, ScoresError, find_events, score_stream
 from local.features.audio import load_audio
 from local.features.front_ends.logmel_torch import LogMel
 from local.features.silence import SilenceFinder
 from local.inference.score_recordings import score_recordings
 from local.inference.scores import average_scores
 from local.inference.sliding import Chunk
-from local.io.errors import CanopyError
 from local.labels.grid import FrameGrid
 from local.labels.spans import SpanRule, frames_to_events
 
@@ -205,7 +204,7 @@ def test_scores_that_are_no_numbers_are_refused(published, toy_sound, tmp_path, 
     soundfile.write(path, toy_sound.make(4, seed=1), toy_sound.rate, subtype="FLOAT")
     broken = Chunk(0, np.full((3, 7), np.nan), np.zeros(3))
     monkeypatch.setattr(streaming, "score_stream", lambda *_: iter([broken]))
-    with pytest.raises(CanopyError, match=r"x\.wav: its scores are NaN"):
+    with pytest.raises(ScoresError, match=r"x\.wav: its scores are NaN"):
         find_events(detector(published, "onnx"), path, [SpanRule(0.0)] * 3)
 
 
