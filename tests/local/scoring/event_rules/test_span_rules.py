@@ -1,6 +1,7 @@
 """Which events a run's scores become: by the rules of bin/detect.py, one a class."""
 
 import argparse
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,6 +13,7 @@ from local.detect.class_rules import choose_thresholds, span_rules, use_event_ru
 from local.inference.scores import Scores
 from local.io.errors import CanopyError
 from local.labels.spans import SpanRule, frames_to_events
+from local.scoring.event_rules.at_hand import AtHand
 from local.scoring.event_rules.evidence import ClassEvidence, Evidence
 from local.scoring.event_rules.rule_file import EventRule
 from local.scoring.event_rules.span_rules import default_rules, events_of_run
@@ -106,3 +108,14 @@ def test_scores_that_are_no_numbers_are_refused():
     with pytest.raises(CanopyError, match="keep_frames"):
         events_of_run(without, [SpanRule(0.0)] * 2)
     assert events_of_run(without.take([]), [SpanRule(0.0)] * 2).empty
+
+
+@pytest.mark.parametrize("n_at_hand", [0, 1, 2])
+def test_the_log_says_what_default_thresholds_go_by(caplog, n_at_hand):
+    caplog.set_level("INFO", "canopy")
+    known, at_hand = evidence(), AtHand.of(0.3, np.arange(50.0), np.zeros(0))
+    for label in LABELS[:n_at_hand]:
+        known.classes[label] = replace(known.classes[label], at_hand=at_hand)
+    choose_thresholds([SimpleNamespace(path="run", labels=LABELS, evidence=lambda: known)], None)
+    assert ("as many test recordings" in caplog.text) == (n_at_hand > 0)
+    assert ("best F1" in caplog.text) == (n_at_hand < 2)
