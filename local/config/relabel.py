@@ -2,12 +2,19 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from local.config.section_base import Section, Share, Some
+from local.config.section_base import FrozenDict, Section, Share, Some
+from local.io.errors import CanopyError
 
 # Beyond it nothing but certainty is left of a probability.
 Power = Annotated[float, Field(gt=0.0, le=10.0)]
+
+Seconds = Annotated[float, Field(ge=0.0)]
+# One number for all classes, or one for each by label.
+SecondsByClass = (
+    Seconds | Annotated[dict[str, Seconds], Field(min_length=1), AfterValidator(FrozenDict)]
+)
 
 
 class RelabelConfig(Section):
@@ -22,8 +29,8 @@ class RelabelConfig(Section):
     threshold: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
     # Hysteresis: an event grows from the threshold down to this probability.
     low_threshold: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
-    min_duration_s: Annotated[float, Field(ge=0.0)] = 0.2
-    max_gap_s: Annotated[float, Field(ge=0.0)] = 0.2
+    min_duration_s: SecondsByClass = 0.2
+    max_gap_s: SecondsByClass = 0.2
     weight: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
     subsets: tuple[Literal["train", "test", "unlabelled"], ...] = ("train",)
     # Cells below this probability become pseudo negatives; null (the default) makes none.
@@ -65,6 +72,34 @@ class RelabelConfig(Section):
                 "number, or one a cycle"
             )
         return self
+
+    def lengths_of(self, label: str) -> tuple[float, float]:
+        """Seconds of a class: how long an event lasts at least, and what gaps are closed."""
+        return self._seconds("min_duration_s", label), self._seconds("max_gap_s", label)
+
+    def _seconds(self, key: str, label: str) -> float:
+        given: float | dict[str, float] = getattr(self, key)
+        if not isinstance(given, dict):
+            return given
+        if label not in given:
+            raise CanopyError(
+                f"relabel.{key} has no number for the class {label!r}; give one for every class, "
+                "or one number for all"
+            )
+        return given[label]
+
+    def check_labels(self, labels: list[str]) -> None:
+        """Refuse lengths of classes that are not there, and classes without any."""
+        for key in ("min_duration_s", "max_gap_s"):
+            given = getattr(self, key)
+            others = [one for one in given if one not in labels] if isinstance(given, dict) else []
+            if others:
+                raise CanopyError(
+                    f"relabel.{key} names the class {others[0]!r}, which classes.csv does not "
+                    "have; correct or remove it"
+                )
+        for label in labels:
+            self.lengths_of(label)
 
     def power_of(self, cycle: int) -> float:
         """The power of a cycle, from 1 on."""

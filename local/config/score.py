@@ -23,7 +23,10 @@ class ScoreConfig(Section):
 
 
 class EventsConfig(Section):
-    """Stage 5: one rule that makes events of scores, fitted out-of-fold; see local/tuning."""
+    """Stage 5: one rule that makes events of scores, fitted out-of-fold.
+
+    See local/scoring/event_rules/tuning.py.
+    """
 
     # Write rule.json, oof_events.csv and test_events.csv; annotation must be complete. Where no
     # configuration says, it is on if annotation is complete.

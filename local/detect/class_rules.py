@@ -10,6 +10,7 @@ from local.config import Config
 from local.detect.detectors import ModelSpec
 from local.io.errors import CanopyError
 from local.labels.spans import SpanRule
+from local.scoring.event_rules.evidence import Evidence
 from local.scoring.event_rules.span_rules import default_choice, make_span_rules
 from local.scoring.event_rules.thresholds import FALLBACK, fit_thresholds, parse_choice
 
@@ -47,14 +48,28 @@ def choose_thresholds(models: list[ModelSpec], text: str | None) -> pd.DataFrame
         evidence = next((found for model in models if (found := model.evidence())), None)
     if rule is None:
         rule = default_choice(evidence)
-        what = "the best F1 on out-of-fold scores" if evidence is not None else f"{FALLBACK}"
-        log.info("threshold: %s (--threshold says another)", what)
+        log.info("threshold: %s (--threshold says another)", _default_words(evidence))
     if len(models) > 1 and rule.kind != "fixed":
         log.info("thresholds are fitted on the scores of one model of the ensemble")
     thresholds = fit_thresholds(models[0].labels, rule, evidence)
     for row in thresholds[thresholds["note"] != ""].itertuples():
         log.warning("threshold of %s: %s", row.label, row.note)
     return thresholds
+
+
+def _default_words(evidence: Evidence | None) -> str:
+    """What classes' thresholds go by where no option says it."""
+    if evidence is None:
+        return f"{FALLBACK}"
+    n, n_at_hand = (
+        len(evidence.classes),
+        sum(bool(one.at_hand) for one in evidence.classes.values()),
+    )
+    balance = "as many test recordings reach it as are estimated to hold the class"
+    on_spans = "the best F1 on out-of-fold scores"
+    if n_at_hand in (0, n):
+        return balance if n_at_hand else on_spans
+    return f"{balance} ({n_at_hand} of {n} classes), else {on_spans}"
 
 
 def span_rules(
@@ -68,12 +83,19 @@ def span_rules(
     low = options.low_threshold
     if low is not None and not 0 < low < 1:
         raise CanopyError(f"--low-threshold is {low}, expected a probability between 0 and 1")
-    shortest = _given(options.min_duration, config.relabel.min_duration_s, "--min-duration")
-    gap = _given(options.max_gap, config.relabel.max_gap_s, "--max-gap")
     longest = _given(options.max_duration, np.inf, "--max-duration")
-    if longest < shortest:
-        raise CanopyError(f"--max-duration {longest:g} is less than --min-duration {shortest:g}")
-    return make_span_rules(thresholds, low, shortest, gap, longest)
+    lengths = []
+    for label in thresholds["label"]:
+        shortest, gap = config.relabel.lengths_of(label)
+        shortest = _given(options.min_duration, shortest, "--min-duration")
+        gap = _given(options.max_gap, gap, "--max-gap")
+        if longest < shortest:
+            raise CanopyError(
+                f"--max-duration {longest:g} is less than the least duration of the class "
+                f"{label!r}, {shortest:g} s; raise it, or lower --min-duration"
+            )
+        lengths.append((shortest, gap))
+    return make_span_rules(thresholds, low, lengths, longest)
 
 
 def _given(value: float | None, otherwise: float, name: str) -> float:

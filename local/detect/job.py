@@ -21,7 +21,7 @@ from local.detect.job_results import RECORD, WORK, Outcome, finish, write_days
 from local.detect.outputs import ScoreFile, save_part, score_path
 from local.detect.partition import SiteRule, by_day
 from local.detect.sound import SoundFile, duration_of, printable
-from local.detect.streaming import find_events
+from local.detect.streaming import ScoresError, find_events
 from local.io.errors import CanopyError, MachineError
 from local.io.files import fingerprint, make_folder, read_json, write_text
 from local.jobs.interruption import Interrupted, requested, stop_if_asked
@@ -165,7 +165,7 @@ def run_job(job: Job) -> Outcome:
             for index, entry in _work(job, waiting, progress):
                 journal.add(keys[index], **entry)
                 if entry["status"] == "invalid":
-                    log.warning("not readable: %s", entry["reason"])
+                    log.warning("left out: %s", entry["reason"])
                 elif entry["silent_s"] > 0:
                     log.info(
                         "%s: %.1f s of digital silence, where nothing is detected",
@@ -318,7 +318,7 @@ def _detect(
         found = find_events(detector, sound.path, plan.rules, plan.shift, watch)
         if scores is not None:
             scores.finish()
-    except MachineError:
+    except (MachineError, ScoresError):
         raise
     except CanopyError as error:
         return {"status": "invalid", "reason": printable(str(error))}

@@ -305,6 +305,6 @@ def totals_table(
         )
     lines.append(
         f"{n_good} recordings, {hours:.2f} hours, "
-        f"{int(rows['detections'].sum())} detections; {n_invalid} recordings not readable"
+        f"{int(rows['detections'].sum())} detections; {n_invalid} recordings left out"
     )
     return "\n".join(lines)

@@ -27,6 +27,7 @@ from local.features.audio import (
     probe,
     stream_audio,
 )
+from local.features.silence import SilenceFinder
 from local.io.errors import CanopyError
 from local.io.files import PASSING_FAULTS, disk_fault
 
@@ -148,10 +149,14 @@ def _told_apart(sounds: list[SoundFile]) -> list[SoundFile]:
 
 @dataclass(frozen=True)
 class OpenSound:
-    """A file that can be read: its seconds, and its samples in blocks at the configured rate."""
+    """A file that can be read: its seconds, and its samples in blocks at the configured rate.
+
+    silence : has looked through what the blocks so far were made of, and maybe through more.
+    """
 
     duration: float
     blocks: Iterator[np.ndarray]
+    silence: SilenceFinder
 
 
 def duration_of(path: Path) -> float:
@@ -165,11 +170,13 @@ def open_sound(path: Path, config: AudioConfig, block_s: float) -> OpenSound:
     """Open any sound file for one reading from start to end."""
     if path.suffix.lower() in FOREIGN:
         rate, channels, duration = _ffprobe(path)
-        decoded = _ffmpeg_blocks(path, rate, channels)
-        blocks = as_configured(path, decoded, rate, channels, config)
+        silence, decoded = SilenceFinder(rate), _ffmpeg_blocks(path, rate, channels)
+        blocks = as_configured(path, decoded, rate, channels, config, silence=silence)
     else:
-        duration, blocks = probe(path).duration, stream_audio(path, config, block_s)
-    return OpenSound(duration, read_ahead(blocks))
+        info = probe(path)
+        duration, silence = info.duration, SilenceFinder(info.sample_rate)
+        blocks = stream_audio(path, config, block_s, silence=silence)
+    return OpenSound(duration, read_ahead(blocks), silence)
 
 
 def read_ahead(blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:

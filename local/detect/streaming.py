@@ -8,7 +8,7 @@ import numpy as np
 from scipy.special import expit
 
 from local.detect.detectors import Detector
-from local.detect.sound import open_sound
+from local.detect.sound import OpenSound, open_sound
 from local.features.silence import SilenceFinder, widened
 from local.inference.sliding import SILENT_LOGIT, Chunk, slide
 from local.io.errors import CanopyError
@@ -85,28 +85,30 @@ class FrameStream:
             self._held, self._first = self._held[spent:].copy(), self._first + spent
 
 
-def score_stream(
-    detector: Detector, open_blocks: Callable[[], Iterator[np.ndarray]]
-) -> Iterator[Chunk]:
+class ScoresError(CanopyError):
+    """Scores that are no numbers: most likely a fault of the model, which may not be borne."""
+
+
+def score_stream(detector: Detector, open_anew: Callable[[], OpenSound]) -> Iterator[Chunk]:
     """Logits of one recording over time.
 
     Parameters
     ----------
-    open_blocks : opens its samples anew, (n_i,) float32 in blocks of any length.
+    open_anew : opens it from its start, (n_i,) float32 samples in blocks of any length.
     """
     streams: dict[float, FrameStream] = {}
 
     def frames(stretch: float) -> FrameStream:
         if stretch not in streams:
             readers = [i for i, view in enumerate(detector.views) if view.stretch == stretch]
-            finder = SilenceFinder(detector.config.audio.sample_rate)
-            blocks = finder.pass_on(open_blocks())
+            sound = open_anew()
+            blocks = sound.blocks
             if stretch != 1.0:
                 from local.features.time_stretch import stretch_stream
 
                 blocks = stretch_stream(blocks, stretch, detector.config.features.n_fft)
             streams[stretch] = FrameStream(
-                detector.engine.features(blocks), readers, finder, stretch
+                detector.engine.features(blocks), readers, sound.silence, stretch
             )
         return streams[stretch]
 
@@ -154,21 +156,22 @@ def find_events(
     watch : called with the seconds done so far and the (C, k) logits of further cells.
     """
     sound = open_sound(path, detector.config.audio, block_s)
-    openings = [sound.blocks]
+    openings = [sound]
 
-    def blocks() -> Iterator[np.ndarray]:
+    def open_anew() -> OpenSound:
         # A view of a stretched recording reads the file a second time.
-        return (
-            openings.pop() if openings else open_sound(path, detector.config.audio, block_s).blocks
-        )
+        return openings.pop() if openings else open_sound(path, detector.config.audio, block_s)
 
     found = Found(sound.duration, np.full(len(detector.labels), -np.inf))
     finders = [SpanFinder(rule, detector.hop_s, detector.start_s) for rule in rules]
     n_cells = 0
-    for chunk in score_stream(detector, blocks):
+    for chunk in score_stream(detector, open_anew):
         logits = chunk.frames.astype(np.float64)
         if np.isnan(logits).any():
-            raise CanopyError(f"{path}: its scores are NaN; the model is broken, train it again")
+            raise ScoresError(
+                f"{path}: its scores are NaN, so the model is broken or the samples are beyond all "
+                "scale; train the model again, or remove the file"
+            )
         found.silent_s += detector.hop_s * int((logits < SILENT_LOGIT + 1).all(axis=0).sum())
         if shift is not None:
             logits += shift[:, None]

@@ -20,6 +20,7 @@ import soundfile
 import soxr
 
 from local.config import AudioConfig
+from local.features.silence import SilenceFinder
 from local.io.errors import CanopyError
 from local.io.files import PASSING_FAULTS, disk_fault
 from local.io.limits import regular_size
@@ -110,18 +111,23 @@ def load_audio(path: Path | str, config: AudioConfig) -> np.ndarray:
 
 
 def stream_audio(
-    path: Path | str, config: AudioConfig, block_s: float, n_channels: int = 1
+    path: Path | str,
+    config: AudioConfig,
+    block_s: float,
+    n_channels: int = 1,
+    silence: SilenceFinder | None = None,
 ) -> Iterator[np.ndarray]:
     """Decode a recording in blocks of about `block_s` seconds: float32 arrays of shape (n,).
 
     Joined, the blocks are the samples of `load_audio`, whatever the block length: the resampler
     keeps its state from block to block. Faults are told as by `load_audio`, but those inside the
     data only when their block is reached. With `n_channels` above 1 the blocks are (n_channels, n),
-    the file must have so many, and `audio.channel` does not matter.
+    the file must have so many, and `audio.channel` does not matter. `silence`, of the file's own
+    rate, looks through the samples before they are resampled.
     """
     if not block_s > 0:
         raise ValueError(f"block_s must be positive, found {block_s}")
-    return _stream(Path(path), config, block_s, n_channels)
+    return _stream(Path(path), config, block_s, n_channels, silence)
 
 
 def load_part(path: Path | str, config: AudioConfig, start_s: float, end_s: float) -> np.ndarray:
@@ -168,13 +174,17 @@ def stream_channels(path: Path | str) -> Iterator[np.ndarray]:
 
 
 def _stream(
-    path: Path, config: AudioConfig, block_s: float | None, n_channels: int = 1
+    path: Path,
+    config: AudioConfig,
+    block_s: float | None,
+    n_channels: int = 1,
+    silence: SilenceFinder | None = None,
 ) -> Iterator[np.ndarray]:
     with _open(path) as sound:
         block = _block_frames(sound, config.sample_rate, block_s)
         blocks = _read_blocks(path, sound, block)
         rate, channels = sound.samplerate, sound.channels
-        yield from as_configured(path, blocks, rate, channels, config, n_channels)
+        yield from as_configured(path, blocks, rate, channels, config, n_channels, silence)
 
 
 def as_configured(
@@ -184,10 +194,12 @@ def as_configured(
     channels: int,
     config: AudioConfig,
     n_channels: int = 1,
+    silence: SilenceFinder | None = None,
 ) -> Iterator[np.ndarray]:
     """Decoded blocks (n,) or (n, channels) at `rate` -> blocks at the configured rate.
 
     Of the configured channel (n,), or with `n_channels` above 1 of all of them (n_channels, n).
+    `silence`, of this rate, looks through them first.
 
     Raises
     ------
@@ -198,6 +210,8 @@ def as_configured(
     _check_rate(path, rate, config)
     _check_channel(path, channels, config, n_channels)
     samples = _chosen(path, blocks, rate, config if n_channels == 1 else None)
+    if silence is not None:
+        samples = silence.pass_on(samples)
     if rate != config.sample_rate:
         samples = _resample(samples, rate, config.sample_rate, n_channels)
     return (part.T for part in samples)  # of one channel the same

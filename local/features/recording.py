@@ -44,11 +44,9 @@ def process_recording(
     """
     try:
         info = probe(path)
-        samples = stream_audio(
-            path, front_end.audio, _BLOCK_SAMPLES / info.sample_rate, front_end.n_channels
-        )
-        silence = SilenceFinder(front_end.audio.sample_rate)
-        samples = silence.pass_on(samples)
+        silence = SilenceFinder(info.sample_rate)
+        block_s = _BLOCK_SAMPLES / info.sample_rate
+        samples = stream_audio(path, front_end.audio, block_s, front_end.n_channels, silence)
         if stretch != 1.0:
             from local.features.time_stretch import stretch_stream
 

@@ -1,5 +1,6 @@
 """Digital silence: where no sample of a recording differs from the one before."""
 
+import threading
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 
@@ -14,27 +15,33 @@ _PIECE_S = 0.002
 class SilenceFinder:
     """Stretches of at least 0.1 s of constant samples in a recording that arrives in blocks.
 
-    They begin up to 4 ms late; they end exactly. What the blocks are does not matter.
+    They begin up to 4 ms late; they end exactly. What the blocks are does not matter. It looks at
+    samples as they are decoded, at the rate of the file: a resampler makes numbers of equal samples
+    that differ by rounding, and by more beside a step. One thread may add while another asks.
     """
 
     def __init__(self, sample_rate: int) -> None:
         self._piece = max(1, round(_PIECE_S * sample_rate))
         self._shortest = _SHORTEST_S * sample_rate
         self._sample_rate = sample_rate
+        self._lock = threading.Lock()
         self._rest: np.ndarray | None = None  # (C, n) of the piece that is not whole yet
         self._n = 0  # samples of whole pieces
         self._first: int | None = None  # sample where the stretch begins that goes on
         self._found: list[tuple[int, int]] = []
 
     def pass_on(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """The same blocks (n_i,) or (n_channels, n_i); each is looked through first."""
+        """The same blocks (n_i,) or (n_i, n_channels); each is looked through first."""
         for block in blocks:
-            self.add(block)
+            self.add(block.T)
             yield block
 
     def add(self, block: np.ndarray) -> None:
-        """Look through further samples."""
-        samples = np.atleast_2d(block)
+        """Look through further samples (n,) or (n_channels, n)."""
+        with self._lock:
+            self._add(np.atleast_2d(block))
+
+    def _add(self, samples: np.ndarray) -> None:
         if self._rest is not None:
             # Only the piece that begins in a block before is copied.
             lacking = self._piece + 1 - self._rest.shape[1]
@@ -70,13 +77,18 @@ class SilenceFinder:
 
     def spans_s(self, after_s: float = -np.inf) -> np.ndarray:
         """(k, 2) seconds of the stretches so far that end after `after_s`; one may go on."""
+        with self._lock:
+            found = self._stretches(after_s)
+        return np.array(found, dtype=np.float64).reshape(-1, 2) / self._sample_rate
+
+    def _stretches(self, after_s: float) -> list[tuple[int, int]]:
         known = bisect_right(self._found, after_s * self._sample_rate, key=lambda span: span[1])
         found = self._found[known:]
         if self._first is not None and self._rest is not None:
             end = self._n + _n_equal(self._rest)
             if end - self._first >= self._shortest:
                 found.append((self._first, end))
-        return np.array(found, dtype=np.float64).reshape(-1, 2) / self._sample_rate
+        return found
 
 
 def settled(spans: np.ndarray, end_s: float) -> np.ndarray:

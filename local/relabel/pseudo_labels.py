@@ -94,14 +94,15 @@ def make_pseudo_events(
         if shift is not None:
             logit = logit + shift[:, None]
         for column, label in enumerate(scores.labels):
-            spans = _spans(logit[column], scores.grid(row), config, cut[column])
+            lengths = config.lengths_of(label)
+            spans = _spans(logit[column], scores.grid(row), config, cut[column], lengths)
             for onset, offset, polarity in spans:
                 offset = min(offset, durations[name])
                 free = subtract_spans(onset, offset, taken.get((name, label), []))
                 rows += [
                     (name, label, start, end, polarity)
                     for start, end in free
-                    if end - start >= max(config.min_duration_s, 1e-3) - ROUNDING_S
+                    if end - start >= max(lengths[0], 1e-3) - ROUNDING_S
                 ]
     frame = pd.DataFrame(rows, columns=["recording_id", "label", "onset", "offset", "polarity"])
     frame = frame.astype({"onset": float, "offset": float, "polarity": float})
@@ -175,15 +176,18 @@ def allowed_by_confirmed(
 
 
 def _spans(
-    logit: np.ndarray, grid: FrameGrid, config: RelabelConfig, cut: float
+    logit: np.ndarray,
+    grid: FrameGrid,
+    config: RelabelConfig,
+    cut: float,
+    lengths: tuple[float, float],
 ) -> list[tuple[float, float, int]]:
     """(onset, offset, polarity) of one class: what sounds and, when asked, what does not."""
-    rules = {"min_duration_s": config.min_duration_s, "max_gap_s": config.max_gap_s}
     low = _logit(config.low_threshold) if config.low_threshold is not None else None
-    found = frames_to_events(logit - cut, grid, _logit(config.threshold), low, **rules)
+    found = frames_to_events(logit - cut, grid, _logit(config.threshold), low, *lengths)
     spans = [(span.onset, span.offset, 1) for span in found]
     if config.negative_below is not None:
-        silent = frames_to_events(-logit, grid, -_logit(config.negative_below), None, **rules)
+        silent = frames_to_events(-logit, grid, -_logit(config.negative_below), None, *lengths)
         spans += [(span.onset, span.offset, -1) for span in silent]
     return spans
 

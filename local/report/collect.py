@@ -191,13 +191,13 @@ def _event_measures(results: dict[str, Any]) -> list[ScoreRow]:
 
 
 def _event_scores(experiment: Experiment, results: dict[str, Any]) -> list[EventScores]:
-    """Figures of events of every cycle; those by class of the last one that has them."""
+    """Figures of events of every cycle; those by class of the cycle that is submitted."""
     found = [
         (entry["cycle"], name, figures)
         for entry in results["cycles"]
         for name, figures in entry.get("events", {}).items()
     ]
-    last = {name: cycle for cycle, name, _ in found}
+    chosen = submitted_cycle(results)
     names = dict(experiment.tables.classes[["label", "name"]].itertuples(index=False))
     return [
         EventScores(
@@ -211,7 +211,7 @@ def _event_scores(experiment: Experiment, results: dict[str, Any]) -> list[Event
                 }
                 for measure, told in figures["measures"].items()
             },
-            classes=_event_classes(figures, names) if cycle == last[name] else [],
+            classes=_event_classes(figures, names) if cycle == chosen else [],
             worst=worst_words(figures["worst"]) if figures["worst"] else "",
             rates=[TITLES["false_alarms_per_hour"]],
         )

@@ -96,7 +96,7 @@ def items_of(sources: Sources, name: str, duration_s: float) -> list[Item]:
     items: list[Item] = []
     for column, label in enumerate(sources.labels):
         track = sources.last[name]
-        spans = _spans(track, column, float(sources.threshold[column]), sources.rules)
+        spans = _spans(track, column, float(sources.threshold[column]), sources.rules, label)
         spans = [(on, min(off, duration_s), peak) for on, off, peak in spans if on < duration_s]
         items += [_detected(sources, name, column, *span) for span in spans]
         known = sources.known.get((name, label), ())
@@ -163,7 +163,7 @@ def _against_labels(
 
 
 def _spans(
-    track: Track, column: int, threshold: float, rules: RelabelConfig
+    track: Track, column: int, threshold: float, rules: RelabelConfig, label: str
 ) -> list[tuple[float, float, float]]:
     """(onset, offset, probability) by the rules of relabelling at another threshold."""
     low = threshold
@@ -172,9 +172,7 @@ def _spans(
     logit = track.logit[column].astype(np.float64)
     if not (logit >= threshold).any():
         return []
-    found = frames_to_events(
-        logit, track.grid, threshold, low, rules.min_duration_s, rules.max_gap_s
-    )
+    found = frames_to_events(logit, track.grid, threshold, low, *rules.lengths_of(label))
     return [(span.onset, span.offset, float(expit(span.score))) for span in found]
 
 

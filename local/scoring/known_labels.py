@@ -91,13 +91,11 @@ def known_evidence(
     spans = span_scores(scores, events)
     found = collect_evidence(scores, spans, known_rows(events), complete, at_hand)
     fitted = fit_thresholds(scores.labels, ThresholdChoice("best-f1"), found)
-    rule = config.relabel
     drop = fit_drop(
         scores,
         spans[spans["polarity"] > 0],
         fitted["logit"].to_numpy(dtype=np.float64),
-        rule.min_duration_s,
-        rule.max_gap_s,
+        [config.relabel.lengths_of(label) for label in scores.labels],
     )
     return replace(found, drop=drop)
 

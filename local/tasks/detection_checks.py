@@ -135,6 +135,7 @@ def _check_windows(config: Config, step: int) -> None:
 def check_tables(config: Config, tables: Tables, datadir: Path) -> None:
     """Classes, first weights, priors, subsets and window against what was prepared."""
     check_labels(config.loss, tables.labels)
+    config.relabel.check_labels(tables.labels)
     if (initial := config.model.init_of(0)) is not None:
         load_fitting(config, initial, tables.labels)
     if config.prior.given is not None:

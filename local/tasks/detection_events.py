@@ -147,6 +147,9 @@ def _by_column(experiment: "Experiment", made: MadeEvents) -> MadeEvents:
 
 def _joined(events: pd.DataFrame) -> pd.DataFrame:
     """Events of one recording and class that overlap or touch as one, with the highest score."""
+    if events.empty:
+        # Columns without a row have no type, and what has none has no running maximum.
+        return events
     ordered = events.sort_values(["recording_id", "label", "onset"], kind="stable")
     keys = ["recording_id", "label"]
     until = ordered.groupby(keys)["offset"].cummax().groupby([ordered[key] for key in keys]).shift()

@@ -12,7 +12,12 @@ from typing import Any
 
 from local.config import Config, Suggestion
 from local.data.annotated import Annotated
-from local.scoring.event_rules.labelled_lengths import event_lengths, said, tidy
+from local.scoring.event_rules.labelled_lengths import (
+    class_lengths,
+    event_lengths,
+    said,
+    tidy,
+)
 from local.tasks.detection_cells import wanted_cell
 from local.tasks.detection_laptop import FINE, NETWORKS, epochs_for, macs_of
 
@@ -251,8 +256,10 @@ def _events(ask: Proposals, cell: float) -> None:
         ask.add("events.gaps_s", list(gaps), why)
         ask.add("events.collar_s", tidy(min(0.2, max(call / 2, cell))), "half of a short call")
         ask.add("events.segment_s", tidy(min(1.0, max(call, cell))), "a short call")
-    ask.add("relabel.min_duration_s", durations[len(durations) // 2], why)
-    ask.add("relabel.max_gap_s", gaps[len(gaps) // 2], why)
+    of_classes = class_lengths(annotated)
+    for place, key in enumerate(("min_duration_s", "max_gap_s")):
+        by_class = {label: lengths[place] for label, lengths in of_classes.items()}
+        ask.add(f"relabel.{key}", by_class, "by the calls and gaps of each class")
 
 
 def _training(ask: Proposals, cell: float) -> None:

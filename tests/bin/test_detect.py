@@ -18,7 +18,9 @@ from scipy.special import expit
 from local.data.annotations.audacity import read_audacity
 from local.data.annotations.raven import read_raven
 from local.detect import outputs as detect_outputs
+from local.detect import streaming
 from local.detect.sound import printable
+from local.inference.sliding import Chunk
 from local.io.errors import CanopyError
 from local.io.files import disk_fault
 from local.jobs import locks
@@ -98,16 +100,36 @@ def test_every_format_reads_back_alike(model, recordings, tmp_path, capsys):
     assert not (out / ".work").exists()
 
 
+@pytest.mark.parametrize("rate", [RATE, 1378])
 @pytest.mark.parametrize("level", [0.0, 0.3, -0.99])
-def test_a_file_of_equal_samples_has_no_detection(model, tmp_path, capsys, level):
+def test_a_file_of_equal_samples_has_no_detection(model, tmp_path, capsys, level, rate):
     folder = tmp_path / "rec"
     folder.mkdir()
-    soundfile.write(folder / "still.flac", np.full(6 * RATE, level), RATE, subtype="PCM_24")
+    soundfile.write(folder / "still.flac", np.full(6 * rate, level), rate, subtype="PCM_24")
     soundfile.write(folder / "loud.flac", sound(6), RATE)
     # Whatever the model says anywhere is a detection.
     assert run(model, folder, "--out", tmp_path / "out", "--threshold", 1e-6) == 0
     assert set(table(tmp_path / "out")["recording_id"]) == {"loud"}
     assert re.search(r"still\.flac: 6\.\d s of digital silence", capsys.readouterr().err)
+
+
+def test_scores_that_are_no_numbers_end_the_job_whatever_is_borne(model, tmp_path, monkeypatch):
+    """They are no fault of one file, as a NaN among its samples is, that may be left out."""
+    folder = tmp_path / "rec"
+    folder.mkdir()
+    wave = sound(6)
+    soundfile.write(folder / "a.wav", wave, RATE, subtype="FLOAT")
+    wave[100] = np.nan
+    soundfile.write(folder / "b.wav", wave, RATE, subtype="FLOAT")
+    options = ("--max-invalid-share", 1, "--format", "csv")
+    assert run(model, folder, "--out", tmp_path / "one", *options) == 0
+    reasons = pd.read_csv(tmp_path / "one" / "summary.csv").set_index("recording_id")["reason"]
+    assert "sample 100" in reasons["b"]
+    broken = Chunk(0, np.full((3, 7), np.nan), np.zeros(3))
+    monkeypatch.setattr(streaming, "score_stream", lambda *_: iter([broken]))
+    with pytest.raises(CanopyError, match=r"a\.wav: its scores are NaN"):
+        run(model, folder, "--out", tmp_path / "two", *options)
+    assert not (tmp_path / "two" / "detections.csv").exists()
 
 
 @pytest.mark.slow

@@ -163,6 +163,10 @@ def test_events_have_all_figures_and_the_worst_class_is_named(score, events):
         assert measure in ran.out
     assert "worst class by overlap F1: a, 0.5000 (2 true events)" in ran.out
     assert "1 detections of one score below --threshold 0.5" in ran.out
+    # Those of recordings that are not scored are none of them.
+    (folder / "more.csv").write_text(FOUND + "w,a,1,2,0.1\nw,a,3,4,0.2\n", encoding="utf-8")
+    more = score(*options, "--system", f"one={folder}/more.csv", "--json", out).out
+    assert "1 detections of one score below --threshold 0.5" in more
     measured = rows_of(out, measure="psds1", name="macro")
     assert ("PSDS is not measured" in ran.out) == (not measured)
     without = score(*options, "--system", f"one={folder}/found.csv", "--json", out, "--psds")

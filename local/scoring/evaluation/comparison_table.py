@@ -106,13 +106,19 @@ def make_comparison_table(
     if "event" in levels:
         cut = options.event.threshold
         facts["n_below_threshold"] = {
-            one.name: int((one.events["score"] < cut).sum())
+            one.name: _n_below(one.events, scoring_set, cut)
             for one in systems
             if one.events is not None
         }
     if "clip" in levels:
         facts["n_without_positive"] = int((~clip_truth(truth, scoring_set).any(axis=1)).sum())
     return ComparisonTable(pd.DataFrame(rows, columns=list(COLUMNS)), facts)
+
+
+def _n_below(events: pd.DataFrame, scoring_set: ScoringSet, cut: float) -> int:
+    """Detections in the recordings scored that lie below the threshold."""
+    scored = events["recording_id"].isin(scoring_set.recordings)
+    return int((events.loc[scored, "score"] < cut).sum())
 
 
 def choose_levels(truth: Truth, systems: list[System], level: str) -> list[str]:

@@ -24,6 +24,7 @@ from local.config import Config, EventsConfig
 from local.inference.scores import Scores
 from local.io.seeds import generator
 from local.labels.spans import SpanRule
+from local.scoring.event_rules.span_rules import events_of_run
 from local.scoring.event_rules.tuning import find_events, originals
 from local.scoring.metrics.bootstrap import Values, percentiles, ratio_of_sums, resampled
 from local.scoring.metrics.event_statistics import EventOptions, event_statistics, overlap_name
@@ -89,11 +90,10 @@ def validation_measures(
         return {f"valid_{name}": math.nan for name in _names(config.events)}
     rule = config.relabel
     low = rule.threshold if rule.low_threshold is None else rule.low_threshold
-    spans = SpanRule(
-        float(logit(rule.threshold)), float(logit(low)), rule.min_duration_s, rule.max_gap_s
-    )
+    limits = float(logit(rule.threshold)), float(logit(low))
+    spans = [SpanRule(*limits, *rule.lengths_of(label)) for label in scores.labels]
     scores = scores.take(originals(scores.recording_ids, config.events.copies))
-    found = measure_events(scores, events, find_events(scores, spans), config.events)
+    found = measure_events(scores, events, events_of_run(scores, spans), config.events)
     return {f"valid_{name}": one["value"] for name, one in found.items()}
 
 

@@ -4,8 +4,8 @@ What is known of a class are spans where it was confirmed and spans where it was
 annotations are complete, all sound without a positive row is known as well, in pieces of a window.
 
 False alarms an hour are counted over all out-of-fold sound: every run of cells at or above the
-threshold that no positive row of its class touches. With partial annotations an unannotated call
-counts as an alarm too, so the number is an upper bound there.
+threshold that holds no cell of a positive row of its class. With partial annotations an unannotated
+call counts as an alarm too, so the number is an upper bound there.
 """
 
 from collections.abc import Mapping
@@ -18,12 +18,10 @@ import pandas as pd
 from local.labels.grid import cells_at_least, cells_at_most
 from local.scoring.event_rules.at_hand import AtHand
 from local.scoring.event_rules.extents import DEFAULT_DROP
+from local.scoring.event_rules.false_alarms import alarm_curve
 
 if TYPE_CHECKING:
     from local.inference.scores import Scores
-
-# Points at which the curve of false alarms is kept.
-_CURVE_POINTS = 400
 
 
 @dataclass(frozen=True)
@@ -104,21 +102,16 @@ def collect_evidence(
     classes = {}
     for column, label in enumerate(scores.labels):
         known = spans[spans["label"] == label]
-        free = [
-            _without(
-                scores.frames[row][column].astype(np.float64),
-                by_key.get((name, label)),
-                scores.hop_s,
-                scores.start_s,
-            )
-            for row, name in enumerate(scores.recording_ids)
+        tracks = [frames[column].astype(np.float64) for frames in scores.frames]
+        inside = [
+            _cells_of(by_key.get((name, label)), len(track), scores.hop_s, scores.start_s)
+            for name, track in zip(scores.recording_ids, tracks, strict=True)
         ]
         negative = known.loc[known["polarity"] < 0, "score"].to_numpy(dtype=np.float64)
         if complete_window_s is not None:
             n = max(1, round(complete_window_s / scores.hop_s))
-            pieces = [part[i : i + n].max() for part in free for i in range(0, len(part), n)]
-            negative = np.concatenate([negative, [peak for peak in pieces if np.isfinite(peak)]])
-        thresholds, alarms = _alarm_curve(free, seconds / 3600)
+            negative = np.concatenate([negative, _peaks_of_pieces(tracks, inside, n)])
+        thresholds, alarms = alarm_curve(tracks, inside, seconds / 3600)
         positive = known.loc[known["polarity"] > 0, "score"].to_numpy(dtype=np.float64)
         classes[label] = ClassEvidence(
             *(np.sort(positive), np.sort(negative), thresholds, alarms),
@@ -127,34 +120,18 @@ def collect_evidence(
     return Evidence(classes, seconds / 3600)
 
 
-def _without(
-    logit: np.ndarray, rows: pd.DataFrame | None, hop_s: float, start_s: float
-) -> np.ndarray:
-    """Scores with -inf where a positive row lies."""
-    if rows is None:
-        return logit
-    for onset, offset in zip(rows["onset"], rows["offset"], strict=True):
-        first = max(0, cells_at_most(onset - start_s, hop_s))
-        logit[first : max(first + 1, cells_at_least(offset - start_s, hop_s))] = -np.inf
-    return logit
+def _cells_of(rows: pd.DataFrame | None, n: int, hop_s: float, start_s: float) -> np.ndarray:
+    """(n,) bool: the cells of a track that rows lie in."""
+    inside = np.zeros(n, dtype=bool)
+    if rows is not None:
+        for onset, offset in zip(rows["onset"], rows["offset"], strict=True):
+            first = max(0, cells_at_most(onset - start_s, hop_s))
+            inside[first : max(first + 1, cells_at_least(offset - start_s, hop_s))] = True
+    return inside
 
 
-def _alarm_curve(parts: list[np.ndarray], hours: float) -> tuple[np.ndarray, np.ndarray]:
-    """Rising thresholds and the runs an hour at or above each.
-
-    A run begins at every cell that reaches the threshold while its left neighbour does not, so the
-    number is that of cells that reach it less that of neighbours that both do.
-    """
-    cells = np.concatenate(parts) if parts else np.zeros(0)
-    both = [np.minimum(part[1:], part[:-1]) for part in parts]
-    pairs = np.concatenate(both) if both else np.zeros(0)
-    cells, pairs = np.sort(cells[np.isfinite(cells)]), np.sort(pairs[np.isfinite(pairs)])
-    if len(cells) == 0 or hours <= 0:
-        return np.zeros(0), np.zeros(0)
-    # Denser towards the top, where few alarms are left.
-    ranks = np.unique(np.geomspace(1, len(cells), _CURVE_POINTS).astype(np.int64))
-    thresholds = np.unique(cells[len(cells) - ranks])
-    runs = (len(cells) - np.searchsorted(cells, thresholds)) - (
-        len(pairs) - np.searchsorted(pairs, thresholds)
-    )
-    return thresholds, runs / hours
+def _peaks_of_pieces(tracks: list[np.ndarray], inside: list[np.ndarray], n: int) -> np.ndarray:
+    """(k,) highest scores of pieces of n cells, less the cells of positive rows."""
+    free = [np.where(mine, -np.inf, track) for track, mine in zip(tracks, inside, strict=True)]
+    peaks = [part[i : i + n].max() for part in free for i in range(0, len(part), n)]
+    return np.array([peak for peak in peaks if np.isfinite(peak)], dtype=np.float64)

@@ -1,6 +1,6 @@
 """A rule of spans for each class, and the events that such rules make of a run's scores."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -39,18 +39,16 @@ def default_rules(
     """
     if fitted is not None:
         choice = ThresholdChoice("fixed", fitted.threshold)
-        lengths = (fitted.low_threshold, fitted.min_duration, fitted.max_gap)
-        return make_span_rules(fit_thresholds(labels, choice, None), *lengths)
+        lengths = [(fitted.min_duration, fitted.max_gap)] * len(labels)
+        return make_span_rules(fit_thresholds(labels, choice, None), fitted.low_threshold, lengths)
     thresholds = fit_thresholds(labels, default_choice(evidence), evidence)
-    relabel = config.relabel
-    return make_span_rules(thresholds, None, relabel.min_duration_s, relabel.max_gap_s)
+    return make_span_rules(thresholds, None, [config.relabel.lengths_of(one) for one in labels])
 
 
 def make_span_rules(
     thresholds: pd.DataFrame,
     low_threshold: float | None,
-    min_duration_s: float,
-    max_gap_s: float,
+    lengths: Sequence[tuple[float, float]],
     max_duration_s: float = np.inf,
 ) -> list[SpanRule]:
     """One rule a class, in logits.
@@ -60,6 +58,7 @@ def make_span_rules(
     thresholds : of `thresholds.fit_thresholds`.
     low_threshold : probability down to which a span goes on, at most the class's threshold; None:
         what was fitted.
+    lengths : of each class, seconds that an event lasts at least and of gaps to close.
     """
     low = None if low_threshold is None else float(np.log(low_threshold) - np.log1p(-low_threshold))
     return [
@@ -70,7 +69,9 @@ def make_span_rules(
             max_gap_s=max_gap_s,
             max_duration_s=max_duration_s,
         )
-        for logit, fitted in zip(thresholds["logit"], thresholds["low_logit"], strict=True)
+        for logit, fitted, (min_duration_s, max_gap_s) in zip(
+            thresholds["logit"], thresholds["low_logit"], lengths, strict=True
+        )
     ]
 
 

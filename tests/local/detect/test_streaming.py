@@ -13,13 +13,14 @@ import torch
 from local.config import Config
 from local.detect import streaming
 from local.detect.detectors import Request, load
-from local.detect.streaming import FrameStream, find_events, score_stream
+from local.detect.sound import OpenSound
+from local.detect.streaming import FrameStream, ScoresError, find_events, score_stream
 from local.features.audio import load_audio
 from local.features.front_ends.logmel_torch import LogMel
+from local.features.silence import SilenceFinder
 from local.inference.score_recordings import score_recordings
 from local.inference.scores import average_scores
 from local.inference.sliding import Chunk
-from local.io.errors import CanopyError
 from local.labels.grid import FrameGrid
 from local.labels.spans import SpanRule, frames_to_events
 
@@ -154,7 +155,9 @@ def test_memory_does_not_grow_with_the_recording(published, toy_sound):
                 yield toy_sound.make(60, seed=minute % 3)
 
         tracemalloc.start()
-        n = sum(chunk.frames.shape[1] for chunk in score_stream(found, blocks))
+        silence = SilenceFinder(toy_sound.rate)
+        opened = OpenSound(60.0 * minutes, silence.pass_on(blocks()), silence)
+        n = sum(chunk.frames.shape[1] for chunk in score_stream(found, lambda: opened))
         peak_bytes = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert n == minutes * 600 + 1
@@ -165,17 +168,22 @@ def test_memory_does_not_grow_with_the_recording(published, toy_sound):
 
 
 @pytest.mark.parametrize("engine", ["onnx", "torch"])
-@pytest.mark.parametrize("level", [0.0, 0.25])
-def test_nothing_is_detected_where_no_sample_moves(published, toy_sound, tmp_path, engine, level):
-    """A network may say anything of a constant input: it was reported as a call all along."""
-    still = np.full(8 * toy_sound.rate, level, np.float32)
-    sound = toy_sound.make(8, seed=1)
+@pytest.mark.parametrize(("level", "rate"), [(0.0, 1000), (0.25, 1000), (0.3, 1378), (0.5, 1500)])
+def test_nothing_is_detected_where_no_sample_moves(
+    published, toy_sound, tmp_path, engine, level, rate
+):
+    """A network may say anything of a constant input: it was reported as a call all along.
+
+    That of another rate than the model's is constant no more once it is resampled.
+    """
+    still = np.full(8 * rate, level, np.float32)
+    sound = toy_sound.make(8, seed=1, rate=rate)
     found = detector(published, engine)
     always = SpanRule(-30.0)
 
     def spans(wave):
         path = tmp_path / "x.wav"
-        soundfile.write(path, wave, toy_sound.rate, subtype="FLOAT")
+        soundfile.write(path, wave, rate, subtype="FLOAT")
         return find_events(found, path, [always] * 3)
 
     nothing = spans(still)
@@ -196,7 +204,7 @@ def test_scores_that_are_no_numbers_are_refused(published, toy_sound, tmp_path, 
     soundfile.write(path, toy_sound.make(4, seed=1), toy_sound.rate, subtype="FLOAT")
     broken = Chunk(0, np.full((3, 7), np.nan), np.zeros(3))
     monkeypatch.setattr(streaming, "score_stream", lambda *_: iter([broken]))
-    with pytest.raises(CanopyError, match=r"x\.wav: its scores are NaN"):
+    with pytest.raises(ScoresError, match=r"x\.wav: its scores are NaN"):
         find_events(detector(published, "onnx"), path, [SpanRule(0.0)] * 3)
 
 

@@ -197,6 +197,14 @@ def test_a_recording_from_sound_to_npz(tmp_path, monkeypatch):
     np.testing.assert_allclose(result["stats"].std, expected.std(axis=1), atol=1e-4)
 
 
+@pytest.mark.parametrize("rate", [16_000, 22_050])
+def test_equal_samples_are_silence_whatever_the_rate_of_the_file(tmp_path, rate):
+    path = tmp_path / "still.wav"
+    soundfile.write(path, np.full(2 * rate, 0.3, np.float32), rate, subtype="FLOAT")
+    result = process_recording(path, tmp_path / "still.npz", LOGMEL)
+    np.testing.assert_array_equal(result["silence"], [[0.0, 2.0]])
+
+
 def test_half_precision_is_the_rounded_single(tmp_path):
     path = write_sound(tmp_path / "a.wav")
     process_recording(path, tmp_path / "single.npz", LOGMEL)

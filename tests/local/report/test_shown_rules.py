@@ -7,7 +7,7 @@ from scipy.special import expit, logit
 from local.inference.score_files import load_scores, save_scores
 from local.inference.scores import Scores
 from local.io.files import file_digest, write_json
-from local.report.collect import event_rules
+from local.report.collect import _event_scores, event_rules
 from local.scoring.event_rules.rule_file import RULE
 from local.stages.experiment import Experiment
 
@@ -49,3 +49,14 @@ def test_without_a_rule_of_these_scores_by_thresholds_on_known_rows(scored, made
     assert rules == experiment.run.config.relabel
     assert threshold.shape == (len(oof.labels),)
     assert not np.allclose(expit(threshold), 0.6)
+
+
+def test_events_by_class_are_those_of_the_submitted_cycle(toy):
+    names = ("true", "found")
+    rows = {f"n_{what}_per_class": [1] for what in names} | {"labels": ["a"], "n": 2}
+    figures = {"test_events": rows | {"measures": {}, "worst": None}}
+    cycles = [{"cycle": cycle, "events": figures} for cycle in (0, 1)]
+    for submitted in (0, 1):
+        results = {"cycles": cycles, "submitted": {"cycle": submitted}}
+        told = _event_scores(Experiment(toy().run), results)
+        assert [one.cycle for one in told if one.classes] == [submitted]

@@ -146,6 +146,20 @@ def test_song_types_of_a_species_are_one_class_as_in_the_truth(scored):
     assert set(pd.read_csv(experiment.run.exp / "test_events.csv")["label"]) == set(LABELS)
 
 
+def test_song_types_of_which_none_is_found_have_no_event(scored):
+    truth = TRUE.assign(label=TRUE["label"].replace({"a": "bird", "b": "bird", "c": "frog"}))
+    experiment, results = scored(1, truth=truth), results_of(1)
+    frames = [np.full((3, N_CELLS), -20, dtype=np.float32) for _ in TESTED]
+    scores = Scores(TESTED, LABELS, frames, np.full((6, 3), -20.0), HOP, START)
+    save_scores(experiment.run.cycle(0) / "test.npz", scores, scores.window, True)
+    columns = pd.DataFrame({"label": LABELS, "column": ["bird", "bird", "frog"]})
+    write_csv(experiment.run.tables / "submission_columns.csv", columns)
+    score_events(experiment, 0, results)
+    told = results["cycles"][0]["events"]["test_events"]
+    assert told["n_found_per_class"].tolist() == [0, 0]
+    assert told["measures"]["event_recall"]["micro"]["value"] == 0
+
+
 def test_overlapping_events_of_song_types_are_joined(scored):
     both = pd.concat([TRUE, TRUE.iloc[:1].assign(label="b", onset=1.6, offset=3.0)])
     truth = pd.DataFrame([("t0", "bird", 1.0, 3.0)], columns=COLUMNS)

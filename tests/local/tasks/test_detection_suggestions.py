@@ -9,7 +9,7 @@ from local.config import make_config
 from local.config.suggestion import as_values
 from local.data.annotated import Annotated
 from local.io.errors import CanopyError
-from local.scoring.event_rules.labelled_lengths import event_lengths
+from local.scoring.event_rules.labelled_lengths import class_lengths, event_lengths
 from local.stages.checks import check_config
 from local.tasks.detection_cells import check_cells
 from local.tasks.detection_suggestions import suggest
@@ -75,7 +75,7 @@ def test_numbers_of_a_dense_song():
     assert values["audio.sample_rate"] == 32000
     assert 0.4 <= values["window.length_s"] <= 1.5
     assert values["augment.time_masks"] == 0
-    assert 0.02 < values["relabel.min_duration_s"] < 0.06
+    assert 0.02 < values["relabel.min_duration_s"]["s"] < 0.06
 
 
 def test_rates_from_4_to_250_khz():
@@ -158,6 +158,50 @@ def test_lengths_of_events_follow_the_labels():
         assert gaps[0] == 0
         assert max(durations) < np.quantile(told.all("durations"), 0.05)
         assert max(gaps) < np.quantile(told.all("gaps"), 0.1)
+    # One kind of calls is told the same by class.
+    for told in (short, long):
+        assert class_lengths(told)["s"] == pytest.approx([part[2] for part in event_lengths(told)])
     assert max(event_lengths(short)[0]) < 0.1 < 3 < max(event_lengths(long)[0])
     # No breath within a call is as long as the call.
     assert max(event_lengths(long)[1]) < 8
+
+
+def test_each_class_has_lengths_of_its_own():
+    """Calls of 60 ms and of 8 s: one pair for both broke the long ones or dropped the short."""
+    _, config = settings(KINDS["two lengths"])
+    (short, near), (long, far) = (config.relabel.lengths_of(label) for label in "ab")
+    assert 0.02 < short < 0.048
+    assert 2 < long < 6.4
+    assert 0.01 < near < 0.06
+    assert 1 < far < 8
+    check_config(config)
+    # Who sets one for all has that one.
+    _, config = settings(KINDS["two lengths"], relabel={"min_duration_s": 0.3})
+    assert config.relabel.lengths_of("b") == (0.3, far)
+
+
+def test_few_labels_of_a_class_are_drawn_to_those_of_all():
+    many = calls_of("a", 0.1, 0.2, 200)
+    least = [
+        class_lengths(Annotated.of(made_tables(many, calls_of("b", 5.0, 9.0, n))))["b"][0]
+        for n in (1, 3, 10, 100)
+    ]
+    assert least == sorted(least)
+    assert 0.05 < least[0] < 0.5
+    assert least[-1] > 1.5
+    # A class without a call has what all have.
+    tables = made_tables(many)
+    tables.classes.loc[1] = tables.classes.loc[0].replace("a", "c")
+    lengths = class_lengths(Annotated.of(tables))
+    assert lengths["c"] == pytest.approx(lengths["a"], rel=0.05)
+
+
+def test_lengths_by_class_are_those_of_all_classes_and_no_others():
+    tables = KINDS["two lengths"]
+    for named, fault in (
+        ({"a": 0.1}, "no number for the class 'b'"),
+        ({"a": 0.1, "b": 0.2, "c": 0.3}, "names the class 'c'"),
+    ):
+        _, config = settings(tables, relabel={"max_gap_s": named})
+        with pytest.raises(CanopyError, match=rf"relabel\.max_gap_s.*{fault}"):
+            config.relabel.check_labels(tables.labels)

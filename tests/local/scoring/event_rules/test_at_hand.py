@@ -6,12 +6,16 @@ import pytest
 
 from local.inference.scores import Scores
 from local.io.errors import CanopyError
+from local.labels.spans import frames_to_events
+from local.scoring.event_rules import extents
 from local.scoring.event_rules.at_hand import AtHand
 from local.scoring.event_rules.evidence import ClassEvidence, Evidence
-from local.scoring.event_rules.extents import DEFAULT_DROP, fit_drop
+from local.scoring.event_rules.extents import DEFAULT_DROP, DROPS, fit_drop
 from local.scoring.event_rules.thresholds import fit_thresholds, parse_choice
 
 RNG = np.random.default_rng(0)
+# Of two classes: seconds of the least event and of gaps to close.
+LENGTHS = [(0.2, 0.3), (0.5, 0.1)]
 
 
 def field_of(prevalence=0.2, n=2000, gap=4.0):
@@ -210,12 +214,52 @@ def tracks(depth):
 def test_the_drop_covers_the_flanks_of_calls(depth):
     scores, confirmed = tracks(depth)
     threshold = np.array([1.5])
-    drop = fit_drop(scores, confirmed, threshold, 0.0, 0.0)
+    drop = fit_drop(scores, confirmed, threshold, [(0.0, 0.0)])
     assert 1.5 - drop <= 2.0 - depth < 1.5 - drop + 0.26
 
 
 def test_few_spans_give_the_default_drop():
     scores, confirmed = tracks(2.5)
-    assert fit_drop(scores, confirmed[:4], np.array([1.5]), 0.0, 0.0) == DEFAULT_DROP
+    assert fit_drop(scores, confirmed[:4], np.array([1.5]), [(0.0, 0.0)]) == DEFAULT_DROP
     # Those that reach no threshold say nothing.
-    assert fit_drop(scores, confirmed, np.array([3.0]), 0.0, 0.0) == DEFAULT_DROP
+    assert fit_drop(scores, confirmed, np.array([3.0]), [(0.0, 0.0)]) == DEFAULT_DROP
+
+
+def many_spans(rng):
+    """Three recordings of two classes with several confirmed spans each."""
+    frames = [np.cumsum(rng.normal(size=(2, 300)), axis=1).astype(np.float32) for _ in range(3)]
+    frames = [part - part.mean() for part in frames]
+    scores = Scores(["x", "y", "z"], ["a", "b"], frames, np.zeros((3, 2)), 0.1, -0.05)
+    onset = rng.uniform(0, 28, 40)
+    spans = pd.DataFrame({"recording_id": rng.choice(["x", "y", "z"], 40), "onset": onset})
+    spans["class"] = rng.integers(0, 2, 40)
+    spans["offset"] = onset + rng.uniform(0.2, 3, 40)
+    return scores, spans.assign(score=rng.normal(3, 2, 40))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_drop_is_that_of_one_span_after_the_other(seed):
+    scores, spans = many_spans(np.random.default_rng(seed))
+    threshold = np.array([0.5, 1.0])
+    reached = spans[spans["score"] >= threshold[spans["class"]]]
+    ious = np.zeros((len(reached), len(DROPS)))
+    for place, one in enumerate(reached.itertuples()):
+        row, column = scores.recording_ids.index(one.recording_id), spans["class"][one.Index]
+        for number, drop in enumerate(DROPS):
+            top = threshold[column]
+            track, grid = scores.frames[row][column].astype(float), scores.grid(row)
+            for event in frames_to_events(track, grid, top, top - drop, *LENGTHS[column]):
+                shared = min(event.offset, one.offset) - max(event.onset, one.onset)
+                both = max(event.offset, one.offset) - min(event.onset, one.onset)
+                ious[place, number] = max(ious[place, number], shared / both)
+    expected = DROPS[ious.mean(axis=0).argmax()]
+    assert fit_drop(scores, spans, threshold, LENGTHS) == expected
+
+
+def test_events_of_a_track_are_found_once_a_drop(monkeypatch):
+    scores, spans = many_spans(np.random.default_rng(0))
+    calls = []
+    found = extents.frames_to_events
+    monkeypatch.setattr(extents, "frames_to_events", lambda *a: calls.append(1) or found(*a))
+    fit_drop(scores, spans, np.array([0.5, 1.0]), LENGTHS)
+    assert len(calls) <= 3 * 2 * len(DROPS)

@@ -1,6 +1,7 @@
 """Which events a run's scores become: by the rules of bin/detect.py, one a class."""
 
 import argparse
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,6 +13,7 @@ from local.detect.class_rules import choose_thresholds, span_rules, use_event_ru
 from local.inference.scores import Scores
 from local.io.errors import CanopyError
 from local.labels.spans import SpanRule, frames_to_events
+from local.scoring.event_rules.at_hand import AtHand
 from local.scoring.event_rules.evidence import ClassEvidence, Evidence
 from local.scoring.event_rules.rule_file import EventRule
 from local.scoring.event_rules.span_rules import default_rules, events_of_run
@@ -44,6 +46,26 @@ def test_the_rules_are_those_of_detection_without_options(known, fitted):
     expected = span_rules(thresholds, CONFIG, options)
     assert default_rules(LABELS, CONFIG, known(), fitted) == expected
     assert expected[0].min_duration_s == (0.2 if fitted else 0.3)
+
+
+def test_least_durations_and_gaps_are_those_of_each_class():
+    by_class = {"min_duration_s": {"a": 0.1, "b": 4.0}, "max_gap_s": {"a": 0.02, "b": 2.0}}
+    config = Config.model_validate({"relabel": by_class})
+    names = ("threshold", "low_threshold", "min_duration", "max_duration", "max_gap")
+    options = argparse.Namespace(**dict.fromkeys(names))
+    model = SimpleNamespace(path="run", labels=LABELS, rule=None, evidence=evidence)
+    thresholds = choose_thresholds([model], None)
+    rules = span_rules(thresholds, config, options)
+    assert rules == default_rules(LABELS, config, evidence(), None)
+    assert [(one.min_duration_s, one.max_gap_s) for one in rules] == [(0.1, 0.02), (4.0, 2.0)]
+    # A fitted rule, and what an option says, is that of all classes.
+    fitted = default_rules(LABELS, config, evidence(), FITTED)
+    assert {(one.min_duration_s, one.max_gap_s) for one in fitted} == {(0.2, 0.1)}
+    options.max_gap, options.max_duration = 0.5, 3.0
+    with pytest.raises(CanopyError, match=r"--max-duration 3 .*class 'b', 4 s"):
+        span_rules(thresholds, config, options)
+    options.max_duration = None
+    assert [one.max_gap_s for one in span_rules(thresholds, config, options)] == [0.5, 0.5]
 
 
 def test_each_class_has_its_rule_and_no_event_goes_beyond_its_recording():
@@ -86,3 +108,14 @@ def test_scores_that_are_no_numbers_are_refused():
     with pytest.raises(CanopyError, match="keep_frames"):
         events_of_run(without, [SpanRule(0.0)] * 2)
     assert events_of_run(without.take([]), [SpanRule(0.0)] * 2).empty
+
+
+@pytest.mark.parametrize("n_at_hand", [0, 1, 2])
+def test_the_log_says_what_default_thresholds_go_by(caplog, n_at_hand):
+    caplog.set_level("INFO", "canopy")
+    known, at_hand = evidence(), AtHand.of(0.3, np.arange(50.0), np.zeros(0))
+    for label in LABELS[:n_at_hand]:
+        known.classes[label] = replace(known.classes[label], at_hand=at_hand)
+    choose_thresholds([SimpleNamespace(path="run", labels=LABELS, evidence=lambda: known)], None)
+    assert ("as many test recordings" in caplog.text) == (n_at_hand > 0)
+    assert ("best F1" in caplog.text) == (n_at_hand < 2)

@@ -8,6 +8,7 @@ from scipy.special import expit, logit
 from local.inference.scores import Scores
 from local.io.errors import CanopyError
 from local.scoring.event_rules.evidence import ClassEvidence, Evidence, collect_evidence
+from local.scoring.event_rules.false_alarms import alarm_curve
 from local.scoring.event_rules.thresholds import ThresholdChoice, fit_thresholds, parse_choice
 
 
@@ -87,14 +88,14 @@ def test_no_scores_at_all_is_one_sentence():
         fit("best-f1", None)
 
 
-def runs_at(parts, at):
-    """Runs at or above a threshold, counted one cell at a time."""
+def runs_at(parts, at, rows):
+    """Runs at or above a threshold that hold no cell of a row, counted one cell at a time."""
     n = 0
-    for part in parts:
-        inside = False
-        for value in part:
-            n += value >= at and not inside
-            inside = value >= at
+    for part, mine in zip(parts, rows, strict=True):
+        inside = touches = False
+        for value, of_row in zip([*part, -np.inf], [*mine, False], strict=True):
+            n += inside and not touches and not value >= at
+            inside, touches = value >= at, value >= at and (touches or of_row)
     return n
 
 
@@ -118,19 +119,48 @@ def test_false_alarms_an_hour_against_counting(scored, allowed):
     row = fit_thresholds(["a", "b"], ThresholdChoice("false-alarms", allowed), evidence).iloc[0]
     parts = [frames[0].astype(float).copy() for frames in scores.frames]
     centres = [-0.25 + 0.5 * (np.arange(len(part)) + 0.5) for part in parts]
+    rows = [np.zeros(len(part), dtype=bool) for part in parts]
     for name, onset, offset in (("x", 10.0, 20.0), ("y", 3.0, 4.0)):
         place = scores.recording_ids.index(name)
-        inside = (centres[place] + 0.25 > onset) & (centres[place] - 0.25 < offset)
-        parts[place][inside] = -np.inf
+        rows[place] |= (centres[place] + 0.25 > onset) & (centres[place] - 0.25 < offset)
     hours = sum(map(len, parts)) * 0.5 / 3600
     assert evidence.hours == pytest.approx(hours)
-    found = runs_at(parts, row["logit"]) / hours
+    found = runs_at(parts, row["logit"], rows) / hours
     assert found <= allowed
     assert row["false_alarms_per_hour"] == pytest.approx(found)
     # No stricter than it must be; there are never more than some 2000 runs an hour.
-    most = max(runs_at(parts, at) for at in np.concatenate(parts)) / hours
+    most = max(runs_at(parts, at, rows) for at in np.concatenate(parts)) / hours
     if allowed:
         assert found > 0.7 * min(allowed, most)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_curve_of_false_alarms_is_that_of_a_plain_loop(seed):
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(1, 60, 4)
+    # Few levels, so that many cells are equal, and smooth, so that runs are long.
+    smooth = [np.convolve(rng.normal(size=n), np.ones(3), "same")[:n] for n in lengths]
+    tracks = [np.round(track, 1) for track in smooth]
+    rows = [rng.random(n) < rng.choice([0.0, 0.1, 0.5, 1.0]) for n in lengths]
+    thresholds, alarms = alarm_curve(tracks, rows, 2.0)
+    assert all(np.diff(thresholds) > 0)
+    expected = [runs_at(tracks, at, rows) / 2.0 for at in thresholds]
+    assert alarms.tolist() == expected
+    above = runs_at(tracks, thresholds[-1] + 1e-6, rows) if len(thresholds) else 0
+    assert above == 0
+
+
+def test_edges_of_a_detection_are_no_false_alarms():
+    """A detection that is wider than the box on both sides, and one beside it."""
+    track = np.array([-9, 1, 2, 3, 3, 2, 1, -9, 2, -9.0])
+    row = np.zeros(10, dtype=bool)
+    row[3:5] = True
+    thresholds, alarms = alarm_curve([track], [row], 1.0)
+    assert dict(zip(thresholds.tolist(), alarms.tolist(), strict=True)) == {2.0: 1.0}
+    # Where the score falls between the two, what lies beyond is an alarm.
+    parted = np.where(np.arange(10) == 2, -9.0, track)
+    thresholds, alarms = alarm_curve([parted], [row], 1.0)
+    assert dict(zip(thresholds.tolist(), alarms.tolist(), strict=True)) == {1.0: 2.0, 2.0: 1.0}
 
 
 def test_complete_annotations_make_negatives_of_all_else(scored):
