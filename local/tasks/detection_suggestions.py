@@ -59,6 +59,16 @@ class Proposals:
         """What the version sets a key to; 0 where it says nothing."""
         return float(self.value(key) or 0.0) if self.is_given(key) else 0.0
 
+    @property
+    def params(self) -> dict[str, Any]:
+        """`model.params` as the version sets them; empty where it says nothing."""
+        return dict(self.value("model.params")) if self.is_given("model.params") else {}
+
+    def suggested(self, section: str) -> dict[str, Any]:
+        """What was suggested in a section, by key."""
+        places = [(one.key.rpartition("."), one.value) for one in self.made]
+        return {key: value for (within, _, key), value in places if within == section}
+
     def add(self, key: str, value: Any, reason: str) -> None:
         """Suggest a value unless the version sets one."""
         if not self.is_given(key):
@@ -141,6 +151,9 @@ def _network(ask: Proposals, wanted: float) -> int | None:
         ask.add("model.name", "crnn", "a network that trains on two cores")
         for key, value in network.params(n_mels).items():
             ask.add(f"model.params.{key}", value, why)
+        if ask.params:
+            # What the version sets of it, such as its GRU, has to fit: building it tells.
+            return _step_of(ask)
         return network.step
     return _step_of(ask)
 
@@ -149,7 +162,7 @@ def _step_of(ask: Proposals) -> int | None:
     """Frames a cell of the network that the version names, which is built for it."""
     from local.models import create_model, without_pretrained
 
-    params = without_pretrained(dict(ask.value("model.params")))
+    params = without_pretrained({**ask.suggested("model.params"), **ask.params})
     n_bands = int(ask.value("features.n_mels"))
     return int(create_model(ask.value("model.name"), params, 2, n_bands).step)
 
@@ -261,13 +274,9 @@ def _training(ask: Proposals, cell: float) -> None:
     cells = length / cell
     ask.add("train.batch_size", 16 if cells <= 300 else 8, f"windows of {cells:.0f} cells")
     batch = int(ask.value("train.batch_size"))
-    params = {
-        key: one.value
-        for one in ask.made
-        for section, _, key in [one.key.rpartition(".")]
-        if section == "model.params"
-    }
-    if not params:
+    params = {**ask.suggested("model.params"), **ask.params}
+    if "model.params.pool" not in {one.key for one in ask.made}:
+        # A network of the version's own: nobody knows how long it takes.
         return
     step = math.prod(frames for _, frames in params["pool"])
     macs = macs_of(params, int(ask.value("features.n_mels"))) * cells * step

@@ -121,6 +121,19 @@ def test_a_network_that_is_named_gets_hops_for_its_own_pooling():
     check_config(config)
 
 
+@pytest.mark.parametrize("kind", ["song", "birds"])
+def test_one_parameter_of_the_suggested_network_may_be_set(kind):
+    plain, _ = settings(KINDS[kind])
+    values, config = settings(KINDS[kind], model={"params": {"gru": 200}})
+    assert "model.params.gru" not in values
+    assert config.model.params["gru"] == 200
+    assert values["model.params.pool"] == plain["model.params.pool"]
+    assert values["train.windows_per_epoch"] < plain["train.windows_per_epoch"]
+    check_config(config)
+    with pytest.raises(CanopyError, match=r"model\.params\.gru"):
+        settings(KINDS[kind], model={"params": {"gru": "many"}})
+
+
 def test_partial_annotation_fits_no_rule_and_looks_at_rejected_spans():
     values, config = settings(KINDS["birds"], data={"annotation": "partial"})
     assert not config.events.tune
