@@ -21,6 +21,7 @@ class Annotated:
         one class that follow each other in one recording; calls that touch or overlap have none.
     lows, highs : edges of the boxes of each class that has boxes with frequencies, by label.
     rates : sample rate of each train recording. lengths : its duration.
+    shortest : duration of the shortest recording of any subset.
     """
 
     durations: dict[str, np.ndarray]
@@ -29,6 +30,7 @@ class Annotated:
     highs: dict[str, np.ndarray]
     rates: np.ndarray
     lengths: np.ndarray
+    shortest: float
 
     @classmethod
     def of(cls, tables: Tables) -> "Annotated":
@@ -50,6 +52,7 @@ class Annotated:
             highs={label: rows["high_freq"].to_numpy(dtype=float) for label, rows in boxes.items()},
             rates=train["sample_rate"].to_numpy(dtype=np.float64),
             lengths=train["duration"].to_numpy(dtype=np.float64),
+            shortest=float(tables.recordings["duration"].min()),
         )
 
     @property

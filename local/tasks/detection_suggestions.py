@@ -12,7 +12,7 @@ from typing import Any
 
 from local.config import Config, Suggestion
 from local.data.annotated import Annotated
-from local.scoring.event_rules.labelled_lengths import event_lengths, said, tidy
+from local.scoring.event_rules.labelled_lengths import event_lengths, said, tidy, tidy_below
 from local.tasks.detection_cells import wanted_cell
 from local.tasks.detection_laptop import FINE, NETWORKS, epochs_for, macs_of
 
@@ -27,6 +27,8 @@ _HIGHER_RATES = (192000, 250000, 256000, 384000, 500000)
 _ULTRASOUND_HZ = 20_000
 # Frames a cell at most, whatever the network pools: more are computed for nothing.
 _MOST_FRAMES_A_CELL = 16
+# Samples of a transform, at most, as the configuration has it.
+_LONGEST_TRANSFORM = 2**18
 # The longest mask over time hides a tenth of a window; calls must be longer than that by some.
 _MASKED_SHARE = 0.15
 _DEFAULTS = Config()
@@ -85,7 +87,7 @@ def suggest(annotated: Annotated, given: dict[str, Any]) -> list[Suggestion]:
     step = _network(ask, wanted)
     hop_s = _frames(ask, wanted, step)
     cell = hop_s * step if hop_s is not None and step is not None else wanted
-    _windows(ask, cell)
+    _windows(ask, cell, hop_s)
     _events(ask, cell)
     _training(ask, cell)
     return ask.made
@@ -180,7 +182,8 @@ def _frames(ask: Proposals, wanted: float, step: int | None) -> float | None:
         ask.add("features.hop_length", hop, why)
     hop = int(ask.value("features.hop_length"))
     n_mels = int(ask.value("features.n_mels"))
-    length = _window_of_frames(ask, hop, rate, step or 1)
+    length = int(ask.given_number("features.win_length"))
+    length = length or _window_of_frames(ask, hop, rate, step or 1)
     n_fft = _transform(ask, length, rate, n_mels)
     ask.add("features.n_fft", n_fft, f"fine enough for {n_mels} bands from the lowest on")
     if not ask.is_given("features.n_fft") and length < n_fft:
@@ -202,11 +205,11 @@ def _window_of_frames(ask: Proposals, hop: int, rate: int, step: int) -> int:
 
 
 def _transform(ask: Proposals, length: int, rate: int, n_mels: int) -> int:
-    """The least power of two that holds a window and leaves no filter empty."""
+    """The least power of two that holds a window and leaves no filter empty, of those allowed."""
     from local.config import FeatureConfig
     from local.features.mel import mel_filters
 
-    n_fft = 2 ** max(5, math.ceil(math.log2(length)))
+    n_fft = min(_LONGEST_TRANSFORM, 2 ** max(5, math.ceil(math.log2(length))))
     keys = {key: ask.value(f"features.{key}") for key in ("f_min_hz", "f_max_hz", "mel_scale")}
     while n_fft < 2**14:
         features = FeatureConfig(n_fft=n_fft, n_mels=n_mels, **keys)
@@ -219,26 +222,27 @@ def _transform(ask: Proposals, length: int, rate: int, n_mels: int) -> int:
 # ------------------------------------------------------------------- windows, events, training
 
 
-def _windows(ask: Proposals, cell: float) -> None:
+def _windows(ask: Proposals, cell: float, hop_s: float | None) -> None:
     """Windows of training and inference."""
     annotated = ask.annotated
     call = annotated.greatest("durations", 0.9) or 1.0
     least, most = (n * cell for n in _WINDOW_CELLS)
     length = min(max(_CALLS_A_WINDOW * call, least), most, _LONGEST_WINDOW_S)
-    length = min(length, max(float(annotated.lengths.max()), least))
-    length = tidy(length)
-    ask.add(
-        "window.length_s",
-        length,
+    length = tidy(min(length, max(float(annotated.lengths.max()), least)))
+    why = (
         f"{_CALLS_A_WINDOW} calls of {said(call, 's')} (90 % of the longest class are shorter), "
-        f"{_WINDOW_CELLS[0]} to {_WINDOW_CELLS[1]} cells",
+        f"{_WINDOW_CELLS[0]} to {_WINDOW_CELLS[1]} cells"
     )
+    if ask.value("window.short") == "refuse" and length > annotated.shortest:
+        length = tidy_below(annotated.shortest)
+        why = (
+            f"the shortest recording lasts {annotated.shortest:.3f} s and window.short is refuse; "
+            "with repeat or silence it would be padded"
+        )
+    ask.add("window.length_s", length, why)
     length = float(ask.value("window.length_s"))
-    in_frames = any(ask.is_given(f"inference.{key}_frames") for key in ("window", "overlap"))
-    if not in_frames and not ask.value("window.whole"):
-        ask.add("inference.window_s", 2 * length, "twice the training window: fewer edges")
-        window = float(ask.value("inference.window_s") or length)
-        ask.add("inference.overlap_s", window / 2, "every cell is seen twice")
+    if not ask.value("window.whole"):
+        _inference_windows(ask, length, hop_s)
     ask.add("inference.stitch", "mean", "edges of events: the maximum would widen them")
     complete = ask.value("data.annotation") == "complete"
     why = "what has no box is absent anywhere" if complete else "only boxes say anything"
@@ -248,6 +252,23 @@ def _windows(ask: Proposals, cell: float) -> None:
         ask.add("augment.time_masks", 0, "a mask over time would hide whole calls")
     else:
         ask.add("augment.time_masks", 2, "calls are longer than what a mask hides")
+
+
+def _inference_windows(ask: Proposals, length: float, hop_s: float | None) -> None:
+    """Windows of inference and their overlap, which must be less than any window."""
+    frames = {key: ask.value(f"inference.{key}_frames") for key in ("window", "overlap")}
+    if frames["window"] is not None or (frames["overlap"] is not None and hop_s is None):
+        return
+    overlap = ask.given_number("inference.overlap_s") or (frames["overlap"] or 0) * (hop_s or 0.0)
+    why = "twice the training window: fewer edges"
+    if overlap > length:
+        why = "twice the overlap that is set"
+    ask.add("inference.window_s", 2 * max(length, overlap), why)
+    if frames["overlap"] is None:
+        # Test-time augmentation looks through windows of other lengths with the same overlap.
+        windows = [ask.value("inference.window_s") or length, *ask.value("inference.tta.lengths_s")]
+        window = min(map(float, windows))
+        ask.add("inference.overlap_s", window / 2, "every cell is seen twice")
 
 
 def _events(ask: Proposals, cell: float) -> None:

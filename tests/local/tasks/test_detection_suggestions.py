@@ -1,8 +1,11 @@
 """Settings that made-up annotation suggests: they suit it, fit each other and give way."""
 
 import math
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from local.config import make_config
@@ -12,6 +15,7 @@ from local.io.errors import CanopyError
 from local.scoring.event_rules.labelled_lengths import event_lengths
 from local.stages.checks import check_config
 from local.tasks.detection_cells import check_cells
+from local.tasks.detection_checks import check_tables
 from local.tasks.detection_suggestions import suggest
 from tests.local.tasks.made_tables import calls_of, made_tables
 
@@ -108,6 +112,52 @@ def test_what_is_set_is_kept_and_reckoned_with():
     assert "window.length_s" not in values
     assert config.inference.window_s == 4.0
     assert config.train.windows_per_epoch < plain.train.windows_per_epoch
+
+
+def test_a_window_of_frames_that_is_set_gets_a_transform_that_holds_it():
+    values, config = settings(KINDS["birds"], features={"win_length": 4096})
+    assert values["features.n_fft"] == 4096
+    check_config(config)
+
+
+@pytest.mark.parametrize(
+    ("inference", "window_s", "overlap_s"),
+    [
+        ({"overlap_s": 5.0}, 10.0, 5.0),
+        ({"overlap_s": 0.5}, 4.0, 0.5),
+        ({"window_s": 3.0}, 3.0, 1.5),
+        ({"tta": {"lengths_s": [1.0]}}, 4.0, 0.5),
+        ({"window_frames": 40}, None, None),
+    ],
+)
+def test_windows_of_inference_go_with_what_is_set_of_them(inference, window_s, overlap_s):
+    given = {"window": {"length_s": 2.0}, "inference": inference}
+    _, config = settings(KINDS["birds"], **given)
+    assert (config.inference.window_s, config.inference.overlap_s) == (window_s, overlap_s)
+    check_config(config)
+
+
+def test_an_overlap_in_frames_gets_a_window_that_is_longer():
+    given = {"window": {"length_s": 2.0}, "inference": {"overlap_frames": 500}}
+    _, config = settings(KINDS["birds"], **given)
+    assert config.inference.overlap_s is None
+    check_config(config)
+
+
+@pytest.mark.parametrize("subset", ["train", "test"])
+@pytest.mark.parametrize("length", [1.0, 1.04, 0.996])
+def test_windows_are_no_longer_than_the_shortest_recording_unless_it_is_padded(subset, length):
+    tables = made_tables(calls_of("s", 1.0, 3.0, 100))
+    more = tables.recordings.iloc[:1].assign(recording_id="short", duration=length, subset=subset)
+    tables = replace(tables, recordings=pd.concat([tables.recordings, more], ignore_index=True))
+    told = {one.key: one for one in suggest(Annotated.of(tables), COMPLETE)}["window.length_s"]
+    assert 0.9 * length < told.value <= length
+    assert "the shortest recording lasts" in told.reason
+    padded, _ = settings(tables, window={"short": "repeat"})
+    assert padded["window.length_s"] > 4
+    _, config = settings(tables)
+    check_config(config)
+    check_tables(config, tables, Path())
 
 
 def test_a_network_that_is_named_gets_hops_for_its_own_pooling():
