@@ -102,6 +102,11 @@ def gaps_between(calls: pd.DataFrame) -> np.ndarray:
     return np.concatenate(found) if found else np.zeros(0)
 
 
+def tenth(values: np.ndarray) -> float:
+    """The greatest limit that no more than a tenth of the values lie below; at least one value."""
+    return float(np.sort(values)[len(values) // 10])
+
+
 def share_below(values: np.ndarray, limit: float) -> float:
     """Share of values that lie below a limit; 0 of none. What is equal but for rounding is not."""
     return float(np.mean(values < limit * (1 - 1e-6))) if len(values) else 0.0

@@ -10,7 +10,7 @@ import pytest
 
 from local.config import make_config
 from local.config.suggestion import as_values
-from local.data.annotated import Annotated
+from local.data.annotated import Annotated, tenth
 from local.io.errors import CanopyError
 from local.scoring.event_rules.labelled_lengths import event_lengths
 from local.stages.checks import check_config
@@ -189,6 +189,28 @@ def test_partial_annotation_fits_no_rule_and_looks_at_rejected_spans():
     assert not config.events.tune
     assert "events.durations_s" not in values
     assert config.window.p_negative > config.window.p_random
+
+
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        (calls_of("pip", 0.05, 2.0, 4), calls_of("song", 5.0, 9.0, 30)),
+        (calls_of("pip", 0.05, 2.0, 30), calls_of("song", 5.0, 9.0, 400)),
+        # One call of five is short, and of all calls hardly one.
+        (("pip", [0.02, 1.0, 1.0, 1.0, 1.0], [1.0] * 5, None), calls_of("song", 5.0, 9.0, 90)),
+    ],
+)
+@pytest.mark.parametrize("rate", [2000, 48000])
+def test_cells_that_are_suggested_tell_the_calls_of_every_class(kinds, rate, caplog):
+    tables = made_tables(*kinds, rates=(rate,))
+    given = {"data": {"annotation": "complete", "short_calls": "refuse"}}
+    _, config = settings(tables, **given, audio={"sample_rate": rate})
+    told = Annotated.of(tables)
+    step = math.prod(frames for _, frames in config.model.params["pool"])
+    check_cells(config, told, config.features.hop_length / rate, step)
+    assert caplog.text == ""
+    shortest = min(tenth(values) for values in told.durations.values())
+    assert cell_s(config) < shortest
 
 
 def test_gaps_that_no_cell_can_show_are_a_warning_and_do_not_shorten_cells_without_end(caplog):
