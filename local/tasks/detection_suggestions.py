@@ -14,7 +14,7 @@ from local.config import Config, Suggestion
 from local.data.annotated import Annotated
 from local.scoring.event_rules.labelled_lengths import event_lengths, said, tidy, tidy_below
 from local.tasks.detection_cells import wanted_cell
-from local.tasks.detection_laptop import FINE, NETWORKS, epochs_for, macs_of
+from local.tasks.detection_laptop import FINE, NETWORKS, Work, epochs_for, macs_of, windows_for
 
 # A window: cells at least and at most, seconds at most, and how often the longest calls fit.
 _WINDOW_CELLS, _LONGEST_WINDOW_S, _CALLS_A_WINDOW = (25, 600), 30.0, 4
@@ -300,13 +300,35 @@ def _training(ask: Proposals, cell: float) -> None:
         # A network of the version's own: nobody knows how long it takes.
         return
     step = math.prod(frames for _, frames in params["pool"])
-    macs = macs_of(params, int(ask.value("features.n_mels"))) * cells * step
-    n_folds, n_places = int(ask.value("split.n_folds")), ask.annotated.total_s / length
-    n_calls = ask.annotated.n_calls
-    n_epochs, n_windows, minutes = epochs_for(macs, batch, n_folds, n_calls, n_places)
-    why = f"about {tidy(minutes):g} minutes on two cores for {n_folds} folds"
+    work = Work(
+        macs=macs_of(params, int(ask.value("features.n_mels"))) * cells * step,
+        batch=batch,
+        n_folds=int(ask.value("split.n_folds")),
+        n_calls=ask.annotated.n_calls,
+        n_places=ask.annotated.total_s / length,
+    )
+    given = _windows_an_epoch(ask, work)
+    if ask.is_given("train.n_epochs"):
+        n_epochs = int(ask.value("train.n_epochs"))
+    else:
+        n_epochs = epochs_for(work, given)
+    n_windows = windows_for(work, n_epochs) if given is None else given
+    minutes = tidy(work.minutes(n_epochs, n_windows))
+    why = (
+        f"{n_epochs} epochs of {n_windows:.0f} windows take about {minutes:g} minutes on two cores "
+        f"for {work.n_folds} folds"
+    )
     ask.add("train.n_epochs", n_epochs, why)
     ask.add("train.windows_per_epoch", n_windows, why)
+
+
+def _windows_an_epoch(ask: Proposals, work: Work) -> float | None:
+    """Windows an epoch that the version sets; None where it leaves that to be suggested."""
+    if not ask.is_given("train.windows_per_epoch"):
+        return None
+    # Where it sets null, there is one for each row of the fold's training recordings.
+    n_rows = (ask.annotated.n_calls + ask.annotated.n_rejected) * (1 - 1 / work.n_folds)
+    return float(ask.value("train.windows_per_epoch") or max(work.batch, n_rows))
 
 
 # --------------------------------------------------------------------------------------- words

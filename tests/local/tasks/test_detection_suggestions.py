@@ -1,6 +1,7 @@
 """Settings that made-up annotation suggests: they suit it, fit each other and give way."""
 
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -182,6 +183,43 @@ def test_one_parameter_of_the_suggested_network_may_be_set(kind):
     check_config(config)
     with pytest.raises(CanopyError, match=r"model\.params\.gru"):
         settings(KINDS[kind], model={"params": {"gru": "many"}})
+
+
+def told_minutes(tables, key, **given):
+    reason = {one.key: one for one in suggest(Annotated.of(tables), {**COMPLETE, **given})}[key]
+    return float(re.search(r"about ([\d.]+) minutes", reason.reason)[1])
+
+
+def test_epochs_are_reckoned_from_what_is_set_of_them():
+    tables = KINDS["song"]
+    plain, _ = settings(tables)
+    total = plain["train.n_epochs"] * plain["train.windows_per_epoch"]
+    minutes = told_minutes(tables, "train.n_epochs")
+    for n_windows in (20, 500, total, 10 * total):
+        train = {"windows_per_epoch": n_windows}
+        values, _ = settings(tables, train=train)
+        # Whole batches in each of 30 epochs are not quite what was aimed at.
+        assert values["train.n_epochs"] == pytest.approx(max(1, total / n_windows), rel=0.1)
+        made = values["train.n_epochs"] * n_windows
+        told = told_minutes(tables, "train.n_epochs", train=train)
+        assert told == pytest.approx(minutes * made / total, rel=0.1)
+    for n_epochs in (10, 100, 10 * total):
+        train = {"n_epochs": n_epochs}
+        values, _ = settings(tables, train=train)
+        n_windows = values["train.windows_per_epoch"]
+        assert abs(n_windows - total / n_epochs) <= values["train.batch_size"]
+        told = told_minutes(tables, "train.windows_per_epoch", train=train)
+        assert told == pytest.approx(minutes * n_epochs * n_windows / total, rel=0.1)
+
+
+def test_epochs_of_one_window_a_row_count_the_rows():
+    tables = made_tables(calls_of("s", 1.0, 3.0, 100))
+    rejected = tables.events.assign(polarity=-1.0)
+    both = replace(tables, events=pd.concat([tables.events, rejected], ignore_index=True))
+    train = {"windows_per_epoch": None}
+    n_epochs = [settings(some, train=train)[0]["train.n_epochs"] for some in (tables, both)]
+    assert n_epochs[0] == pytest.approx(2 * n_epochs[1], abs=1)
+    assert "train.n_epochs" not in settings(tables, train={**train, "n_epochs": 3})[0]
 
 
 def test_partial_annotation_fits_no_rule_and_looks_at_rejected_spans():
