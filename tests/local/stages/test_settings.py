@@ -117,8 +117,16 @@ def test_every_stage_has_the_same_and_keeps_it_with_the_run(field):
     given = read_values(field.conf)
     # The file is a fragment that, laid under the version, gives the run's configuration.
     assert make_config(given, field.conf, parse_yaml(text)) == run.config
-    (folder / "copy.yaml").write_text(f"base: {SUGGESTED}\ndata: {{annotation: complete}}\n")
-    assert load_config(folder / "copy.yaml").features == run.config.features
+    # As its head says: with the version as base it is one that goes by no tables any more.
+    assert "base: (the version) and prepare: {settings: fixed}" in text
+    frozen = field.path / "frozen.yaml"
+    frozen.write_text(f"base: own.yaml\nprepare: {{settings: fixed}}\n{text}")
+    field.conf, own = frozen, field.conf
+    assert field.run().suggestions is None
+    assert field.run().config.model_dump(exclude={"prepare"}) == run.config.model_dump(
+        exclude={"prepare"}
+    )
+    field.conf = own
     values = [line for line in text.splitlines() if ": " in line and "#" not in line]
     reasons = [line for line in text.splitlines() if line.lstrip().startswith("# ")]
     assert len(reasons) == len(values) + 3  # the head of the file
