@@ -185,7 +185,8 @@ def _frames(ask: Proposals, wanted: float, step: int | None) -> float | None:
     length = int(ask.given_number("features.win_length"))
     length = length or _window_of_frames(ask, hop, rate, step or 1)
     n_fft = _transform(ask, length, rate, n_mels)
-    ask.add("features.n_fft", n_fft, f"fine enough for {n_mels} bands from the lowest on")
+    why = f"holds {length} samples, fine enough for {n_mels} bands from the lowest on"
+    ask.add("features.n_fft", n_fft, why)
     if not ask.is_given("features.n_fft") and length < n_fft:
         why = f"{said(length / rate, 's')}, frames of {said(hop / rate, 's')}: to tell gaps"
         ask.add("features.win_length", length, why)
@@ -314,9 +315,10 @@ def _training(ask: Proposals, cell: float) -> None:
         n_epochs = epochs_for(work, given)
     n_windows = windows_for(work, n_epochs) if given is None else given
     minutes = tidy(work.minutes(n_epochs, n_windows))
+    epochs = "1 epoch" if n_epochs == 1 else f"{n_epochs} epochs"
     why = (
-        f"{n_epochs} epochs of {n_windows:.0f} windows take about {minutes:g} minutes on two cores "
-        f"for {work.n_folds} folds"
+        f"{epochs} of {n_windows:.0f} windows: about {minutes:g} minutes on two cores for "
+        f"{work.n_folds} folds"
     )
     ask.add("train.n_epochs", n_epochs, why)
     ask.add("train.windows_per_epoch", n_windows, why)
