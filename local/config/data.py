@@ -23,8 +23,8 @@ class DataConfig(Section):
 
     # partial: what has no row is unknown. complete: what has no row is absent.
     annotation: Literal["partial", "complete"] = "partial"
-    # What to do where more than a tenth of the calls, or of the gaps between calls of one class, is
-    # shorter than a cell of the model's output, which then cannot tell them.
+    # What to do where more than a tenth of the calls, of all or of a class, or of the gaps between
+    # calls of one class is shorter than a cell of the model's output, which then cannot tell them.
     short_calls: Literal["warn", "refuse"] = "warn"
     # Tables of events that people made besides, as the report's review writes them: below the data
     # folder or absolute. They are trained on as known rows; scores stay those on the recipe's rows.

@@ -7,8 +7,8 @@ from typing import Any
 
 _HEAD = (
     "# Settings told from what is annotated in the tables. They lie below the version's own and\n"
-    "# --set: what is given there is not listed here. Written by every stage; a copy of this file\n"
-    "# is a version that no longer changes with the tables.\n"
+    "# --set: what is given there is not listed here, so this file alone is no version. To freeze\n"
+    "# them, make one of these lines with base: (the version) and prepare: {settings: fixed}.\n"
 )
 
 

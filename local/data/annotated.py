@@ -20,8 +20,10 @@ class Annotated:
     durations, gaps : of each class with any, by label. A gap is the silence between two calls of
         one class that follow each other in one recording; calls that touch or overlap have none.
     lows, highs : edges of the boxes of each class that has boxes with frequencies, by label.
-    rates : sample rate of each train recording. lengths : its duration. labels : all classes, also
-        those without a call.
+    rates : sample rate of each train recording. lengths : its duration.
+    shortest : duration of the shortest recording of any subset.
+    n_rejected : rows of the train recordings that deny their class.
+    labels : all classes, also those without a call.
     """
 
     durations: dict[str, np.ndarray]
@@ -30,6 +32,8 @@ class Annotated:
     highs: dict[str, np.ndarray]
     rates: np.ndarray
     lengths: np.ndarray
+    shortest: float
+    n_rejected: int
     labels: tuple[str, ...] = ()
 
     @classmethod
@@ -37,22 +41,24 @@ class Annotated:
         """Measure tables."""
         train = tables.subset("train")
         events = tables.events
-        known = (events["polarity"] > 0) & events["recording_id"].isin(train["recording_id"])
-        calls = events[known]
+        rows = events[events["recording_id"].isin(train["recording_id"])]
+        calls = rows[rows["polarity"] > 0]
         boxed = calls[calls["high_freq"] > calls["low_freq"].fillna(np.inf)]
-        by_label = {str(label): rows for label, rows in calls.groupby("label", sort=True)}
-        boxes = {str(label): rows for label, rows in boxed.groupby("label", sort=True)}
+        by_label = {str(label): some for label, some in calls.groupby("label", sort=True)}
+        boxes = {str(label): some for label, some in boxed.groupby("label", sort=True)}
         return cls(
             durations={
-                label: (rows["offset"] - rows["onset"]).to_numpy(dtype=np.float64)
-                for label, rows in by_label.items()
+                label: (some["offset"] - some["onset"]).to_numpy(dtype=np.float64)
+                for label, some in by_label.items()
             },
-            gaps={label: gaps_between(rows) for label, rows in by_label.items()},
-            lows={label: rows["low_freq"].to_numpy(dtype=float) for label, rows in boxes.items()},
-            highs={label: rows["high_freq"].to_numpy(dtype=float) for label, rows in boxes.items()},
+            gaps={label: gaps_between(some) for label, some in by_label.items()},
+            lows={label: some["low_freq"].to_numpy(dtype=float) for label, some in boxes.items()},
+            highs={label: some["high_freq"].to_numpy(dtype=float) for label, some in boxes.items()},
             rates=train["sample_rate"].to_numpy(dtype=np.float64),
             lengths=train["duration"].to_numpy(dtype=np.float64),
             labels=tuple(tables.labels),
+            shortest=float(tables.recordings["duration"].min()),
+            n_rejected=int((rows["polarity"] < 0).sum()),
         )
 
     @property
@@ -100,6 +106,11 @@ def gaps_between(calls: pd.DataFrame) -> np.ndarray:
         between = onset[1:] - until[:-1]
         found.append(between[between > TOUCHING_S])
     return np.concatenate(found) if found else np.zeros(0)
+
+
+def tenth(values: np.ndarray) -> float:
+    """The greatest limit that no more than a tenth of the values lie below; at least one value."""
+    return float(np.sort(values)[len(values) // 10])
 
 
 def share_below(values: np.ndarray, limit: float) -> float:

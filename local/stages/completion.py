@@ -141,4 +141,4 @@ class Completion:
         path, text = self._run.exp / "config.yaml", dump_config(self._run.config)
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
             write_text(path, text)
-        write_suggested(self._run.exp, self._run.suggestions)
+        write_suggested(self._run.exp, self._run.config, self._run.suggestions)

@@ -41,7 +41,7 @@ def resolve(conf: Path, overrides: list[str], tables: Path | Tables | None) -> R
     """
     given = read_values(conf, overrides)
     config = make_config(given, conf)
-    if config.prepare.get("settings") != "auto" or tables is None:
+    if not suggests(config) or tables is None:
         return Resolved(config)
     if isinstance(tables, Path):
         if not (tables / _PREPARED).is_file():
@@ -57,11 +57,21 @@ def of_recipe(config: Config) -> Config:
     return config.model_copy(update={"prepare": type(config.prepare)(own)})
 
 
-def write_suggested(folder: Path, suggestions: list[Suggestion] | None) -> None:
-    """Keep the suggestions with a run; what changed since is said."""
+def suggests(config: Config) -> bool:
+    """Whether tables are to suggest what nobody sets."""
+    return config.prepare.get("settings") == "auto"
+
+
+def write_suggested(folder: Path, config: Config, suggestions: list[Suggestion] | None) -> None:
+    """Keep the suggestions with a run; what changed since is said.
+
+    suggestions : None where there are to be none, or none yet: then those of before stay, so that
+        a change of the tables is told once they are prepared.
+    """
     path = folder / SUGGESTED
     if suggestions is None:
-        path.unlink(missing_ok=True)
+        if not suggests(config):
+            path.unlink(missing_ok=True)
         return
     text = as_yaml(suggestions)
     before = read_text(path, MAX_YAML_BYTES, "configuration") if path.is_file() else None

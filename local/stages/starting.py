@@ -15,7 +15,7 @@ from local.jobs.devices import choose_device
 from local.jobs.locks import lock_folder
 from local.stages.logs import start_log
 from local.stages.run import Run
-from local.stages.settings import resolve, write_suggested
+from local.stages.settings import resolve, suggests, write_suggested
 from local.stages.stage_options import chosen_cache
 
 
@@ -30,7 +30,7 @@ def started(
     """
     run = plan(args, stage, prepared=prepared)
     with lock_folder(run.exp, "this experiment", shared=shared):
-        yield _begin(run, stage)
+        yield _begin(run, stage, prepared=prepared)
 
 
 def start(args: argparse.Namespace, stage: str) -> Run:
@@ -73,8 +73,10 @@ def run_of(args: argparse.Namespace, *, prepared: bool = True) -> Run:
     )
 
 
-def _begin(run: Run, stage: str) -> Run:
+def _begin(run: Run, stage: str, *, prepared: bool = True) -> Run:
     start_log(run.exp / "logs" / f"{stage}.log")
-    write_text(run.exp / "config.yaml", dump_config(run.config))
-    write_suggested(run.exp, run.suggestions)
+    # Before the tables are prepared the settings are not whole: those of before stay until then.
+    if prepared or not suggests(run.config):
+        write_text(run.exp / "config.yaml", dump_config(run.config))
+        write_suggested(run.exp, run.config, run.suggestions)
     return run

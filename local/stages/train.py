@@ -13,6 +13,7 @@ from local.jobs.devices import set_threads
 from local.jobs.interruption import Interrupted
 from local.jobs.locks import clear_folder, lock_folder, move_aside
 from local.models.checkpoint import load_checkpoint
+from local.stages.checks import check_data
 from local.stages.experiment import Experiment, is_over
 from local.stages.fold_processes import run_folds
 from local.stages.logs import start_log
@@ -77,6 +78,9 @@ def train_folds(run: Run, args: Namespace, argv: list[str]) -> None:
     waiting = [
         fold for fold in folds if not experiment.stamp("train", args.cycle, fold).is_done(run.force)
     ]
+    if waiting:
+        # Here, once, as settings may differ from those that stage 0 was checked with.
+        check_data(run)
     if args.n_nodes > 1:
         # All that the nodes have is one fold's.
         run_folds(replace(run, nj=1), waiting, args.ranks, argv, args.ranks)

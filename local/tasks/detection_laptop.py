@@ -76,15 +76,38 @@ def macs_of(params: dict[str, Any], n_mels: int) -> float:
     return total + 6 * gru * (n_in + gru) * share
 
 
-def epochs_for(
-    macs: float, batch: int, n_folds: int, n_calls: int, n_places: float
-) -> tuple[int, int, float]:
-    """Epochs, windows an epoch, and the minutes that they take.
+@dataclass(frozen=True)
+class Work:
+    """What training has to go through.
 
-    macs : of a window, forward. n_places : windows side by side that the train recordings hold.
+    macs : multiplications of a window, forward. batch : windows of one. n_places : windows side by
+    side that the train recordings hold.
     """
-    minutes = min(_MOST_MINUTES, _MINUTES * math.sqrt(max(1.0, n_calls / _FEW_CALLS)))
-    a_window_s = _PASSES * macs / _MACS_PER_S
-    n = min(minutes * 60 / n_folds / a_window_s, _MOST_PASSES * n_places)
-    an_epoch = max(batch, round(max(n, _LEAST_WINDOWS) / _EPOCHS / batch) * batch)
-    return _EPOCHS, an_epoch, _EPOCHS * an_epoch * n_folds * a_window_s / 60
+
+    macs: float
+    batch: int
+    n_folds: int
+    n_calls: int
+    n_places: float
+
+    def minutes(self, n_epochs: int, n_windows: float) -> float:
+        """Minutes that epochs of so many windows take, all folds together, on two cores."""
+        a_window_s = _PASSES * self.macs / _MACS_PER_S
+        return n_epochs * n_windows * self.n_folds * a_window_s / 60
+
+    @property
+    def windows(self) -> float:
+        """Windows that each fold is to see in all its epochs."""
+        minutes = min(_MOST_MINUTES, _MINUTES * math.sqrt(max(1.0, self.n_calls / _FEW_CALLS)))
+        n = min(minutes / self.minutes(1, 1), _MOST_PASSES * self.n_places)
+        return max(n, _LEAST_WINDOWS)
+
+
+def epochs_for(work: Work, n_windows: float | None) -> int:
+    """Epochs of so many windows each; None: of as many as `windows_for` suggests for them."""
+    return _EPOCHS if n_windows is None else max(1, round(work.windows / n_windows))
+
+
+def windows_for(work: Work, n_epochs: int) -> int:
+    """Windows in each of so many epochs: whole batches, at least one."""
+    return max(1, round(work.windows / n_epochs / work.batch)) * work.batch

@@ -17,9 +17,10 @@ from local.scoring.event_rules.labelled_lengths import (
     event_lengths,
     said,
     tidy,
+    tidy_below,
 )
 from local.tasks.detection_cells import wanted_cell
-from local.tasks.detection_laptop import FINE, NETWORKS, epochs_for, macs_of
+from local.tasks.detection_laptop import FINE, NETWORKS, Work, epochs_for, macs_of, windows_for
 
 # A window: cells at least and at most, seconds at most, and how often the longest calls fit.
 _WINDOW_CELLS, _LONGEST_WINDOW_S, _CALLS_A_WINDOW = (25, 600), 30.0, 4
@@ -32,6 +33,8 @@ _HIGHER_RATES = (192000, 250000, 256000, 384000, 500000)
 _ULTRASOUND_HZ = 20_000
 # Frames a cell at most, whatever the network pools: more are computed for nothing.
 _MOST_FRAMES_A_CELL = 16
+# Samples of a transform, at most, as the configuration has it.
+_LONGEST_TRANSFORM = 2**18
 # The longest mask over time hides a tenth of a window; calls must be longer than that by some.
 _MASKED_SHARE = 0.15
 _DEFAULTS = Config()
@@ -64,6 +67,16 @@ class Proposals:
         """What the version sets a key to; 0 where it says nothing."""
         return float(self.value(key) or 0.0) if self.is_given(key) else 0.0
 
+    @property
+    def params(self) -> dict[str, Any]:
+        """`model.params` as the version sets them; empty where it says nothing."""
+        return dict(self.value("model.params")) if self.is_given("model.params") else {}
+
+    def suggested(self, section: str) -> dict[str, Any]:
+        """What was suggested in a section, by key."""
+        places = [(one.key.rpartition("."), one.value) for one in self.made]
+        return {key: value for (within, _, key), value in places if within == section}
+
     def add(self, key: str, value: Any, reason: str) -> None:
         """Suggest a value unless the version sets one."""
         if not self.is_given(key):
@@ -80,7 +93,7 @@ def suggest(annotated: Annotated, given: dict[str, Any]) -> list[Suggestion]:
     step = _network(ask, wanted)
     hop_s = _frames(ask, wanted, step)
     cell = hop_s * step if hop_s is not None and step is not None else wanted
-    _windows(ask, cell)
+    _windows(ask, cell, hop_s)
     _events(ask, cell)
     _training(ask, cell)
     return ask.made
@@ -146,6 +159,9 @@ def _network(ask: Proposals, wanted: float) -> int | None:
         ask.add("model.name", "crnn", "a network that trains on two cores")
         for key, value in network.params(n_mels).items():
             ask.add(f"model.params.{key}", value, why)
+        if ask.params:
+            # What the version sets of it, such as its GRU, has to fit: building it tells.
+            return _step_of(ask)
         return network.step
     return _step_of(ask)
 
@@ -154,7 +170,7 @@ def _step_of(ask: Proposals) -> int | None:
     """Frames a cell of the network that the version names, which is built for it."""
     from local.models import create_model, without_pretrained
 
-    params = without_pretrained(dict(ask.value("model.params")))
+    params = without_pretrained({**ask.suggested("model.params"), **ask.params})
     n_bands = int(ask.value("features.n_mels"))
     return int(create_model(ask.value("model.name"), params, 2, n_bands).step)
 
@@ -172,9 +188,11 @@ def _frames(ask: Proposals, wanted: float, step: int | None) -> float | None:
         ask.add("features.hop_length", hop, why)
     hop = int(ask.value("features.hop_length"))
     n_mels = int(ask.value("features.n_mels"))
-    length = _window_of_frames(ask, hop, rate, step or 1)
+    length = int(ask.given_number("features.win_length"))
+    length = length or _window_of_frames(ask, hop, rate, step or 1)
     n_fft = _transform(ask, length, rate, n_mels)
-    ask.add("features.n_fft", n_fft, f"fine enough for {n_mels} bands from the lowest on")
+    why = f"holds {length} samples, fine enough for {n_mels} bands from the lowest on"
+    ask.add("features.n_fft", n_fft, why)
     if not ask.is_given("features.n_fft") and length < n_fft:
         why = f"{said(length / rate, 's')}, frames of {said(hop / rate, 's')}: to tell gaps"
         ask.add("features.win_length", length, why)
@@ -194,11 +212,11 @@ def _window_of_frames(ask: Proposals, hop: int, rate: int, step: int) -> int:
 
 
 def _transform(ask: Proposals, length: int, rate: int, n_mels: int) -> int:
-    """The least power of two that holds a window and leaves no filter empty."""
+    """The least power of two that holds a window and leaves no filter empty, of those allowed."""
     from local.config import FeatureConfig
     from local.features.mel import mel_filters
 
-    n_fft = 2 ** max(5, math.ceil(math.log2(length)))
+    n_fft = min(_LONGEST_TRANSFORM, 2 ** max(5, math.ceil(math.log2(length))))
     keys = {key: ask.value(f"features.{key}") for key in ("f_min_hz", "f_max_hz", "mel_scale")}
     while n_fft < 2**14:
         features = FeatureConfig(n_fft=n_fft, n_mels=n_mels, **keys)
@@ -211,26 +229,27 @@ def _transform(ask: Proposals, length: int, rate: int, n_mels: int) -> int:
 # ------------------------------------------------------------------- windows, events, training
 
 
-def _windows(ask: Proposals, cell: float) -> None:
+def _windows(ask: Proposals, cell: float, hop_s: float | None) -> None:
     """Windows of training and inference."""
     annotated = ask.annotated
     call = annotated.greatest("durations", 0.9) or 1.0
     least, most = (n * cell for n in _WINDOW_CELLS)
     length = min(max(_CALLS_A_WINDOW * call, least), most, _LONGEST_WINDOW_S)
-    length = min(length, max(float(annotated.lengths.max()), least))
-    length = tidy(length)
-    ask.add(
-        "window.length_s",
-        length,
+    length = tidy(min(length, max(float(annotated.lengths.max()), least)))
+    why = (
         f"{_CALLS_A_WINDOW} calls of {said(call, 's')} (90 % of the longest class are shorter), "
-        f"{_WINDOW_CELLS[0]} to {_WINDOW_CELLS[1]} cells",
+        f"{_WINDOW_CELLS[0]} to {_WINDOW_CELLS[1]} cells"
     )
+    if ask.value("window.short") == "refuse" and length > annotated.shortest:
+        length = tidy_below(annotated.shortest)
+        why = (
+            f"the shortest recording lasts {annotated.shortest:.3f} s and window.short is refuse; "
+            "with repeat or silence it would be padded"
+        )
+    ask.add("window.length_s", length, why)
     length = float(ask.value("window.length_s"))
-    in_frames = any(ask.is_given(f"inference.{key}_frames") for key in ("window", "overlap"))
-    if not in_frames and not ask.value("window.whole"):
-        ask.add("inference.window_s", 2 * length, "twice the training window: fewer edges")
-        window = float(ask.value("inference.window_s") or length)
-        ask.add("inference.overlap_s", window / 2, "every cell is seen twice")
+    if not ask.value("window.whole"):
+        _inference_windows(ask, length, hop_s)
     ask.add("inference.stitch", "mean", "edges of events: the maximum would widen them")
     complete = ask.value("data.annotation") == "complete"
     why = "what has no box is absent anywhere" if complete else "only boxes say anything"
@@ -240,6 +259,23 @@ def _windows(ask: Proposals, cell: float) -> None:
         ask.add("augment.time_masks", 0, "a mask over time would hide whole calls")
     else:
         ask.add("augment.time_masks", 2, "calls are longer than what a mask hides")
+
+
+def _inference_windows(ask: Proposals, length: float, hop_s: float | None) -> None:
+    """Windows of inference and their overlap, which must be less than any window."""
+    frames = {key: ask.value(f"inference.{key}_frames") for key in ("window", "overlap")}
+    if frames["window"] is not None or (frames["overlap"] is not None and hop_s is None):
+        return
+    overlap = ask.given_number("inference.overlap_s") or (frames["overlap"] or 0) * (hop_s or 0.0)
+    why = "twice the training window: fewer edges"
+    if overlap > length:
+        why = "twice the overlap that is set"
+    ask.add("inference.window_s", 2 * max(length, overlap), why)
+    if frames["overlap"] is None:
+        # Test-time augmentation looks through windows of other lengths with the same overlap.
+        windows = [ask.value("inference.window_s") or length, *ask.value("inference.tta.lengths_s")]
+        window = min(map(float, windows))
+        ask.add("inference.overlap_s", window / 2, "every cell is seen twice")
 
 
 def _events(ask: Proposals, cell: float) -> None:
@@ -268,22 +304,41 @@ def _training(ask: Proposals, cell: float) -> None:
     cells = length / cell
     ask.add("train.batch_size", 16 if cells <= 300 else 8, f"windows of {cells:.0f} cells")
     batch = int(ask.value("train.batch_size"))
-    params = {
-        key: one.value
-        for one in ask.made
-        for section, _, key in [one.key.rpartition(".")]
-        if section == "model.params"
-    }
-    if not params:
+    params = {**ask.suggested("model.params"), **ask.params}
+    if "model.params.pool" not in {one.key for one in ask.made}:
+        # A network of the version's own: nobody knows how long it takes.
         return
     step = math.prod(frames for _, frames in params["pool"])
-    macs = macs_of(params, int(ask.value("features.n_mels"))) * cells * step
-    n_folds, n_places = int(ask.value("split.n_folds")), ask.annotated.total_s / length
-    n_calls = ask.annotated.n_calls
-    n_epochs, n_windows, minutes = epochs_for(macs, batch, n_folds, n_calls, n_places)
-    why = f"about {tidy(minutes):g} minutes on two cores for {n_folds} folds"
+    work = Work(
+        macs=macs_of(params, int(ask.value("features.n_mels"))) * cells * step,
+        batch=batch,
+        n_folds=int(ask.value("split.n_folds")),
+        n_calls=ask.annotated.n_calls,
+        n_places=ask.annotated.total_s / length,
+    )
+    given = _windows_an_epoch(ask, work)
+    if ask.is_given("train.n_epochs"):
+        n_epochs = int(ask.value("train.n_epochs"))
+    else:
+        n_epochs = epochs_for(work, given)
+    n_windows = windows_for(work, n_epochs) if given is None else given
+    minutes = tidy(work.minutes(n_epochs, n_windows))
+    epochs = "1 epoch" if n_epochs == 1 else f"{n_epochs} epochs"
+    why = (
+        f"{epochs} of {n_windows:.0f} windows: about {minutes:g} minutes on two cores for "
+        f"{work.n_folds} folds"
+    )
     ask.add("train.n_epochs", n_epochs, why)
     ask.add("train.windows_per_epoch", n_windows, why)
+
+
+def _windows_an_epoch(ask: Proposals, work: Work) -> float | None:
+    """Windows an epoch that the version sets; None where it leaves that to be suggested."""
+    if not ask.is_given("train.windows_per_epoch"):
+        return None
+    # Where it sets null, there is one for each row of the fold's training recordings.
+    n_rows = (ask.annotated.n_calls + ask.annotated.n_rejected) * (1 - 1 / work.n_folds)
+    return float(ask.value("train.windows_per_epoch") or max(work.batch, n_rows))
 
 
 # --------------------------------------------------------------------------------------- words

@@ -145,6 +145,18 @@ def test_another_version_is_held_against_tables_whose_features_are_there(cli):
     assert (code, "positives must lie in at least as many groups" in fault) == (1, True)
 
 
+def test_training_by_itself_is_held_against_the_calls(cli):
+    """Whatever stage 0 was checked with: settings of the model make no other features."""
+    for script in ("prepare", "preprocess", "split"):
+        assert cli(script) == (0, "")
+    given = "--set", "model.params.pool=[[2, 24]]", "--set", "data.short_calls=refuse"
+    code, fault = cli("sed_train", *given)
+    assert code == 1
+    assert "6 of 6 labelled calls (100%)" in fault
+    assert "features.hop_length" in fault
+    assert not list(cli.dump.parent.glob("exp/*/cycle0/fold*/*.pt"))
+
+
 def test_empty_filters_before_any_feature(cli):
     assert cli("prepare") == (0, "")
     code, fault = cli("preprocess", "--set", "features.n_mels=400")

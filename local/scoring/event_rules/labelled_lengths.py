@@ -79,6 +79,13 @@ def tidy(value: float) -> float:
     return round(value, digits)
 
 
+def tidy_below(value: float) -> float:
+    """A number above 0 rounded down to two digits."""
+    digits = 1 - math.floor(math.log10(value))
+    # What is two digits already stays, though it may not be a whole number of its last one.
+    return round(math.floor(value * 10.0**digits * (1 + 1e-9)) / 10.0**digits, digits)
+
+
 def said(value: float, unit: str) -> str:
     """A quantity in words: two digits and its unit."""
     if unit == "s" and value < 0.1:

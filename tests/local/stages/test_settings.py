@@ -20,9 +20,11 @@ from local.stages.settings import SUGGESTED, of_recipe, resolve, write_suggested
 from local.stages.stage_options import stage_parser
 from local.stages.starting import run_of, start
 from recipes.mine.prepare import main
+from tests.scripts import load_script
 from tests.simulated_calls import HEADER
 
 ROOT = Path(__file__).resolve().parents[3]
+KEPT = ("config.yaml", SUGGESTED)
 CONF = "prepare: {settings: auto}\ndata: {annotation: complete}\nsplit: {n_folds: 2}\n"
 
 
@@ -115,8 +117,16 @@ def test_every_stage_has_the_same_and_keeps_it_with_the_run(field):
     given = read_values(field.conf)
     # The file is a fragment that, laid under the version, gives the run's configuration.
     assert make_config(given, field.conf, parse_yaml(text)) == run.config
-    (folder / "copy.yaml").write_text(f"base: {SUGGESTED}\ndata: {{annotation: complete}}\n")
-    assert load_config(folder / "copy.yaml").features == run.config.features
+    # As its head says: with the version as base it is one that goes by no tables any more.
+    assert "base: (the version) and prepare: {settings: fixed}" in text
+    frozen = field.path / "frozen.yaml"
+    frozen.write_text(f"base: own.yaml\nprepare: {{settings: fixed}}\n{text}")
+    field.conf, own = frozen, field.conf
+    assert field.run().suggestions is None
+    assert field.run().config.model_dump(exclude={"prepare"}) == run.config.model_dump(
+        exclude={"prepare"}
+    )
+    field.conf = own
     values = [line for line in text.splitlines() if ": " in line and "#" not in line]
     reasons = [line for line in text.splitlines() if line.lstrip().startswith("# ")]
     assert len(reasons) == len(values) + 3  # the head of the file
@@ -126,7 +136,7 @@ def test_every_stage_has_the_same_and_keeps_it_with_the_run(field):
 def test_other_annotation_is_told_and_done_again(field, monkeypatch):
     field.prepare()
     before = field.run()
-    write_suggested(field.path, before.suggestions)
+    write_suggested(field.path, before.config, before.suggestions)
     stamps = {name: stage_settings(STAGES[name], before.config) for name in ("train", "preprocess")}
     completion = field.completion()
     field.annotate(0.8, 0.5)
@@ -145,11 +155,40 @@ def test_other_annotation_is_told_and_done_again(field, monkeypatch):
     monkeypatch.setattr(
         settings_module.log, "warning", lambda text, *args: told.append(text % args)
     )
-    write_suggested(field.path, after.suggestions)
+    write_suggested(field.path, after.config, after.suggestions)
     assert "features.hop_length" in told[0]
     assert "done again" in told[0]
-    write_suggested(field.path, after.suggestions)
+    write_suggested(field.path, after.config, after.suggestions)
     assert len(told) == 1
+
+
+def test_the_checks_of_a_run_tell_what_changed(field):
+    """As in `./run.sh`: a check before the tables are prepared, and another one after."""
+    check, folder = load_script("check_config").main, field.path / "exp" / "own"
+    log = folder / "logs" / "check.log"
+
+    def run(prepare=True):
+        assert check(field.options("--stages", "0 1")) == 0
+        kept = [(folder / name).read_bytes() for name in KEPT if (folder / name).exists()]
+        if prepare:
+            field.prepare()
+            assert check(field.options("--stages", "0 1", "--prepared")) == 0
+        return kept
+
+    assert run() == []
+    before = [(folder / name).read_bytes() for name in KEPT]
+    assert "settings told from the annotation" in log.read_text()
+    log.unlink()
+    field.annotate(0.8, 0.5)
+    assert run() == before
+    assert "other settings than before (" in log.read_text()
+    assert "features.hop_length" in log.read_text()
+    assert [(folder / name).read_bytes() for name in KEPT] != before
+    # The file goes only where nothing is to be suggested any more.
+    field.conf.write_text(CONF.replace("auto", "fixed"))
+    run(prepare=False)
+    assert not (folder / SUGGESTED).exists()
+    assert load_config(folder / "config.yaml") == load_config(field.conf)
 
 
 def test_a_model_of_other_tables_is_refused(field):

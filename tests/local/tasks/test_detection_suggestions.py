@@ -1,17 +1,22 @@
 """Settings that made-up annotation suggests: they suit it, fit each other and give way."""
 
 import math
+import re
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from local.config import make_config
 from local.config.suggestion import as_values
-from local.data.annotated import Annotated
+from local.data.annotated import Annotated, tenth
 from local.io.errors import CanopyError
 from local.scoring.event_rules.labelled_lengths import class_lengths, event_lengths
 from local.stages.checks import check_config
 from local.tasks.detection_cells import check_cells
+from local.tasks.detection_checks import check_tables
 from local.tasks.detection_suggestions import suggest
 from tests.local.tasks.made_tables import calls_of, made_tables
 
@@ -110,6 +115,52 @@ def test_what_is_set_is_kept_and_reckoned_with():
     assert config.train.windows_per_epoch < plain.train.windows_per_epoch
 
 
+def test_a_window_of_frames_that_is_set_gets_a_transform_that_holds_it():
+    values, config = settings(KINDS["birds"], features={"win_length": 4096})
+    assert values["features.n_fft"] == 4096
+    check_config(config)
+
+
+@pytest.mark.parametrize(
+    ("inference", "window_s", "overlap_s"),
+    [
+        ({"overlap_s": 5.0}, 10.0, 5.0),
+        ({"overlap_s": 0.5}, 4.0, 0.5),
+        ({"window_s": 3.0}, 3.0, 1.5),
+        ({"tta": {"lengths_s": [1.0]}}, 4.0, 0.5),
+        ({"window_frames": 40}, None, None),
+    ],
+)
+def test_windows_of_inference_go_with_what_is_set_of_them(inference, window_s, overlap_s):
+    given = {"window": {"length_s": 2.0}, "inference": inference}
+    _, config = settings(KINDS["birds"], **given)
+    assert (config.inference.window_s, config.inference.overlap_s) == (window_s, overlap_s)
+    check_config(config)
+
+
+def test_an_overlap_in_frames_gets_a_window_that_is_longer():
+    given = {"window": {"length_s": 2.0}, "inference": {"overlap_frames": 500}}
+    _, config = settings(KINDS["birds"], **given)
+    assert config.inference.overlap_s is None
+    check_config(config)
+
+
+@pytest.mark.parametrize("subset", ["train", "test"])
+@pytest.mark.parametrize("length", [1.0, 1.04, 0.996])
+def test_windows_are_no_longer_than_the_shortest_recording_unless_it_is_padded(subset, length):
+    tables = made_tables(calls_of("s", 1.0, 3.0, 100))
+    more = tables.recordings.iloc[:1].assign(recording_id="short", duration=length, subset=subset)
+    tables = replace(tables, recordings=pd.concat([tables.recordings, more], ignore_index=True))
+    told = {one.key: one for one in suggest(Annotated.of(tables), COMPLETE)}["window.length_s"]
+    assert 0.9 * length < told.value <= length
+    assert "the shortest recording lasts" in told.reason
+    padded, _ = settings(tables, window={"short": "repeat"})
+    assert padded["window.length_s"] > 4
+    _, config = settings(tables)
+    check_config(config)
+    check_tables(config, tables, Path())
+
+
 def test_a_network_that_is_named_gets_hops_for_its_own_pooling():
     pool = [[2, 2], [2, 2], [2, 2], [2, 2]]
     values, config = settings(KINDS["song"], model={"name": "crnn", "params": {"pool": pool}})
@@ -121,11 +172,83 @@ def test_a_network_that_is_named_gets_hops_for_its_own_pooling():
     check_config(config)
 
 
+@pytest.mark.parametrize("kind", ["song", "birds"])
+def test_one_parameter_of_the_suggested_network_may_be_set(kind):
+    plain, _ = settings(KINDS[kind])
+    values, config = settings(KINDS[kind], model={"params": {"gru": 200}})
+    assert "model.params.gru" not in values
+    assert config.model.params["gru"] == 200
+    assert values["model.params.pool"] == plain["model.params.pool"]
+    assert values["train.windows_per_epoch"] < plain["train.windows_per_epoch"]
+    check_config(config)
+    with pytest.raises(CanopyError, match=r"model\.params\.gru"):
+        settings(KINDS[kind], model={"params": {"gru": "many"}})
+
+
+def told_minutes(tables, key, **given):
+    reason = {one.key: one for one in suggest(Annotated.of(tables), {**COMPLETE, **given})}[key]
+    return float(re.search(r"about ([\d.]+) minutes", reason.reason)[1])
+
+
+def test_epochs_are_reckoned_from_what_is_set_of_them():
+    tables = KINDS["song"]
+    plain, _ = settings(tables)
+    total = plain["train.n_epochs"] * plain["train.windows_per_epoch"]
+    minutes = told_minutes(tables, "train.n_epochs")
+    for n_windows in (20, 500, total, 10 * total):
+        train = {"windows_per_epoch": n_windows}
+        values, _ = settings(tables, train=train)
+        # Whole batches in each of 30 epochs are not quite what was aimed at.
+        assert values["train.n_epochs"] == pytest.approx(max(1, total / n_windows), rel=0.1)
+        made = values["train.n_epochs"] * n_windows
+        told = told_minutes(tables, "train.n_epochs", train=train)
+        assert told == pytest.approx(minutes * made / total, rel=0.1)
+    for n_epochs in (10, 100, 10 * total):
+        train = {"n_epochs": n_epochs}
+        values, _ = settings(tables, train=train)
+        n_windows = values["train.windows_per_epoch"]
+        assert abs(n_windows - total / n_epochs) <= values["train.batch_size"]
+        told = told_minutes(tables, "train.windows_per_epoch", train=train)
+        assert told == pytest.approx(minutes * n_epochs * n_windows / total, rel=0.1)
+
+
+def test_epochs_of_one_window_a_row_count_the_rows():
+    tables = made_tables(calls_of("s", 1.0, 3.0, 100))
+    rejected = tables.events.assign(polarity=-1.0)
+    both = replace(tables, events=pd.concat([tables.events, rejected], ignore_index=True))
+    train = {"windows_per_epoch": None}
+    n_epochs = [settings(some, train=train)[0]["train.n_epochs"] for some in (tables, both)]
+    assert n_epochs[0] == pytest.approx(2 * n_epochs[1], abs=1)
+    assert "train.n_epochs" not in settings(tables, train={**train, "n_epochs": 3})[0]
+
+
 def test_partial_annotation_fits_no_rule_and_looks_at_rejected_spans():
     values, config = settings(KINDS["birds"], data={"annotation": "partial"})
     assert not config.events.tune
     assert "events.durations_s" not in values
     assert config.window.p_negative > config.window.p_random
+
+
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        (calls_of("pip", 0.05, 2.0, 4), calls_of("song", 5.0, 9.0, 30)),
+        (calls_of("pip", 0.05, 2.0, 30), calls_of("song", 5.0, 9.0, 400)),
+        # One call of five is short, and of all calls hardly one.
+        (("pip", [0.02, 1.0, 1.0, 1.0, 1.0], [1.0] * 5, None), calls_of("song", 5.0, 9.0, 90)),
+    ],
+)
+@pytest.mark.parametrize("rate", [2000, 48000])
+def test_cells_that_are_suggested_tell_the_calls_of_every_class(kinds, rate, caplog):
+    tables = made_tables(*kinds, rates=(rate,))
+    given = {"data": {"annotation": "complete", "short_calls": "refuse"}}
+    _, config = settings(tables, **given, audio={"sample_rate": rate})
+    told = Annotated.of(tables)
+    step = math.prod(frames for _, frames in config.model.params["pool"])
+    check_cells(config, told, config.features.hop_length / rate, step)
+    assert caplog.text == ""
+    shortest = min(tenth(values) for values in told.durations.values())
+    assert cell_s(config) < shortest
 
 
 def test_gaps_that_no_cell_can_show_are_a_warning_and_do_not_shorten_cells_without_end(caplog):
