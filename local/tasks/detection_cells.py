@@ -119,7 +119,13 @@ def _short_calls(annotated: Annotated, cell: float) -> list[_Short]:
             for label, values in annotated.durations.items()
         ]
         found += sorted(of_classes, key=lambda one: -share_below(one.values, cell))
-    return [one for one in found if share_below(one.values, cell) > _MOST]
+    return [
+        one
+        for one in found
+        if share_below(one.values, cell) > _MOST
+        # Of a class of few, a single one may be a stray box.
+        and (not one.one_class or (one.values < cell).sum() > 1)
+    ]
 
 
 def _short_gaps(annotated: Annotated, cell: float) -> list[_Short]:
