@@ -16,6 +16,7 @@ from recipes.rfcx.transfer.competitions import COMPETITIONS
 from recipes.rfcx.transfer.event_rules import DROPS, find, judge
 from recipes.rfcx.transfer.first_training import command, place_of, train
 from recipes.rfcx.transfer.page import gains_of, write_page
+from recipes.rfcx.transfer.relabelling import cycles_table, run_cycles
 from recipes.rfcx.transfer.stored_scores import Stored
 
 
@@ -56,6 +57,25 @@ def test_what_is_trained_is_passed_over(tmp_path):
     (place.exp / "cycle0").mkdir(parents=True)
     (place.exp / "cycle0/merge.done.json").write_text("{}")
     train(place, tmp_path, lambda words, log: ran.append(words))
+    assert len(ran) == 1
+
+
+def test_cycles_go_on_from_the_first_training(tmp_path):
+    place, ran = place_of(COMPETITIONS[0], 0, tmp_path, tmp_path), []
+    (place.exp / "cycle0").mkdir(parents=True)
+    (place.exp / "cycle0/merge.done.json").write_text("{}")
+
+    def runner(words, log):
+        ran.append(words)
+
+    run_cycles(place, "events-scratch", tmp_path, runner)
+    folder = place.folder / "exp/events-scratch"
+    assert (folder / "cycle0/merge.done.json").is_file()
+    assert {"relabel.kind=events", "relabel.start=scratch"} <= set(ran[0])
+    assert ran[0][ran[0].index("--tag") + 1] == "events-scratch"
+    assert cycles_table([place]).empty
+    (folder / "results.json").write_text("{}")
+    run_cycles(place, "events-scratch", tmp_path, runner)
     assert len(ran) == 1
 
 
@@ -171,8 +191,26 @@ def test_every_rule_is_a_row(tmp_path):
             }
         ]
     )
-    write_page(tmp_path / "page.md", "make transfer", ranking, events, ["town"])
+    cycles = pd.DataFrame(
+        {
+            "competition": ["a", "b"],
+            "seed": 0,
+            "tag": "soft",
+            "submitted": [1, 0],
+            "raw": [0.7, 0.6],
+            "lwlrap": [0.8, 0.59],
+            "ap_first": [0.5, 0.5],
+            "ap_last": [0.6, 0.45],
+            "ap": [0.6, 0.5],
+        }
+    )
+    write_page(tmp_path / "page.md", "make transfer", ranking, events, cycles, ["town"])
     text = (tmp_path / "page.md").read_text()
+    assert (
+        "| soft labels, from the weights of cycle 0 | 2 | 0.650 | 0.695 | +0.045 | -0.010, b | "
+        "0.500 | +0.025 | -0.050, b | +0.050 | +0.000, b |"
+    ) in text
+    assert "| a | 0 | soft labels, from the weights of cycle 0 | cycle 1 | 0.700 to 0.800 |" in text
     assert "| odds | +0.100 (+0.100 to +0.100) | +0.100 | a | 2 of 2 |" in text
     assert "Chosen on all: odds." in text
     assert text.count("| logit 1 |") == len(DROPS)

@@ -5,7 +5,8 @@
 Every competition is trained once for each seed, which takes minutes each; its scores stay below
 --expdir, and every rule is then tried on all of them. Competitions of real sounds need folders of
 --sounds: esc10 (class folders of clips), soundscapes and soundscapes_town; those that are not there
-are passed over. With no competition left out the table goes to recipes/rfcx/TRANSFER.md.
+are passed over. Trained anew is what has no scores: after a change of settings give another
+--expdir. With no competition left out the table goes to recipes/rfcx/TRANSFER.md.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from local.jobs.exit_codes import run_script
 from recipes.rfcx.ladder.climb import ROOT
 from recipes.rfcx.transfer.competitions import COMPETITIONS, Competition
 from recipes.rfcx.transfer.first_training import place_of, train
+from recipes.rfcx.transfer.relabelling import CYCLES, cycles_table, run_cycles
 
 PAGE = Path("recipes/rfcx/TRANSFER.md")
 NAMES = [one.name for one in COMPETITIONS]
@@ -33,6 +35,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--only", nargs="+", choices=NAMES, metavar="NAME", help=", ".join(NAMES))
     add("--sounds", type=Path, default=Path("data/sounds"), help="real sounds (%(default)s)")
     add("--expdir", type=Path, default=Path("exp/transfer"), help="%(default)s")
+    add("--cycles", nargs="+", choices=list(CYCLES), default=[], help="of relabelling, to run too")
     add("--page", type=Path, default=PAGE, help="the table (%(default)s)")
     return parser.parse_args(argv)
 
@@ -71,13 +74,15 @@ def main(argv: list[str] | None = None) -> int:
     ]
     for place in places:
         train(place, args.sounds)
+        for tag in args.cycles:
+            run_cycles(place, tag, args.sounds)
     ranking, events = make_tables(places)
     page = args.page
     if args.page == ROOT / PAGE and (passed or args.only):
         page = args.expdir / "TRANSFER.md"
         print(f"transfer: {PAGE} is written with all competitions alone", file=sys.stderr)
     told = f" TRANSFER={shlex.quote(shlex.join(argv))}" if argv else ""
-    write_page(page, f"make transfer{told}", ranking, events, passed)
+    write_page(page, f"make transfer{told}", ranking, events, cycles_table(places), passed)
     print(page)
     return 0
 

@@ -8,13 +8,19 @@ import pandas as pd
 from local.io.files import write_text
 from local.io.seeds import generator
 from recipes.rfcx.transfer.choosing import leave_out, mean_interval
+from recipes.rfcx.transfer.relabelling import CYCLES
 
 # What a correction of prevalence may cost on any competition.
 ALLOWED_LOSS = 0.005
 
 
 def write_page(
-    path: Path, command: str, ranking: pd.DataFrame, events: pd.DataFrame, passed: list[str]
+    path: Path,
+    command: str,
+    ranking: pd.DataFrame,
+    events: pd.DataFrame,
+    cycles: pd.DataFrame,
+    passed: list[str],
 ) -> None:
     """Write the page.
 
@@ -23,6 +29,7 @@ def write_page(
     ranking : `competition, seed, rule, lwlrap` of shifted test scores; the rule none is the plain
         ones.
     events : `competition, seed, rule, drop` and the figures of `event_rules.Figures`.
+    cycles : `relabelling.cycles_table`.
     passed : competitions that were passed over, as they need what is not there.
     """
     names = list(dict.fromkeys(ranking["competition"]))
@@ -46,6 +53,7 @@ def write_page(
         "## Promised precision",
         "Of `--threshold precision=...`: what is kept where something is found; the worst class.",
         _promises(events),
+        *([] if cycles.empty else ["## Relabelling", _RELABELLING, _cycles_table(cycles)]),
     ]
     write_text(path, "\n\n".join(parts) + "\n")
 
@@ -106,6 +114,47 @@ def _events_table(events: pd.DataFrame) -> str:
             f"{mean.f1_half:.3f} | {mean.iou:.3f} |"
         )
     return "\n".join(lines)
+
+
+_RELABELLING = (
+    "Cycles that go on from the first training, on the competitions where they ran. LWLRAP: of "
+    "what is handed in (the cycle with the best out-of-fold evidence, prevalence corrected), "
+    "beside the plain scores of cycle 0. Macro average precision (AP): of the last cycle and of "
+    "the one handed in, against cycle 0. Mean over competitions, and the worst."
+)
+
+
+def _cycles_table(cycles: pd.DataFrame) -> str:
+    lines = [
+        "| cycles | competitions | LWLRAP, cycle 0 plain | handed in | gain | worst | "
+        "AP, cycle 0 | last cycle | worst | handed in | worst |",
+        f"|{' --- |' * 11}",
+    ]
+    for tag, rows in cycles.groupby("tag", sort=False):
+        by_name = rows.groupby("competition", sort=False).mean(numeric_only=True)
+        gain, last, chosen = (
+            by_name[after] - by_name[before]
+            for before, after in (("raw", "lwlrap"), ("ap_first", "ap_last"), ("ap_first", "ap"))
+        )
+        mean = by_name.mean()
+        lines.append(
+            f"| {CYCLES[str(tag)][0]} | {len(by_name)} | {mean.raw:.3f} | {mean.lwlrap:.3f} | "
+            f"{gain.mean():+.3f} | {_worst(gain)} | {mean.ap_first:.3f} | {last.mean():+.3f} | "
+            f"{_worst(last)} | {chosen.mean():+.3f} | {_worst(chosen)} |"
+        )
+    lines += ["", "By competition, LWLRAP handed in and AP handed in, against cycle 0:", ""]
+    lines += ["| competition | seed | cycles | handed in | LWLRAP | AP |", f"|{' --- |' * 6}"]
+    for row in cycles.itertuples():
+        what = CYCLES[str(row.tag)][0]
+        lines.append(
+            f"| {row.competition} | {row.seed} | {what} | cycle {row.submitted} | "
+            f"{row.raw:.3f} to {row.lwlrap:.3f} | {row.ap_first:.3f} to {row.ap:.3f} |"
+        )
+    return "\n".join(lines)
+
+
+def _worst(values: pd.Series) -> str:
+    return f"{values.min():+.3f}, {values.idxmin()}"
 
 
 def _promises(events: pd.DataFrame) -> str:
