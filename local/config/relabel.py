@@ -121,7 +121,7 @@ class PriorConfig(Section):
     strength: Share | None = None
     # Estimated prevalence is used where the span AUC, out-of-fold, is at least this: scores that do
     # not tell confirmed from rejected spans do not tell how common a class is. 0: always.
-    least_auc: Share = 0.85
+    least_auc: Share = 0.8
     # The factor on the odds of a class is kept within [1/max_odds_ratio, max_odds_ratio].
     max_odds_ratio: Annotated[float, Field(gt=1.0)] = 1000.0
 

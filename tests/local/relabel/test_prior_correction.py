@@ -116,7 +116,7 @@ def test_prevalence_is_estimated_only_where_scores_tell_spans_apart(
     folds = [FoldScores(known, positive, target, spans=spans)]
     aucs = [roc_auc_score(verdict[label == c], spans[label == c, 0]) for c in range(3)]
     assert told_apart(folds) == pytest.approx(np.mean(aucs))
-    assert (np.mean(aucs) >= 0.85) == corrected
+    assert (np.mean(aucs) >= 0.8) == corrected
     config = toy_config(prior={"method": "estimated"})
     found = prior_correction(LABELS, target, config, tmp_path, folds)
     assert found.shift.any() == corrected
