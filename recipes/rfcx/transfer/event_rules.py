@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
+from local.config import PriorConfig
 from local.io.errors import CanopyError
 from local.labels.spans import frames_to_events
 from local.relabel.prevalence import told_apart
@@ -221,11 +222,10 @@ def evidence_of(stored: Stored, prevalence: np.ndarray | None = None) -> Evidenc
 def by_run(choice: str, told: bool, stored: Stored) -> tuple[np.ndarray, float]:
     """(C,) thresholds by an option of `bin/detect.py`, and the fitted drop.
 
-    told : whether prevalence is estimated, where scores tell spans apart; if not, known spans are
-        all there is. A promise that no
-    class keeps finds nothing.
+    told : whether prevalence is estimated, where scores tell spans apart by the default; if not,
+        known spans are all there is. A promise that no class keeps finds nothing.
     """
-    told = told and told_apart(stored.folds) >= stored.config.prior.least_auc
+    told = told and told_apart(stored.folds) >= PriorConfig().least_auc
     prevalence = by_estimator("combined", stored) if told else None
     evidence = evidence_of(stored, prevalence)
     try:
