@@ -6,8 +6,12 @@ class priors; one run gives several rungs.
 
 from dataclasses import dataclass
 
-# What every run has: the correction of priors is made in all, and read before and after.
-COMMON = ("prior.method=estimated", "report.n_recordings=0")
+# What every run has: the correction of priors is made in all, and read before and after. Relabelling
+# is by events as long as no run says otherwise, since positives alone know no soft labels.
+COMMON = (
+    *("prior.method=estimated", "report.n_recordings=0"),
+    *("relabel.kind=events", "relabel.start=scratch"),
+)
 
 # What the runs below the default leave out; each takes one line less than the one before.
 _NO_MIXUP = ("augment.mixup_p=0",)
@@ -47,7 +51,7 @@ RUNS = (
     LadderRun("frames", (*_NO_PULL, *_NO_MIXUP)),
     LadderRun("pull", _NO_MIXUP),
     LadderRun("default", relabels=True),
-    LadderRun("soft", ("relabel.kind=soft",), relabels=True),
+    LadderRun("soft", ("relabel.kind=soft", "relabel.start=cycle0"), relabels=True),
     LadderRun("tta", _TTA, kind="infer", cost=0.3, base="default"),
     LadderRun("blend", kind="blend", cost=0.05),
     LadderRun("fitted", kind="blend", cost=0.05, options=("--weights", "fit")),
@@ -87,7 +91,7 @@ def list_rungs(default_cycles: int, last_cycle: int) -> list[Rung]:
         Rung(
             f"cycle{cycle}",
             "6",
-            f"relabelling, cycle {cycle}"
+            f"relabelling by events, cycle {cycle}"
             + (" (beyond the default)" if cycle > default_cycles else ""),
             "default",
             cycle,
@@ -97,7 +101,7 @@ def list_rungs(default_cycles: int, last_cycle: int) -> list[Rung]:
     ]
     soft = [
         Rung(
-            *(f"soft{cycle}", "6", f"the same by soft labels, cycle {cycle}", "soft", cycle),
+            *(f"soft{cycle}", "6", f"relabelling by soft labels, cycle {cycle}", "soft", cycle),
             below=f"soft{cycle - 1}" if cycle > 1 else "mixup",
         )
         for cycle in range(1, last_cycle + 1)
