@@ -6,7 +6,7 @@ class priors; one run gives several rungs.
 
 from dataclasses import dataclass
 
-# What every run has: the correction of priors is made in all, and read before and after. Relabelling
+# What every run has: priors are corrected in all, and read before and after; relabelling
 # is by events as long as no run says otherwise, since positives alone know no soft labels.
 COMMON = (
     *("prior.method=estimated", "report.n_recordings=0"),
