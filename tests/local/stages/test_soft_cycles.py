@@ -326,7 +326,10 @@ def test_a_soft_cycle_that_was_killed_ends_as_one_that_was_not(toy, tmp_path, pr
         features__stretches=[0.9],
         window__p_stretched=0.4,
         augment={"mixup_alpha": 0.5, "shift_s": 0.4, "gain_db": 6.0},
-        relabel={"kind": "soft", "pseudo_mixup": 0.5, "subsets": ["train", "unlabelled"]},
+        relabel={
+            **{"kind": "soft", "start": "scratch", "pseudo_mixup": 0.5},
+            "subsets": ["train", "unlabelled"],
+        },
         augment__mixup_target="soft",
     )
     write_cycle(made, 0)
