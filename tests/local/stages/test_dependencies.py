@@ -194,6 +194,7 @@ PLAIN = {
     "prepare": {"size": "tiny"},
     "features": {"kind": "toy", "params": {"depth": 1}},
     "model": {"init": "first.pt", "params": {"gru": 1, "weights": "w.pt"}},
+    "relabel": {"kind": "events", "start": "scratch"},
 }
 RICH = PLAIN | {
     "features": {"kind": "toy", "params": {"depth": 1}, "stretches": [1.1]},
@@ -201,7 +202,7 @@ RICH = PLAIN | {
     "window": {"p_stretched": 0.5},
     "data": {"annotation": "complete", "reviewed": ["a.csv"]},
     "prior": {"method": "estimated"},
-    "relabel": {"use_prior": True, "start": "cycle0"},
+    "relabel": {"kind": "events", "use_prior": True, "start": "cycle0"},
     "events": {"tune": True},
 }
 # Another value than in PLAIN, and than in RICH.
