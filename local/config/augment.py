@@ -58,6 +58,11 @@ class AugmentConfig(Section):
     # Pitch shift of waveforms: bounds in semitones.
     wave_pitch: tuple[Semitones, Semitones] | None = None
 
+    @property
+    def mixes(self) -> bool:
+        """Whether mixup is asked for."""
+        return self.mixup_alpha > 0 or self.mixup_lambda is not None
+
     @model_validator(mode="after")
     def _bounds_in_order(self) -> "AugmentConfig":
         for key in ("stretch", "noise_snr_db", "background_snr_db", "wave_pitch"):

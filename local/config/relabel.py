@@ -73,6 +73,16 @@ class RelabelConfig(Section):
             )
         return self
 
+    @property
+    def makes_soft_labels(self) -> bool:
+        """Whether any cycle learns from soft labels."""
+        return self.n_cycles > 0 and self.kind == "soft"
+
+    @property
+    def mixes_pseudo(self) -> bool:
+        """Whether pseudo windows are mixed into those around a person's rows."""
+        return self.pseudo_mixup > 0 and self.pseudo_mixup_kind == "mix"
+
     def lengths_of(self, label: str) -> tuple[float, float]:
         """Seconds of a class: how long an event lasts at least, and what gaps are closed."""
         return self._seconds("min_duration_s", label), self._seconds("max_gap_s", label)

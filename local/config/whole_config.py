@@ -84,10 +84,9 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _soft_labels_are_mixed_by_weight(self) -> "Config":
-        soft = self.relabel.n_cycles > 0 and self.relabel.kind == "soft"
-        partners = self.relabel.pseudo_mixup > 0 and self.relabel.pseudo_mixup_kind == "mix"
-        mixed = self.augment.mixup_alpha > 0 or self.augment.mixup_lambda is not None or partners
-        if soft and mixed and self.augment.mixup_target == "union":
+        mixed = self.augment.mixes or self.relabel.mixes_pseudo
+        union = self.augment.mixup_target == "union"
+        if self.relabel.makes_soft_labels and mixed and union:
             raise ValueError(
                 "relabel.kind is soft, and augment.mixup_target: union takes any probability for "
                 "presence; set mixup_target to soft"
@@ -96,8 +95,7 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _soft_labels_are_masked(self) -> "Config":
-        soft = self.relabel.n_cycles > 0 and self.relabel.kind == "soft"
-        if soft and not self.loss.masked:
+        if self.relabel.makes_soft_labels and not self.loss.masked:
             raise ValueError(
                 "relabel.kind is soft, but with loss.masked: false what nobody spoke of counts as "
                 "absent; set loss.masked to true, or relabel.kind to events"

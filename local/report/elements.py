@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from matplotlib.figure import Figure
 
+from local.report.page_records import ClassRow, EventClassRow
 from local.report.text import number, printable
 from local.report.theme import to_svg
 
@@ -129,3 +130,14 @@ def _cell(column: Column, value: Any) -> str:
 def _share(column: Column, value: float) -> float:
     """Percent of a full bar."""
     return min(max(value / column.top, 0.0), 1.0) * 100 if column.top > 0 else 0.0
+
+
+def name_columns(rows: Sequence[ClassRow | EventClassRow]) -> list[Column]:
+    """The class, and its name where any class has one that differs from its label."""
+    named = any(row.name not in ("", row.label) for row in rows)
+    return [Column("class", "head"), Column("name")] if named else [Column("class", "head")]
+
+
+def names_of(row: ClassRow | EventClassRow, rows: Sequence[ClassRow | EventClassRow]) -> list[str]:
+    """What a class has in `name_columns`."""
+    return [row.label, row.name][: len(name_columns(rows))]

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from local.report.elements import Column, escape, table
+from local.report.elements import Column, escape, name_columns, names_of, table
 from local.report.page_records import NAN, EventClassRow, EventScores, Report, ScoreRow
-from local.report.text import number
+from local.report.text import interval, number
 
 _MEANING = (
     "An event counts as found when an event of its class overlaps it, each answering one; with IoU "
@@ -60,16 +60,14 @@ def _by_class(told: EventScores) -> str:
     """The worst class in a sentence, and a row a class."""
     titles = list(dict.fromkeys(title for row in told.classes for title in row.scores))
     largest = max(max(row.n_true, row.n_found) for row in told.classes)
-    named = any(row.name not in ("", row.label) for row in told.classes)
     columns = [
-        Column("class", "head"),
-        *([Column("name")] if named else []),
+        *name_columns(told.classes),
         Column("true events", "bar", 0, top=max(largest, 1)),
         Column("detections", "bar", 0, top=max(largest, 1)),
         *(Column(title, "number" if title in told.rates else "bar") for title in titles),
     ]
     rows = [
-        [row.label, *([row.name] if named else []), row.n_true, row.n_found]
+        [*names_of(row, told.classes), row.n_true, row.n_found]
         + [_cell(row, title, title in told.rates) for title in titles]
         for row in told.classes
     ]
@@ -95,8 +93,6 @@ def _measures(rows: Sequence[ScoreRow]) -> str:
     ]
     cells = []
     for row in rows:
-        low, high = number(row.low), number(row.high)
-        interval = "no data" if "no data" in (low, high) else f"{low} – {high}"
-        cells.append([row.name, row.value, interval, row.n])
+        cells.append([row.name, row.value, interval(row.low, row.high), row.n])
     caption = f"Events of cycle {rows[0].cycle} by rules of the other folds, out-of-fold"
     return table(columns, cells, caption)

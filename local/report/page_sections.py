@@ -18,11 +18,19 @@ from local.report.charts import (
     score_groups,
     scores_figure,
 )
-from local.report.elements import Column, definitions, escape, picture, table
+from local.report.elements import (
+    Column,
+    definitions,
+    escape,
+    name_columns,
+    names_of,
+    picture,
+    table,
+)
 from local.report.event_sections import events_section
 from local.report.finding_sections import calibration_section, changes_section, confusion_section
 from local.report.page_records import NAN, ClassRow, Report, ScoreRow
-from local.report.text import number
+from local.report.text import interval, number
 from local.report.viewer import viewer_html
 
 if TYPE_CHECKING:
@@ -61,7 +69,7 @@ def scores_section(report: Report) -> str:
     for (name, subset), group in groups.items():
         beside = {item.name: item.value for item in baselines_of(report.baselines, name, subset)}
         rows += [
-            [row.subset, row.name, row.cycle, row.value, _interval(row), row.n]
+            [row.subset, row.name, row.cycle, row.value, interval(row.low, row.high), row.n]
             + [beside.get(baseline) for baseline in names]
             for row in group
         ]
@@ -106,12 +114,16 @@ def classes_section(report: Report) -> str:
     titles = _in_order(title for row in report.classes for title in row.scores)
     counts = [row.n_known for row in report.classes if row.n_known is not None]
     columns = [
-        *_name_columns(report.classes),
+        *name_columns(report.classes),
         Column("known positives", "bar", 0, top=max([*counts, 1])),
         *(Column(title, "bar") for title in titles),
     ]
     rows = [
-        [*_names(row, report.classes), row.n_known, *(_with_interval(row, each) for each in titles)]
+        [
+            *names_of(row, report.classes),
+            row.n_known,
+            *(_with_interval(row, each) for each in titles),
+        ]
         for row in report.classes
     ]
     caption = "Scores by class with intervals over recordings; a heading sorts by its column"
@@ -128,11 +140,11 @@ def prevalence_section(report: Report) -> str:
     if not titles:
         return ""
     columns = [
-        *_name_columns(report.classes),
+        *name_columns(report.classes),
         *(Column(title, "percent", 1) for title in titles),
     ]
     rows = [
-        [*_names(row, report.classes), *(row.prevalence.get(title) for title in titles)]
+        [*names_of(row, report.classes), *(row.prevalence.get(title) for title in titles)]
         for row in report.classes
     ]
     return table(columns, rows, "Prevalence by class: share of recordings", sortable=True)
@@ -224,30 +236,15 @@ def _tile(report: Report, rows: Sequence[ScoreRow]) -> str:
         f"{item.name}: {number(item.value)}"
         for item in baselines_of(report.baselines, last.name, last.subset)
     ]
-    interval = _interval(last)
+    within = interval(last.low, last.high)
     return (
         f'<div class="tile"><h3>{escape(last.name)} <small>{escape(last.subset)}</small></h3>'
         f'<p class="value">{number(last.value)}'
-        + (f" <small>{interval}</small>" if interval != "no data" else "")
+        + (f" <small>{within}</small>" if within != "no data" else "")
         + "</p>"
         + "".join(f"<p>{escape(line)}</p>" for line in lines)
         + "</div>\n"
     )
-
-
-def _name_columns(classes: Sequence[ClassRow]) -> list[Column]:
-    """The class, and its name where any class has one that differs from its label."""
-    named = any(row.name not in ("", row.label) for row in classes)
-    return [Column("class", "head"), Column("name")] if named else [Column("class", "head")]
-
-
-def _names(row: ClassRow, classes: Sequence[ClassRow]) -> list[str]:
-    return [row.label, row.name][: len(_name_columns(classes))]
-
-
-def _interval(row: ScoreRow) -> str:
-    low, high = number(row.low), number(row.high)
-    return "no data" if "no data" in (low, high) else f"{low} – {high}"
 
 
 def _in_order(items: Iterable[str]) -> list[str]:

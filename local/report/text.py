@@ -37,3 +37,9 @@ def number(value: float | int | None, digits: int = 3) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     return f"{value:.{digits}f}"
+
+
+def interval(low: float, high: float) -> str:
+    """An interval as a person reads it; "no data" where an end is unknown."""
+    ends = number(low), number(high)
+    return "no data" if "no data" in ends else f"{ends[0]} – {ends[1]}"

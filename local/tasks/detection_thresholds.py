@@ -33,11 +33,11 @@ def run_evidence(experiment: "Experiment", cycle: int) -> Evidence | None:
             inserted = [fold.inserted for fold in fold_evidence(experiment, cycle)]
             calls = [scores for scores in inserted if scores is not None and as_peaks]
             none = np.zeros((0, len(test.labels)))
-            at_hand = _at_hand(test, correction.target, np.concatenate([none, *calls]))
+            at_hand = at_hand_of(test, correction.target, np.concatenate([none, *calls]))
     return known_evidence(oof, experiment.tables.events, config, at_hand)
 
 
-def _at_hand(test: Scores, prevalence: np.ndarray, calls: np.ndarray) -> dict[str, AtHand]:
+def at_hand_of(test: Scores, prevalence: np.ndarray, calls: np.ndarray) -> dict[str, AtHand]:
     """Of every class; calls (K, C), NaN where none was inserted.
 
     Recordings of digital silence hold no call and have no place among the scores; so of the others

@@ -31,6 +31,4 @@ def draw_partners(
 
 def mixes_pseudo(training_set: TrainingSet, config: Config) -> bool:
     """Whether windows with soft labels are mixed into those around a person's rows."""
-    relabel = config.relabel
-    asked = relabel.pseudo_mixup > 0 and relabel.pseudo_mixup_kind == "mix"
-    return asked and training_set.pseudo is not None
+    return config.relabel.mixes_pseudo and training_set.pseudo is not None

@@ -114,7 +114,7 @@ def _together(known: Mapping[str, ClassEvidence]) -> ClassEvidence:
 
 @dataclass(frozen=True)
 class _Chosen:
-    """A threshold in logits; what is to be said of it; the highest precision where promised."""
+    """A threshold in logits; what is to be said of it; the highest precision, NaN: it is kept."""
 
     logit: float
     note: str = ""
@@ -188,7 +188,7 @@ def _by_precision(known: ClassEvidence, of_all: ClassEvidence | None, promised: 
         said = np.floor(highest * 100) / 100 if logits else 0.0
         note = f"precision {promised:g} is not reached, {said:.2f} at most"
         return _Chosen(top + 1e-3, note, float(said))
-    return _Chosen(max(logits), _too_little(known), highest)
+    return _Chosen(max(logits), _too_little(known))
 
 
 def _precise_on_spans(
@@ -232,7 +232,7 @@ def _reaching(known: ClassEvidence, thresholds: np.ndarray) -> tuple[np.ndarray,
 
 def _check_promise(chosen: list[_Chosen], rule: ThresholdChoice) -> None:
     """Refuse a precision that is reached for no class."""
-    if rule.kind != "precision" or not all("is not reached" in one.note for one in chosen):
+    if rule.kind != "precision" or any(np.isnan(one.highest) for one in chosen):
         return
     highest = max(one.highest for one in chosen)
     raise CanopyError(

@@ -8,7 +8,7 @@ from local.config import AugmentConfig
 from local.training.augment.batch import Batch
 from local.training.augment.draws import chosen, normal, uniform
 from local.training.augment.input_kind import InputKind
-from local.training.augment.mixing import is_mixed, last_layer_mix, mix_partners, mixup
+from local.training.augment.mixing import last_layer_mix, mix_partners, mixup
 from local.training.augment.spectrogram import (
     add_powers,
     gain,
@@ -41,9 +41,9 @@ def augment(
         batch = replace(batch, x=gain(batch.x, config.gain_db, kind, rng))
     if batch.partner is not None:
         batch = mix_partners(batch, config, kind, rng)
-    if is_mixed(config) and config.mixup_at == "input":
+    if config.mixes and config.mixup_at == "input":
         batch = mixup(batch, config, kind, rng)
-    elif is_mixed(config):
+    elif config.mixes:
         batch, mix = last_layer_mix(batch, config, rng)
         batch = replace(batch, mix=mix)
     x = batch.x

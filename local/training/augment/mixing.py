@@ -12,11 +12,6 @@ from local.training.augment.draws import beta, chosen
 from local.training.augment.input_kind import InputKind
 
 
-def is_mixed(config: AugmentConfig) -> bool:
-    """Whether mixup is asked for."""
-    return config.mixup_alpha > 0 or config.mixup_lambda is not None
-
-
 def mixup(batch: Batch, config: AugmentConfig, kind: InputKind, rng: torch.Generator) -> Batch:
     """Mix every window with another of the batch, as sounds add: in power where levels show.
 
@@ -39,7 +34,7 @@ def mix_partners(
     """
     if batch.partner is None or batch.partnered is None:
         return batch
-    share = _shares(config if is_mixed(config) else _HALF, batch.x, rng)
+    share = _shares(config if config.mixes else _HALF, batch.x, rng)
     share = torch.where(batch.partnered, share, torch.ones_like(share))
     changes: dict[str, Any] = {}
     for part in ("clip", "frame"):

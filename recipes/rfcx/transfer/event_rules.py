@@ -11,7 +11,6 @@ from local.config import PriorConfig
 from local.io.errors import CanopyError
 from local.labels.spans import frames_to_events
 from local.relabel.prevalence import told_apart
-from local.scoring.event_rules.at_hand import AtHand
 from local.scoring.event_rules.evidence import Evidence
 from local.scoring.event_rules.thresholds import fit_thresholds, parse_choice
 from local.scoring.known_labels import known_evidence
@@ -21,6 +20,7 @@ from local.scoring.metrics.matching import (
     largest_matching,
     overlapping_pairs,
 )
+from local.tasks.detection_thresholds import at_hand_of
 from recipes.rfcx.transfer.prevalence_rules import by_estimator
 from recipes.rfcx.transfer.stored_scores import Stored
 
@@ -206,13 +206,9 @@ def evidence_of(stored: Stored, prevalence: np.ndarray | None = None) -> Evidenc
     """What a run decides by: known spans, and the test recordings where prevalence (C,) is told."""
     at_hand = {}
     if prevalence is not None:
-        peaks = np.stack([frames.max(axis=1) for frames in stored.test.frames])
         inserted = [fold.inserted for fold in stored.folds if fold.inserted is not None]
         calls = np.concatenate([np.zeros((0, len(stored.labels))), *inserted])
-        at_hand = {
-            label: AtHand.of(prevalence[column], peaks[:, column], calls[:, column])
-            for column, label in enumerate(stored.labels)
-        }
+        at_hand = at_hand_of(stored.test, prevalence, calls)
     found = known_evidence(stored.oof, stored.events, stored.config, at_hand)
     if found is None:
         raise CanopyError(f"{stored.name}: no scores over time; set inference.keep_frames")

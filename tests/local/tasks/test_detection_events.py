@@ -130,14 +130,19 @@ def test_true_rows_that_nobody_scored_are_passed_over_aloud(scored, said):
     )
 
 
+def told_by_column(experiment, results):
+    """Figures of the test events where a and b are one column of the submission."""
+    columns = pd.DataFrame({"label": LABELS, "column": ["bird", "bird", "frog"]})
+    write_csv(experiment.run.tables / "submission_columns.csv", columns)
+    score_events(experiment, 0, results)
+    return results["cycles"][0]["events"]["test_events"]
+
+
 def test_song_types_of_a_species_are_one_class_as_in_the_truth(scored):
     truth = TRUE.assign(label=TRUE["label"].replace({"a": "bird", "b": "bird", "c": "frog"}))
     # Both song types are heard in t1, one after the other: one event of the bird.
     experiment, results = scored(1, truth=truth), results_of(1)
-    columns = pd.DataFrame({"label": LABELS, "column": ["bird", "bird", "frog"]})
-    write_csv(experiment.run.tables / "submission_columns.csv", columns)
-    score_events(experiment, 0, results)
-    told = results["cycles"][0]["events"]["test_events"]
+    told = told_by_column(experiment, results)
     assert told["labels"] == ["bird", "frog"]
     assert told["n_true_per_class"].tolist() == [3, 1]
     assert told["n_found_per_class"].tolist() == [3, 1]
@@ -152,10 +157,7 @@ def test_song_types_of_which_none_is_found_have_no_event(scored):
     frames = [np.full((3, N_CELLS), -20, dtype=np.float32) for _ in TESTED]
     scores = Scores(TESTED, LABELS, frames, np.full((6, 3), -20.0), HOP, START)
     save_scores(experiment.run.cycle(0) / "test.npz", scores, scores.window, True)
-    columns = pd.DataFrame({"label": LABELS, "column": ["bird", "bird", "frog"]})
-    write_csv(experiment.run.tables / "submission_columns.csv", columns)
-    score_events(experiment, 0, results)
-    told = results["cycles"][0]["events"]["test_events"]
+    told = told_by_column(experiment, results)
     assert told["n_found_per_class"].tolist() == [0, 0]
     assert told["measures"]["event_recall"]["micro"]["value"] == 0
 
@@ -168,10 +170,7 @@ def test_overlapping_events_of_song_types_are_joined(scored):
     window = np.stack([one.max(axis=1) for one in frames])
     scores = Scores(TESTED, LABELS, frames, window, HOP, START)
     save_scores(experiment.run.cycle(0) / "test.npz", scores, window, True)
-    columns = pd.DataFrame({"label": LABELS, "column": ["bird", "bird", "frog"]})
-    write_csv(experiment.run.tables / "submission_columns.csv", columns)
-    score_events(experiment, 0, results)
-    told = results["cycles"][0]["events"]["test_events"]
+    told = told_by_column(experiment, results)
     # Of t0, t1 and t4; two of them have no bird by this truth.
     assert told["n_found_per_class"].tolist() == [3, 0]
     assert told["measures"]["event_recall"]["micro"]["value"] == 1
